@@ -1,0 +1,92 @@
+"""Learning dynamics of linear recurrent networks, computed instead of guessed.
+
+Names are imported when they are first used, so that `import rnn_dynamics` and the command line's `--help` start at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rnn_dynamics import ode, theory
+    from rnn_dynamics.learning import Rates, Status, Trajectory, gradient_descent, gradient_flow
+    from rnn_dynamics.loss import PopulationLoss
+    from rnn_dynamics.model import (
+        LinearRNN,
+        bulk_radius,
+        damped_oscillator,
+        edge_margin,
+        is_outlier,
+        leaky_integrator,
+        match_eigenvalues,
+        parallel,
+        random_rnn,
+        track_eigenvalues,
+    )
+    from rnn_dynamics.overlay import overlay, plot
+    from rnn_dynamics.sweep.config import ConfigError, load_experiment
+    from rnn_dynamics.sweep.experiment import Experiment
+    from rnn_dynamics.sweep.plan import plan
+    from rnn_dynamics.sweep.run import Run, open_run, run
+    from rnn_dynamics.sweep.store import StoreError
+
+_HOMES = {
+    "model": (
+        *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "parallel"),
+        *("bulk_radius", "edge_margin", "is_outlier", "match_eigenvalues", "track_eigenvalues"),
+    ),
+    "loss": ("PopulationLoss",),
+    "learning": ("Rates", "Status", "Trajectory", "gradient_descent", "gradient_flow"),
+    "sweep.experiment": ("Experiment",),
+    "sweep.config": ("ConfigError", "load_experiment"),
+    "sweep.plan": ("plan",),
+    "sweep.store": ("StoreError",),
+    "sweep.run": ("Run", "open_run", "run"),
+    "overlay": ("plot",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_ROOMS = ("ode", "theory", "overlay")
+
+__all__ = [
+    "ConfigError",
+    "Experiment",
+    "LinearRNN",
+    "PopulationLoss",
+    "Rates",
+    "Run",
+    "Status",
+    "StoreError",
+    "Trajectory",
+    "bulk_radius",
+    "damped_oscillator",
+    "edge_margin",
+    "gradient_descent",
+    "gradient_flow",
+    "is_outlier",
+    "leaky_integrator",
+    "load_experiment",
+    "match_eigenvalues",
+    "ode",
+    "open_run",
+    "overlay",
+    "parallel",
+    "plan",
+    "plot",
+    "random_rnn",
+    "run",
+    "theory",
+    "track_eigenvalues",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"rnn_dynamics.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"Module `rnn_dynamics` has no name `{name}`.")
+    value = getattr(importlib.import_module(f"rnn_dynamics.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,162 @@
+"""The command line: `rnn-dynamics run | plan | overlay | plot | info`. Thin: every command is one call of the library."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DONE, MEMBERS_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 done; 1 some members failed, or a run is damaged; 2 bad arguments or config; 3 interrupted, the same command goes on.
+    """
+    options = _parser().parse_args(arguments)
+    from rnn_dynamics.sweep.config import ConfigError
+    from rnn_dynamics.sweep.store import StoreError, WriteError
+
+    try:
+        return options.command(options)
+    except WriteError as error:
+        print(error, file=sys.stderr)
+        return INTERRUPTED
+    except (ConfigError, StoreError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from the last chunk.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rnn-dynamics",
+        description="Learning dynamics of linear RNNs: sweeps of networks with the theory laid over them.",
+        epilog="Exit codes: 0 done, 1 some members failed, 2 bad arguments or config, 3 interrupted and resumable.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, call: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=call)
+        return sub
+
+    run = command("run", _run, "Train the networks of a config; creates or resumes DIR.")
+    plan = command("plan", _plan, "Show what a config would run; nothing is run.")
+    for sub in (run, plan):
+        sub.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
+        sub.add_argument(
+            "--set",
+            dest="overrides",
+            metavar="KEY=VALUE",
+            nargs="+",
+            action="extend",
+            default=[],
+            help="set keys of the config, for example network.num_seeds=8",
+        )
+    run.add_argument(
+        "--out", type=Path, metavar="DIR", help="directory of the run (default: runs/<config's name>)"
+    )
+    run.add_argument("--quiet", action="store_true", help="draw no progress bar")
+    overlay = command("overlay", _overlay, "Compare theory and simulation of a run.")
+    plot = command("plot", _plot, "Draw the figures of a run into DIR/figures.")
+    info = command("info", _info, "Show what is done, failed and missing, and check all checksums.")
+    for sub in (overlay, plot, info):
+        sub.add_argument("directory", type=Path, metavar="DIR", help="directory of a run")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rnn_dynamics.sweep.config import load_experiment
+
+    experiment = load_experiment(options.config, options.overrides)
+    directory = options.out or Path("runs") / options.config.stem
+    _set_up_jax(experiment.compute.dtype)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from rnn_dynamics.sweep.run import run
+
+    result = run(experiment, directory, progress=not options.quiet)
+    print(result)
+    if experiment.theory.models:
+        _show_overlay(result)
+        _show_figures(result)
+    return _report_failures(result)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from rnn_dynamics.sweep.config import load_experiment
+    from rnn_dynamics.sweep.plan import plan
+
+    print(plan(load_experiment(options.config, options.overrides)))
+    return DONE
+
+
+def _overlay(options: argparse.Namespace) -> int:
+    _show_overlay(_open(options.directory))
+    return DONE
+
+
+def _plot(options: argparse.Namespace) -> int:
+    _show_figures(_open(options.directory))
+    return DONE
+
+
+def _info(options: argparse.Namespace) -> int:
+    from rnn_dynamics.sweep.report import report
+
+    text, intact = report(_open(options.directory))
+    print(text)
+    return DONE if intact else MEMBERS_FAILED
+
+
+def _open(directory: Path) -> Any:
+    from rnn_dynamics.sweep.store import read_config
+
+    _set_up_jax(read_config(directory).compute.dtype)
+    from rnn_dynamics.sweep.run import open_run
+
+    return open_run(directory)
+
+
+def _set_up_jax(dtype: str) -> None:
+    """Precision and threads must be chosen before JAX starts; the library itself changes no global setting."""
+    # threads of OpenBLAS beside those of XLA make the spectra wait for each other
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ["JAX_ENABLE_X64"] = str(dtype == "float64")
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_enable_x64", dtype == "float64")
+
+
+def _show_overlay(run: Any) -> None:
+    from rnn_dynamics.overlay import error_table, format_table, overlay, save_table
+
+    rows = error_table(overlay(run))
+    print(format_table(rows))
+    print(f"table in {save_table(rows, run.directory)}")
+
+
+def _show_figures(run: Any) -> None:
+    from rnn_dynamics.overlay import plot
+
+    paths = plot.save_figures(run)
+    print(f"figures in {run.directory / 'figures'}: {', '.join(sorted({p.stem for p in paths}))}")
+
+
+def _report_failures(run: Any) -> int:
+    failed = run.failed
+    if not failed:
+        return DONE
+    print(f"{len(failed)} members failed:", file=sys.stderr)
+    for name, status in failed.items():
+        print(f"  {name}: {status}", file=sys.stderr)
+    return MEMBERS_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Learning of one network as a state that advances from record to record.
+
+A learner is `GradientFlow` or `GradientDescent`: it makes a `State` from a network and moves it from one tick to the next, where a
+tick is a learning time for the flow and a number of steps for the descent. Nothing here uses LAPACK: spectra are taken in a
+program of their own.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from rnn_dynamics import ode
+from rnn_dynamics.learning.observables import Observables, observe
+from rnn_dynamics.learning.rates import Rates
+from rnn_dynamics.loss import PopulationLoss
+from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.ode import Status
+
+
+class State(eqx.Module):
+    """A network on its way.
+
+    Attributes:
+        initial: the network at the start.
+        rnn: the network now; after a failure the last one whose loss and gradient were finite.
+        status: a `Status`, () int32.
+        num_gradients: gradients of the loss evaluated so far, () int32.
+        inner: what the method keeps: the ODE solver's state, or the previous network and the optimiser's state.
+    """
+
+    initial: LinearRNN
+    rnn: LinearRNN
+    status: jax.Array
+    num_gradients: jax.Array
+    inner: Any
+
+
+class Learner(Protocol):
+    """What recording and sweeps need of a learning method."""
+
+    @property
+    def loss(self) -> PopulationLoss: ...
+
+    @property
+    def rates(self) -> Rates: ...
+
+    def start(self, rnn: LinearRNN, target: LinearRNN) -> State: ...
+
+    def advance(
+        self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
+    ) -> State: ...
+
+    def take_back(self, state: State) -> LinearRNN: ...
+
+
+class GradientFlow(eqx.Module):
+    """W' = -η_W ∂L/∂W and likewise u and v, integrated by an adaptive method; ticks are learning times."""
+
+    loss: PopulationLoss
+    rates: Rates
+    rtol: Any = None
+    atol: Any = None
+    max_steps: int = eqx.field(static=True, default=1_000_000)
+    method: Any = eqx.field(static=True, default=ode.TSIT5)
+
+    def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
+        zero = jnp.zeros((), rnn.dtype)
+        inner = ode.start(self._velocity, zero, rnn, target, **self._options)
+        status = health(rnn, *self.loss.value_and_grad(rnn, target))
+        return State(rnn, rnn, status, inner.stats.num_evaluations, inner)
+
+    def advance(
+        self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
+    ) -> State:
+        inner = ode.advance(
+            self._velocity,
+            state.inner,
+            next_tick,
+            target,
+            max_steps=self.max_steps,
+            **self._options,
+        )
+        running = state.status == Status.ok
+        status = jnp.where(running, inner.status, state.status)
+        return State(state.initial, inner.y, status, inner.stats.num_evaluations, inner)
+
+    def take_back(self, state: State) -> LinearRNN:
+        return state.rnn  # the solver accepts finite steps only
+
+    def _velocity(self, _: jax.Array, rnn: LinearRNN, target: LinearRNN) -> LinearRNN:
+        _, gradient = self.loss.value_and_grad(rnn, target)
+        return jax.tree.map(jnp.negative, self.rates.times(gradient))
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"method": self.method, "rtol": self.rtol, "atol": self.atol}
+
+
+class GradientDescent(eqx.Module):
+    """Steps of an optax optimiser on the loss; ticks are numbers of steps.
+
+    The optimiser is built inside of the program from traced hyperparameters, so that a sweep over them compiles once. Rates
+    multiply the optimiser's updates: they are relative learning rates, and 0 freezes, whatever the optimiser.
+    """
+
+    loss: PopulationLoss
+    rates: Rates
+    make_optimizer: Callable[..., optax.GradientTransformation] = eqx.field(static=True)
+    hyperparameters: dict[str, Any]
+    key: jax.Array | None = None
+
+    def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
+        optimizer = self.make_optimizer(**self.hyperparameters)
+        count = jnp.zeros((), jnp.int32)
+        status = health(rnn, *self.loss.value_and_grad(rnn, target, self._key(count)))
+        return State(rnn, rnn, status, count, (rnn, optimizer.init(rnn)))
+
+    def advance(
+        self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
+    ) -> State:
+        optimizer = self.make_optimizer(**self.hyperparameters)
+
+        def step(index: jax.Array, state: State) -> State:
+            previous, memory = state.inner
+            value, gradient = self.loss.value_and_grad(state.rnn, target, self._key(index))
+            updates, new_memory = optimizer.update(gradient, memory, state.rnn)
+            proposal = jax.tree.map(jnp.add, state.rnn, self.rates.times(updates))
+            running = state.status == Status.ok
+            status = jnp.where(running, health(state.rnn, value, gradient), state.status)
+            good = status == Status.ok
+            rnn = where(good, proposal, where(running, previous, state.rnn))
+            inner = (where(good, state.rnn, previous), where(good, new_memory, memory))
+            count = state.num_gradients + running.astype(jnp.int32)
+            return State(state.initial, rnn, status, count, inner)
+
+        return jax.lax.fori_loop(tick, next_tick, step, state)
+
+    def take_back(self, state: State) -> LinearRNN:
+        return state.inner[0]
+
+    def _key(self, step: jax.Array) -> jax.Array | None:
+        return None if self.key is None else jax.random.fold_in(self.key, step)
+
+
+def look(learner: Learner, state: State, target: LinearRNN) -> tuple[State, Observables]:
+    """The observables now, NaN unless the status is ok; a network found to have failed is taken back to the last good one."""
+    seen = observe(state.rnn, state.initial, target, learner.loss, learner.rates)
+    running = state.status == Status.ok
+    failed = health(state.rnn, seen.loss, seen.gradient_norm)
+    status = jnp.where(running, failed, state.status)
+    good = status == Status.ok
+    rnn = where(running & ~good, learner.take_back(state), state.rnn)
+    nan = jnp.asarray(jnp.nan, seen.loss.dtype)
+    seen = jax.tree.map(lambda x: jnp.where(good, x, nan), seen)
+    return eqx.tree_at(lambda s: (s.rnn, s.status), state, (rnn, status)), seen
+
+
+def health(rnn: LinearRNN, value: jax.Array, gradient: Any) -> jax.Array:
+    """The status, () int32, that a network has by its parameters, its loss and its gradient."""
+    finite = _all_finite(rnn)
+    unstable = finite & jnp.isinf(value)
+    diverged = ~(finite & _all_finite((value, gradient)))
+    return jnp.where(
+        unstable,
+        jnp.int32(Status.unstable),
+        jnp.where(diverged, jnp.int32(Status.diverged), jnp.int32(Status.ok)),
+    )
+
+
+def where(condition: jax.Array, yes: Any, no: Any) -> Any:
+    """`jnp.where` with one scalar condition for all leaves of two pytrees."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

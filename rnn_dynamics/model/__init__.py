@@ -1,0 +1,25 @@
+"""Linear recurrent networks: students, targets, random initialisation and spectra."""
+
+from rnn_dynamics.model.initialisation import random_rnn
+from rnn_dynamics.model.linear_rnn import LinearRNN
+from rnn_dynamics.model.spectrum import (
+    bulk_radius,
+    edge_margin,
+    is_outlier,
+    match_eigenvalues,
+    track_eigenvalues,
+)
+from rnn_dynamics.model.targets import damped_oscillator, leaky_integrator, parallel
+
+__all__ = [
+    "LinearRNN",
+    "bulk_radius",
+    "damped_oscillator",
+    "edge_margin",
+    "is_outlier",
+    "leaky_integrator",
+    "match_eigenvalues",
+    "parallel",
+    "random_rnn",
+    "track_eigenvalues",
+]

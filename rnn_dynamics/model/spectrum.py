@@ -1,0 +1,75 @@
+"""Eigenvalues of W: the bulk, the outliers, and which eigenvalue is which.
+
+An outlier is an eigenvalue outside the disc of the initial bulk. Eigenvalues carry no names: from record to record, and
+from theory to simulation, they are matched by assignment (least total squared distance), never by sort order.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+
+def bulk_radius(W: jax.Array) -> jax.Array:
+    """‖W‖_F / √N, (N, N) → (): radius of the disc that the eigenvalues of a random W fill (circular law)."""
+    return jnp.linalg.norm(W) / jnp.sqrt(jnp.asarray(W.shape[-1], dtype=W.dtype))
+
+
+def edge_margin(num_units: int) -> float:
+    """√(log N / N): relative size of the fluctuations of the bulk's edge at N units, so of the margin around it."""
+    return float(np.sqrt(np.log(max(num_units, 2)) / num_units))
+
+
+def is_outlier(eigenvalues: jax.Array, radius: ArrayLike, margin: float = 0.0) -> jax.Array:
+    """Which eigenvalues lie outside the bulk, |λ| > (1 + margin) radius; any shape → the same shape, bool.
+
+    Args:
+        eigenvalues: complex; NaN is never an outlier.
+        radius: radius of the bulk, of a shape that broadcasts explicitly against `eigenvalues`.
+        margin: relative margin for the edge's fluctuations, see `edge_margin`.
+    """
+    return jnp.abs(eigenvalues) > jnp.asarray(radius) * (1 + margin)
+
+
+def match_eigenvalues(reference: jax.Array, candidates: jax.Array) -> jax.Array:
+    """For each reference eigenvalue the index of its partner among the candidates.
+
+    Partners are distinct and have the least total squared distance (Hungarian algorithm).
+
+    Args:
+        reference: (K,) complex.
+        candidates: (N,) complex with N ≥ K.
+
+    Returns:
+        Indices into `candidates`, (K,) int. An entry that is not finite is matched last, at no gain or cost.
+
+    Raises:
+        ValueError: if there are fewer candidates than references.
+    """
+    if candidates.shape[0] < reference.shape[0]:
+        raise ValueError(
+            f"Argument `candidates` must have at least {reference.shape[0]} entries, "
+            f"but has {candidates.shape[0]}."
+        )
+    cost = jnp.abs(reference[:, None] - candidates[None, :]) ** 2
+    rows, columns = optax.assignment.hungarian_algorithm(jnp.where(jnp.isfinite(cost), cost, 0))
+    return jnp.zeros(reference.shape[0], columns.dtype).at[rows].set(columns)
+
+
+def track_eigenvalues(eigenvalues: jax.Array) -> jax.Array:
+    """Reorder spectra so that each column follows one eigenvalue from record to record.
+
+    Args:
+        eigenvalues: (R, N) complex, each row in any order.
+
+    Returns:
+        (R, N) complex: the first row as it is, each later row matched to the one before.
+    """
+
+    def follow(previous: jax.Array, current: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ordered = current[match_eigenvalues(previous, current)]
+        return ordered, ordered
+
+    _, rest = jax.lax.scan(follow, eigenvalues[0], eigenvalues[1:])
+    return jnp.concatenate([eigenvalues[:1], rest])

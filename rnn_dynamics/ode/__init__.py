@@ -1,0 +1,18 @@
+"""Adaptive solvers of ordinary differential equations, explicit and stiff."""
+
+from rnn_dynamics.ode.methods import RODAS5P, TSIT5
+from rnn_dynamics.ode.solution import Solution, State, Stats
+from rnn_dynamics.ode.solve import advance, solve, start
+from rnn_dynamics.ode.status import Status
+
+__all__ = [
+    "RODAS5P",
+    "TSIT5",
+    "Solution",
+    "State",
+    "Stats",
+    "Status",
+    "advance",
+    "solve",
+    "start",
+]

@@ -1,0 +1,154 @@
+"""Step-size control: error norm, PI controller, initial step."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+
+_SAFETY = 0.9
+_STRONGEST_SHRINK = 0.2
+_STRONGEST_GROWTH = 5.0
+# One very accurate step must not make the controller distrust the next ordinary one.
+_SMALLEST_MEMORY = 1e-4
+_SMALLEST_ERROR = 1e-12
+_FALLBACK_STEP = 1e-6
+
+
+class Control(eqx.Module):
+    """What the controller remembers; every field is a scalar array.
+
+    `step_size`: the natural step, untouched by truncation at a record. `last_error`: scaled error
+    of the last accepted step that was not truncated. `rejected`: whether the last attempt was
+    rejected.
+    """
+
+    step_size: Array
+    last_error: Array
+    rejected: Array
+
+
+class Decision(NamedTuple):
+    """What becomes of an attempted step: `accepted`, or rejected and, where no smaller step can be
+    tried any more, `hopeless`. Both are boolean scalars.
+    """
+
+    accepted: Array
+    hopeless: Array
+
+
+def error_norm(error: Array, y0: Array, y1: Array, rtol: Array, atol: Array) -> Array:
+    """Root mean square of error / (atol + rtol max(|y0|, |y1|)); (N,) arrays to a scalar.
+
+    A step is acceptable where this is at most 1.
+
+    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
+    """
+    return _rms(error / (atol + rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))))
+
+
+def smallest_step(t: Array) -> Array:
+    """Step below which time no longer resolves a step, or below which nothing is worth trying."""
+    return jnp.maximum(8.0 * float(jnp.finfo(t.dtype).eps) * jnp.abs(t), 1e-30)
+
+
+def initial_control(
+    f: Callable[[Array, Array], Array],
+    t: Array,
+    y: Array,
+    dy: Array,
+    *,
+    order: int,
+    rtol: Array,
+    atol: Array,
+) -> Control:
+    """First step from the sizes of y, its derivative and an Euler estimate of its curvature.
+
+    Evaluates `f` once. Where the vector field is zero or non-finite the step is 1e-6, which the
+    controller then adapts.
+
+    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
+    """
+    scale = atol + rtol * jnp.abs(y)
+    size, slope = _rms(y / scale), _rms(dy / scale)
+    small = (size < 1e-5) | (slope < 1e-5)
+    h0 = jnp.where(small, _FALLBACK_STEP, 0.01 * size / jnp.where(small, 1.0, slope))
+    h0 = jnp.where(h0 > 0.0, h0, _FALLBACK_STEP)
+    curvature = _rms((f(t + h0, y + h0 * dy) - dy) / scale) / h0
+    steepest = jnp.maximum(slope, curvature)
+    flat = ~(steepest > 1e-15)
+    h1 = jnp.where(
+        flat,
+        jnp.maximum(_FALLBACK_STEP, 1e-3 * h0),
+        (0.01 / jnp.where(flat, 1.0, steepest)) ** (1.0 / order),
+    )
+    h = jnp.minimum(100.0 * h0, h1)
+    h = jnp.where(jnp.isfinite(h) & (h > 0.0), h, _FALLBACK_STEP)
+    return Control(
+        step_size=jnp.maximum(h, smallest_step(t)),
+        last_error=jnp.ones_like(t),
+        rejected=jnp.zeros_like(t, dtype=bool),
+    )
+
+
+def adapt(
+    control: Control,
+    t: Array,
+    step: Array,
+    error: Array,
+    *,
+    finite: Array,
+    truncated: Array,
+    spans: Array,
+    order: int,
+    gains: tuple[float, float],
+) -> tuple[Decision, Control]:
+    """Accept or reject an attempted step, and choose the next.
+
+        accepted:  h' = h clip(0.9 error^(-i/k) last_error^(p/k), 0.2, 5)
+        rejected:  h' = h clip(0.9 error^(-1/k), 0.2, 0.9), or 0.2 h where not finite
+
+    with k the order of the error estimate and `gains` = (i, p). A step directly after a rejection
+    never grows. A truncated step that is accepted leaves the natural step as it was, or enlarges
+    it where records are denser than steps.
+
+    **Arguments:** `t`, where the attempt ended; `step`, its size; `error`, its scaled error;
+    `finite`, whether the new state and its derivative are finite; `truncated`, whether a record
+    cut the step short; `spans`, whether the step began at the record before. All scalars. `order`:
+    k. `gains`: i and p.
+
+    **Returns:** the decision, and the new memory.
+
+    **Source:** Gustafsson (1991), ACM Transactions on Mathematical Software 17, 533-554; Hairer
+    and Wanner, Solving Ordinary Differential Equations II, IV.2.
+    """
+    finite = finite & jnp.isfinite(error)
+    accepted = finite & (error <= 1.0)
+    usable = jnp.where(finite, jnp.maximum(error, _SMALLEST_ERROR), 1.0)
+
+    integral, proportional = gains
+    grow = _SAFETY * usable ** (-integral / order) * control.last_error ** (proportional / order)
+    ceiling = jnp.where(control.rejected, 1.0, _STRONGEST_GROWTH)
+    after_accepted = step * jnp.clip(grow, _STRONGEST_SHRINK, ceiling)
+    # Where ordinary steps led up to the record, they know the natural size better: at a stability
+    # limit a short step is so accurate that it would ask for one far too long.
+    after_truncated = jnp.where(
+        spans, jnp.maximum(after_accepted, control.step_size), control.step_size
+    )
+    after_accepted = jnp.where(truncated, after_truncated, after_accepted)
+
+    shrink = jnp.clip(_SAFETY * usable ** (-1.0 / order), _STRONGEST_SHRINK, _SAFETY)
+    after_rejected = step * jnp.where(finite, shrink, _STRONGEST_SHRINK)
+
+    floor = smallest_step(t)
+    remember = accepted & ~truncated
+    return Decision(accepted, ~accepted & (after_rejected < floor)), Control(
+        step_size=jnp.where(accepted, jnp.maximum(after_accepted, floor), after_rejected),
+        last_error=jnp.where(remember, jnp.maximum(usable, _SMALLEST_MEMORY), control.last_error),
+        rejected=~accepted,
+    )
+
+
+def _rms(x: Array) -> Array:
+    return jnp.sqrt(jnp.mean(jnp.square(x)))

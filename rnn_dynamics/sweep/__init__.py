@@ -1,0 +1,1 @@
+"""Sweeps: config, plan, compiled programs, and runs on disk."""

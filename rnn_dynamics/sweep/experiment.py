@@ -1,0 +1,241 @@
+"""The config of an experiment: its keys, their ranges, and all of its problems at once.
+
+Nothing here imports JAX, so that a config error answers at once.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from rnn_dynamics.sweep.axes import Choice, Number, Values
+
+OPTIMIZERS = (
+    *("adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad"),
+    *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "noisy_sgd", "novograd"),
+    *("optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "sm3", "yogi"),
+)
+
+
+class Section(BaseModel):
+    """A table of the config: unknown keys are refused, values cannot be changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LeakyIntegrator(Section):
+    """k*(t) = exp(-decay t)."""
+
+    kind: Literal["leaky_integrator"] = "leaky_integrator"
+    decay: Annotated[Values, Number(positive=True)]
+
+
+class DampedOscillator(Section):
+    """k*(t) = exp(-decay t) cos(frequency t + phase)."""
+
+    kind: Literal["damped_oscillator"] = "damped_oscillator"
+    decay: Annotated[Values, Number(positive=True)]
+    frequency: Annotated[Values, Number()]
+    phase: Annotated[Values, Number()] = 0.0
+
+
+class Mode(Section):
+    """amplitude exp(-decay t) cos(frequency t + phase)."""
+
+    decay: Annotated[Values, Number(positive=True)]
+    frequency: Annotated[Values, Number()] = 0.0
+    phase: Annotated[Values, Number()] = 0.0
+    amplitude: Annotated[Values, Number()] = 1.0
+
+
+class Modes(Section):
+    """A sum of modes, given as [[target.modes]] tables."""
+
+    kind: Literal["modes"] = "modes"
+    modes: tuple[Mode, ...] = Field(min_length=1)
+
+
+class Network(Section):
+    """Initial networks: W = weight_scale G/√N, u = input_scale g/√N, v = output_scale g'/√N."""
+
+    num_units: Annotated[Values, Number(integer=True, minimum=1, maximum=16384)]
+    weight_scale: Annotated[Values, Number(minimum=0)]
+    input_scale: Annotated[Values, Number(minimum=0)] = 1.0
+    output_scale: Annotated[Values, Number(minimum=0)] = 1.0
+    overlap: Annotated[Values, Number(minimum=-1, maximum=1)] | None = None
+    num_seeds: Annotated[Values, Number(integer=True, minimum=1, maximum=10_000_000, axis=False)] = 1
+
+
+class RatesTable(Section):
+    """Relative rates of the parameters; 0 freezes."""
+
+    W: Annotated[Values, Number(minimum=0)] = 1.0
+    u: Annotated[Values, Number(minimum=0)] = 1.0
+    v: Annotated[Values, Number(minimum=0)] = 1.0
+
+
+class GradientDescentTable(Section):
+    """Steps of an optax optimiser."""
+
+    method: Literal["gradient_descent"] = "gradient_descent"
+    optimizer: Annotated[str, Choice(*OPTIMIZERS)] = "sgd"
+    learning_rate: Annotated[Values, Number(positive=True)]
+    num_steps: Annotated[Values, Number(integer=True, minimum=1, maximum=2_000_000_000)]
+    loss: Annotated[str, Choice("population")] = "population"
+    rates: RatesTable = RatesTable()
+
+
+class GradientFlowTable(Section):
+    """Gradient flow to a learning time."""
+
+    method: Literal["gradient_flow"] = "gradient_flow"
+    train_time: Annotated[Values, Number(positive=True)]
+    rtol: Annotated[Values, Number(positive=True, maximum=0.1, axis=False)] | None = None
+    atol: Annotated[Values, Number(positive=True, axis=False)] | None = None
+    max_steps: Annotated[Values, Number(integer=True, minimum=1, maximum=2_000_000_000, axis=False)] = 1_000_000
+    loss: Annotated[str, Choice("population")] = "population"
+    rates: RatesTable = RatesTable()
+
+
+class Record(Section):
+    """When to record: `every` so many steps (descent) or so much learning time (flow), or `num` records."""
+
+    every: Annotated[Values, Number(positive=True, axis=False)] | None = None
+    num: Annotated[Values, Number(integer=True, minimum=2, maximum=1_000_000, axis=False)] | None = None
+    spacing: Annotated[str, Choice("linear", "log")] = "linear"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Record":
+        if self.every is not None and self.num is not None:
+            raise ValueError("must have either `every` or `num`, but has both")
+        if self.every is not None and self.spacing == "log":
+            raise ValueError("must have `num` and not `every` for log spacing")
+        return self
+
+
+class WordSubspace(Section):
+    """Options of the word subspace theory."""
+
+    max_length: Annotated[Values, Number(integer=True, minimum=0, maximum=8)] = 2
+
+
+class Theory(Section):
+    """Theories to lay over the simulation."""
+
+    models: tuple[Annotated[str, Choice("single_outlier", "word_subspace")], ...] = ()
+    word_subspace: WordSubspace = WordSubspace()
+
+
+class ChunkSize(Number):
+    """A number of members of at least 2, or "auto"."""
+
+    def check(self, value: Any) -> Any:
+        return value if value == "auto" else super().check(value)
+
+
+class Compute(Section):
+    """How the sweep is computed; all of it is part of the run's identity."""
+
+    dtype: Annotated[str, Choice("float64", "float32")] = "float64"
+    chunk_size: Annotated[Any, ChunkSize(integer=True, minimum=2, maximum=1_000_000, axis=False)] = "auto"
+    seed: Annotated[Values, Number(integer=True, minimum=0, maximum=2**31 - 1, axis=False)] = 0
+
+
+def _key(name: str, default: str | None = None) -> Discriminator:
+    def tag(table: Any) -> Any:
+        return table.get(name, default) if isinstance(table, dict) else getattr(table, name, default)
+
+    return Discriminator(tag)
+
+
+Target = Annotated[
+    Annotated[LeakyIntegrator, Tag("leaky_integrator")]
+    | Annotated[DampedOscillator, Tag("damped_oscillator")]
+    | Annotated[Modes, Tag("modes")],
+    _key("kind"),
+]
+Learning = Annotated[
+    Annotated[GradientDescentTable, Tag("gradient_descent")]
+    | Annotated[GradientFlowTable, Tag("gradient_flow")],
+    _key("method", "gradient_descent"),
+]
+
+
+class Experiment(Section):
+    """A whole config, checked. Make one with `load_experiment`, or from nested dictionaries by `Experiment(**tables)`."""
+
+    target: Target
+    network: Network
+    learning: Learning
+    record: Record = Record()
+    theory: Theory = Theory()
+    compute: Compute = Compute()
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Every numeric key of target, network and learning that may be an axis, by dotted name."""
+        tables = {
+            "target": self.target.model_dump(),
+            "network": self.network.model_dump(exclude={"num_seeds"}),
+            "learning": self.learning.model_dump(exclude={"rtol", "atol", "max_steps"}),
+        }
+        return {
+            key: value
+            for key, value in _flatten(tables, "")
+            if value is not None and not isinstance(value, str)
+        }
+
+    @property
+    def axes(self) -> dict[str, tuple[float, ...]]:
+        """The sweep axes by dotted key, in the order of the config's sections."""
+        return {key: value for key, value in self.numbers.items() if isinstance(value, tuple)}
+
+    @property
+    def dimensions(self) -> dict[str, str]:
+        """The name of each axis as a dimension of the dataset: the last part of its key if that is unique."""
+        short = {key: key.rsplit(".", 1)[-1] for key in self.axes}
+        for key in short:
+            if key.startswith("learning.rates."):
+                short[key] = "rate_" + short[key]
+            elif key.startswith("target.modes."):
+                short[key] = "_".join(key.split(".")[2:][::-1])
+        return short
+
+    @property
+    def num_members(self) -> int:
+        """Number of networks: the product of the axes' lengths and the number of seeds."""
+        size = self.network.num_seeds
+        for values in self.axes.values():
+            size *= len(values)
+        return size
+
+    def tables(self) -> dict[str, Any]:
+        """The config as nested dictionaries, defaults filled in and axes expanded, without absent keys."""
+        return json.loads(self.model_dump_json(exclude_none=True))
+
+    def fingerprint(self) -> str:
+        """sha256 of the resolved config."""
+        text = json.dumps(self.tables(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, other: "Experiment") -> list[str]:
+        """The dotted keys in which two configs differ."""
+        mine, theirs = (dict(_flatten(e.tables(), "")) for e in (self, other))
+        keys = itertools.chain(mine, theirs)
+        return [key for key in dict.fromkeys(keys) if mine.get(key) != theirs.get(key)]
+
+
+def _flatten(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Leaves of nested tables by dotted key; a list of tables is numbered, a list of values is a leaf."""
+    if isinstance(node, dict):
+        items: Any = node.items()
+    elif isinstance(node, list | tuple) and node and isinstance(node[0], dict):
+        items = enumerate(node)
+    else:
+        yield prefix, node
+        return
+    for key, value in items:
+        yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))

@@ -1,0 +1,253 @@
+"""What a config means: which networks, grouped how, in which chunks, at what cost. Nothing is run and JAX is not needed."""
+
+import dataclasses
+import math
+import os
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rnn_dynamics.sweep.experiment import Compute, Experiment, GradientDescentTable
+
+MAX_AUTO_CHUNK = 64  # members: larger batches are no faster on a CPU, and progress and resuming get coarser
+MATRICES_PER_MEMBER = 40  # N × N temporaries of a learning step: solver stages, Gramians, their copies
+PRODUCTS_PER_GRADIENT = 36  # N × N products in one exact gradient of a network that forgets within 64 panels
+FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Members with the same shapes and records, which one compiled program trains.
+
+    Attributes:
+        num_units: N.
+        ticks: where records are made: steps of a descent, learning times of a flow; (R,).
+        members: indices of the members, (M,).
+    """
+
+    num_units: int
+    ticks: np.ndarray
+    members: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Members of one group that are trained together and committed to disk together.
+
+    Attributes:
+        index: position in the plan.
+        group: position of the group in the plan.
+        members: indices of the members; fewer than the chunk size in the last chunk of a group, which is padded.
+    """
+
+    index: int
+    group: int
+    members: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A checked config spelt out; `print` shows it.
+
+    Attributes:
+        experiment: the config, its chunk size resolved.
+        shape: lengths of the sweep axes and the number of seeds.
+        values: every numeric key of the config, spread over the members, each (M,).
+        seeds: index of each member's seed, (M,).
+        groups: compile groups.
+        chunks: chunks, in the order in which they are computed.
+    """
+
+    experiment: Experiment
+    shape: tuple[int, ...]
+    values: dict[str, np.ndarray]
+    seeds: np.ndarray
+    groups: tuple[Group, ...]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def num_members(self) -> int:
+        """Number of networks."""
+        return len(self.seeds)
+
+    @property
+    def chunk_size(self) -> int:
+        """Members per compiled call, padding included."""
+        return int(self.experiment.compute.chunk_size)
+
+    def member_name(self, member: int) -> str:
+        """A member by the values of its axes and its seed."""
+        names = self.experiment.dimensions
+        parts = [f"{names[key]}={self.values[key][member]:g}" for key in self.experiment.axes]
+        return ", ".join([*parts, f"seed={self.seeds[member]}"])
+
+    @cached_property
+    def num_gradients(self) -> float:
+        """Gradients per member, averaged: the steps of a descent; for a flow an estimate from its fastest rate.
+
+        The flow's explicit method takes steps of at most 3.3 / rate, and the fastest rate near a solution that decays at s
+        is 1/(4 s³) (section 3.1 of the theory note).
+        """
+        learning = self.experiment.learning
+        if isinstance(learning, GradientDescentTable):
+            return float(np.mean(self.values["learning.num_steps"]))
+        decays = [v for k, v in self.values.items() if k.startswith("target.") and "decay" in k]
+        slowest = np.min(np.stack(decays), axis=0)
+        steps = 100 + self.values["learning.train_time"] / (4 * slowest**3) / 3.3
+        return float(np.mean(6 * steps))
+
+    @property
+    def flops(self) -> float:
+        """Estimated floating-point operations of the learning."""
+        each = [2.0 * PRODUCTS_PER_GRADIENT * g.num_units**3 * len(g.members) for g in self.groups]
+        return self.num_gradients * sum(each)
+
+    @property
+    def result_bytes(self) -> int:
+        """Size of the recorded results."""
+        item = 8 if self.experiment.compute.dtype == "float64" else 4
+        per_member = [len(g.ticks) * (12 + 2 * g.num_units) * item for g in self.groups]
+        return sum(
+            size * len(g.members) for size, g in zip(per_member, self.groups, strict=True)
+        )
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Estimated memory of one chunk while it learns."""
+        item = 8 if self.experiment.compute.dtype == "float64" else 4
+        largest = max(group.num_units for group in self.groups)
+        return self.chunk_size * MATRICES_PER_MEMBER * largest**2 * item
+
+    @property
+    def estimated_seconds(self) -> float:
+        """Rough time of the learning on this machine's cores, compilation apart."""
+        return self.flops / (FLOPS_PER_SECOND_AND_CORE * (os.cpu_count() or 1))
+
+    def __str__(self) -> str:
+        experiment = self.experiment
+        names = experiment.dimensions
+        axes = [f"{names[key]} ({len(v)})" for key, v in experiment.axes.items()]
+        axes.append(f"seed ({experiment.network.num_seeds})")
+        learning = experiment.learning
+        cores = os.cpu_count() or 1
+        lines = [
+            f"members         {self.num_members} = {' x '.join(axes)}",
+            f"target          {experiment.target.kind}",
+            f"learning        {learning.method}, about {self.num_gradients:.3g} gradients each",
+            f"compile groups  {len(self.groups)}",
+            *(
+                f"  {index}: {len(g.members)} members, {g.num_units} units, {len(g.ticks)} records "
+                f"to {g.ticks[-1]:g}"
+                for index, g in enumerate(self.groups)
+            ),
+            f"chunks          {len(self.chunks)} of {self.chunk_size} members",
+            f"memory          about {_size(self.chunk_bytes)} per chunk",
+            f"results         about {_size(self.result_bytes)}",
+            f"work            about {self.flops:.2g} floating-point operations",
+            f"time            about {_duration(self.estimated_seconds)} on {cores} cores at "
+            f"{FLOPS_PER_SECOND_AND_CORE:.0e} operations per second each, compilation apart",
+            f"theory          {', '.join(theory_labels(experiment)) or 'none'}",
+        ]
+        return "\n".join(lines)
+
+
+def plan(experiment: Experiment) -> Plan:
+    """Spell out a config: members, compile groups, chunks.
+
+    Args:
+        experiment: from `load_experiment`.
+
+    Returns:
+        The plan; `print` shows members, compile groups, chunks, bytes, operations and an estimated time.
+    """
+    axes = experiment.axes
+    shape = (*(len(values) for values in axes.values()), experiment.network.num_seeds)
+    indices = np.indices(shape).reshape(len(shape), -1)
+    position = dict(zip(axes, indices, strict=False))
+    values = {
+        key: np.asarray(value)[position[key]]
+        if key in axes
+        else np.full(indices.shape[1], value)
+        for key, value in experiment.numbers.items()
+    }
+    length = "num_steps" if isinstance(experiment.learning, GradientDescentTable) else "train_time"
+    lengths = values[f"learning.{length}"]
+    keys = np.stack([values["network.num_units"].astype(float), lengths.astype(float)])
+    groups = []
+    for units, end in np.unique(keys, axis=1).T:
+        members = np.flatnonzero((keys[0] == units) & (keys[1] == end))
+        groups.append(Group(int(units), record_ticks(experiment, end), members))
+    experiment = _with_chunk_size(experiment, groups)
+    width, chunks = int(experiment.compute.chunk_size), []
+    for number, group in enumerate(groups):
+        for low in range(0, len(group.members), width):
+            chunks.append(Chunk(len(chunks), number, group.members[low : low + width]))
+    return Plan(experiment, shape, values, indices[-1], tuple(groups), tuple(chunks))
+
+
+def record_ticks(experiment: Experiment, end: float) -> np.ndarray:
+    """Where records are made, from 0 to `end`, (R,): whole steps for a descent, learning times for a flow."""
+    record = experiment.record
+    discrete = isinstance(experiment.learning, GradientDescentTable)
+    if record.every is not None:
+        ticks = np.arange(0, end, float(record.every))  # type: ignore[arg-type]
+        ticks = np.append(ticks[ticks < end * (1 - 1e-12)], end)
+    else:
+        num = int(record.num or 50)  # type: ignore[arg-type]
+        if record.spacing == "linear":
+            ticks = np.linspace(0, end, num)
+        else:
+            first = 1.0 if discrete else end * 1e-3
+            ticks = np.append(0, np.geomspace(end, min(first, end), num - 1)[::-1])
+    if discrete:
+        return np.unique(np.round(ticks).astype(np.int32))
+    return ticks
+
+
+def network_time(experiment: Experiment) -> np.ndarray:
+    """The grid on which impulse responses are recorded, in leak time constants, (201,): five times the slowest target's memory."""
+    numbers = experiment.numbers
+    decays = [v for k, v in numbers.items() if k.startswith("target.") and k.endswith("decay")]
+    return np.linspace(0, 5 / min(np.min(decay) for decay in decays), 201)
+
+
+def theory_labels(experiment: Experiment) -> dict[str, tuple[str, int]]:
+    """The theories of a config by label: (model, option), for example `word_subspace_2` → ("word_subspace", 2)."""
+    labels: dict[str, tuple[str, int]] = {}
+    for model in experiment.theory.models:
+        if model == "word_subspace":
+            lengths: Any = experiment.theory.word_subspace.max_length
+            for length in lengths if isinstance(lengths, tuple) else (lengths,):
+                labels[f"word_subspace_{length}"] = (model, length)
+        else:
+            labels[model] = (model, 0)
+    return labels
+
+
+def _with_chunk_size(experiment: Experiment, groups: list[Group]) -> Experiment:
+    if experiment.compute.chunk_size != "auto":
+        return experiment
+    largest = max(len(group.members) for group in groups)
+    chunks = math.ceil(largest / MAX_AUTO_CHUNK)
+    compute = experiment.compute.model_copy(
+        update={"chunk_size": max(2, math.ceil(largest / chunks))}
+    )
+    assert isinstance(compute, Compute)
+    return experiment.model_copy(update={"compute": compute})
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:.3g} h"

@@ -1,0 +1,38 @@
+"""What there is to know of a run: progress, failures, provenance, and whether every byte is as it was written."""
+
+from rnn_dynamics.sweep.run import Run
+
+
+def report(run: Run) -> tuple[str, bool]:
+    """A text for people, and whether nothing failed and nothing is damaged."""
+    damages = run.store.damages()
+    intact = not any(run.store.is_done(index) for index in damages)
+    missing = sum(len(c.members) for c in run.plan.chunks if c.index in damages)
+    lines = [
+        f"directory   {run.directory}",
+        f"members     {run.plan.num_members - missing} of {run.plan.num_members} done",
+        f"chunks      {len(run.plan.chunks) - len(damages)} of {len(run.plan.chunks)} done",
+    ]
+    for index, problem in damages.items():
+        lines.append(f"  chunk {index}: {problem}")
+    problems = run.store.result_damages()
+    lines.extend(f"  results.zarr: {problem}" for problem in problems)
+    failed: dict[str, str] = {}
+    if intact:
+        failed = run.failed
+        lines.append(f"failed      {len(failed)} members")
+        lines.extend(f"  {name}: {status}" for name, status in failed.items())
+    if not problems and intact:
+        lines.append("checksums   all match")
+    provenance = run.provenance
+    versions = ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())
+    lines += [
+        f"versions    {versions}",
+        f"commit      {provenance['git_commit'] or 'unknown'}",
+        f"device      {provenance['device']['kind']} ({provenance['device']['platform']})",
+        f"precision   {run.experiment.compute.dtype}, matmul {provenance['matmul_precision']}",
+        f"started     {provenance['started']} by {' '.join(provenance['command'])}",
+        f"timings     {provenance['timings']}",
+        f"config      sha256 {provenance['config_sha256']}",
+    ]
+    return "\n".join(lines), intact and not problems and not failed

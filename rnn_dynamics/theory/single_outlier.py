@@ -1,0 +1,136 @@
+"""One outlier: a network of rank one, W = λ e eᵀ, u = p e, v = q e (section 3.1 of the theory note)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from rnn_dynamics import ode
+from rnn_dynamics.loss import PopulationLoss
+from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model.arguments import is_traced, record_times, require
+from rnn_dynamics.theory.curve import TheoryCurve
+
+
+def single_outlier(
+    target: LinearRNN,
+    initial: tuple[ArrayLike, ArrayLike, ArrayLike],
+    train_time: ArrayLike,
+    rates: Any = None,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_steps: int = 100_000,
+) -> TheoryCurve:
+    """Gradient flow of a network of rank one: three numbers, for any target.
+
+        L(a, c) = a²/(4c) - a T(c) + ½∫k*²,    a = p q,    c = 1 - λ,    T(c) = ∫ e^{-ct} k*(t) dt
+        p' = -η_u q ∂L/∂a,    q' = -η_v p ∂L/∂a,    λ' = η_W ∂L/∂c
+
+    Exact if the network starts in this form, and if v(0) = 0, W(0) = 0 and u is frozen; the limit of the full network as its
+    initial weights go to 0. p²/η_u - q²/η_v is conserved. Stiff near the solution, so integrated by an L-stable method.
+
+    Args:
+        target: any stable `LinearRNN`.
+        initial: (input gain p, output gain q, eigenvalue λ) at τ = 0, with λ < 1.
+        train_time: learning times of the records, (R,), increasing, positive or zero.
+        rates: `Rates`, by default all 1.
+        rtol: relative tolerance, by default 1e-8 in float64, 1e-5 in float32.
+        atol: absolute tolerance, by default 1e-10 in float64, 1e-7 in float32.
+        max_steps: most attempted steps.
+
+    Returns:
+        The curve, with one eigenvalue and the coordinates `input_gain`, `output_gain` and `eigenvalue`.
+
+    Raises:
+        ValueError: if the target is unstable, λ is not below 1, or `train_time` does not increase.
+    """
+    dtype = target.dtype
+    start = jnp.stack([jnp.asarray(x, dtype) for x in initial])
+    require(start.shape == (3,), "initial", "hold three numbers", start.shape)
+    if not is_traced(start):
+        require(bool(jnp.all(jnp.isfinite(start))), "initial", "be finite", start)
+        require(bool(start[2] < 1), "initial", "have an eigenvalue below 1", float(start[2]))
+    times = record_times(train_time, dtype)
+    PopulationLoss().check(target)
+    weights = [1.0, 1.0, 1.0] if rates is None else [rates.u, rates.v, rates.W]
+    eta = jnp.stack([jnp.asarray(rate, dtype) for rate in weights])
+    return _solve(target, start, times, eta, (rtol, atol), max_steps)
+
+
+def outlier_start(rnn: LinearRNN, rates: Any = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(input gain, output gain, eigenvalue) of the outlier that grows from a small random network, each ().
+
+    While weights are small, u' = η_u T v and v' = η_v T u with T = T(1): the direction that grows is
+    e ∝ √η_v u + √η_u v, and p = e·u, q = e·v, λ = eᵀ W e are what the network has in it.
+    """
+    eta_u, eta_v = (1.0, 1.0) if rates is None else (rates.u, rates.v)
+    eta_u, eta_v = (jnp.asarray(rate, rnn.dtype) for rate in (eta_u, eta_v))
+    e = jnp.sqrt(eta_v) * rnn.u + jnp.sqrt(eta_u) * rnn.v
+    size = jnp.linalg.norm(e)
+    e = jnp.where(size > 0, e / jnp.where(size > 0, size, jnp.ones_like(size)), rnn.u)
+    return e @ rnn.u, e @ rnn.v, e @ rnn.W @ e
+
+
+def transfer_function(target: LinearRNN) -> tuple[jax.Array, jax.Array]:
+    """T(c) = v*ᵀ (cI + A*)⁻¹ u* as a ratio of polynomials: coefficients, highest power first, (N*,) and (N* + 1,).
+
+    By Faddeev and LeVerrier; for a stable target all coefficients of the denominator are positive, so that its values at
+    c > 0 do not cancel.
+    """
+    size, dtype = target.num_units, target.dtype
+    identity = jnp.eye(size, dtype=dtype)
+    F = target.W - identity
+    M, numerator, denominator = jnp.zeros_like(F), [], [jnp.ones((), dtype)]
+    for k in range(1, size + 1):
+        M = F @ M + denominator[-1] * identity
+        numerator.append(target.v @ M @ target.u)
+        denominator.append(-jnp.trace(F @ M) / k)
+    return jnp.stack(numerator), jnp.stack(denominator)
+
+
+def outlier_loss(
+    a: jax.Array, c: jax.Array, transfer: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """a²/(4c) - a T(c), (): the loss of one mode a e^{-ct}, up to the target's own energy."""
+    numerator, denominator = transfer
+    return a**2 / (4 * c) - a * jnp.polyval(numerator, c) / jnp.polyval(denominator, c)
+
+
+@jax.jit(static_argnums=(4, 5))
+def _solve(
+    target: LinearRNN,
+    start: jax.Array,
+    times: jax.Array,
+    eta: jax.Array,
+    tolerances: tuple[float | None, float | None],
+    max_steps: int,
+) -> TheoryCurve:
+    def velocity(_: jax.Array, y: jax.Array, args: Any) -> jax.Array:
+        transfer, eta = args
+        p, q, eigenvalue = y
+        a, c = p * q, 1 - eigenvalue
+        da, dc = jax.grad(outlier_loss, argnums=(0, 1))(a, c, transfer)
+        return eta * jnp.stack([-q * da, -p * da, dc])
+
+    args = (transfer_function(target), eta)
+    options: Any = {"method": ode.RODAS5P, "rtol": tolerances[0], "atol": tolerances[1]}
+    state = ode.start(velocity, jnp.zeros((), times.dtype), start, args, **options)
+
+    def to_record(state: ode.State, time: jax.Array) -> tuple[ode.State, jax.Array]:
+        state = ode.advance(velocity, state, time, args, max_steps=max_steps, **options)
+        nan = jnp.asarray(jnp.nan, times.dtype)
+        return state, jnp.where(state.status == ode.Status.ok, state.y, nan)
+
+    state, ys = jax.lax.scan(to_record, state, times)
+    p, q, eigenvalue = ys.T
+    networks = jax.vmap(LinearRNN)(eigenvalue[:, None, None], p[:, None], q[:, None])
+    loss = jax.vmap(PopulationLoss(), in_axes=(0, None))(networks, target)
+    return TheoryCurve(
+        train_time=times,
+        loss=jnp.where(jnp.isnan(p), p, loss),
+        eigenvalues=jax.lax.complex(eigenvalue, jnp.zeros_like(eigenvalue))[:, None],
+        coordinates={"input_gain": p, "output_gain": q, "eigenvalue": eigenvalue},
+        status=state.status,
+    )
