@@ -70,7 +70,9 @@ class GradientFlow(eqx.Module):
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
         zero = jnp.zeros((), rnn.dtype)
         inner = ode.start(self._velocity, zero, rnn, target, **self._options)
-        status = health(rnn, *self.loss.value_and_grad(rnn, target))
+        # finite weights without a finite gradient: the network is unstable
+        failed = jnp.where(_all_finite(rnn), jnp.int32(Status.unstable), jnp.int32(Status.diverged))
+        status = jnp.where(inner.status == Status.ok, inner.status, failed)
         return State(rnn, rnn, status, inner.stats.num_evaluations, inner)
 
     def advance(
@@ -115,9 +117,8 @@ class GradientDescent(eqx.Module):
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
         optimizer = self.make_optimizer(**self.hyperparameters)
-        count = jnp.zeros((), jnp.int32)
-        status = health(rnn, *self.loss.value_and_grad(rnn, target, self._key(count)))
-        return State(rnn, rnn, status, count, (rnn, optimizer.init(rnn)))
+        zero = jnp.zeros((), jnp.int32)
+        return State(rnn, rnn, zero + Status.ok, zero, (rnn, optimizer.init(rnn)))
 
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array

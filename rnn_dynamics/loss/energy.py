@@ -25,9 +25,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model.propagator import (
+    TAYLOR_DEGREE,
+    growth,
+    taylor_exponential,
+    taylor_powers,
+)
 
 NUM_NODES = 8  # Gauss-Legendre nodes per panel: exact to 1e-15 for rates up to 3 / panel
-TAYLOR_DEGREE = 16  # of e^{hW}, h‖W⁴‖^¼ ≤ 1: the remainder is below 1/17! = 3e-15
 NUM_PANELS = 64  # panels on which k(t) is sampled; most networks have forgotten their input by then
 MAX_DOUBLINGS = 25  # rates slower than about 1e-6 per leak time constant count as unstable
 
@@ -60,8 +65,8 @@ def gramians(rnn: LinearRNN, panel_scale: ArrayLike = 1.0) -> Gramians:
 def _gramians(rnn: LinearRNN, panel_scale: ArrayLike) -> Gramians:
     W, dtype, num_units = rnn.W, rnn.dtype, rnn.num_units
     h = jax.lax.stop_gradient(panel_length(W)) * jnp.asarray(panel_scale, dtype)
-    powers = _powers(h * W)
-    E = jnp.exp(-h) * _exponential(powers)
+    powers = taylor_powers(h * W)
+    E = jnp.exp(-h) * taylor_exponential(powers)
     X = _first_panel(powers, rnn.u, h)
     Z = _first_panel([power.T for power in powers], rnn.v, h)
 
@@ -106,31 +111,13 @@ def _gramians(rnn: LinearRNN, panel_scale: ArrayLike) -> Gramians:
 
 
 def panel_length(W: jax.Array) -> jax.Array:
-    """Length h of the first panel, (N, N) → (): h‖W⁴‖^¼ ≤ 1 and h(1 + ‖W⁴‖^¼) ≤ 3/2.
-
-    The fourth power measures what W does when applied repeatedly; ‖W‖_F alone is √N times too large for a random W.
-    """
-    W2 = W @ W
-    growth = jnp.sqrt(jnp.sqrt(jnp.linalg.norm(W2 @ W2)))
-    return jnp.minimum(1 / growth, 1.5 / (1 + growth))
+    """Length h of the first panel, (N, N) → (): h · growth ≤ 1 for the Taylor series, h (1 + growth) ≤ 3/2 for the nodes."""
+    rate = growth(W)
+    return jnp.minimum(1 / rate, 1.5 / (1 + rate))
 
 
 def _size(E: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(jnp.sqrt(jnp.sum(E**2)))
-
-
-def _powers(B: jax.Array) -> list[jax.Array]:
-    B2 = B @ B
-    return [jnp.eye(B.shape[0], dtype=B.dtype), B, B2, B2 @ B, B2 @ B2]
-
-
-def _exponential(powers: list[jax.Array]) -> jax.Array:
-    """Σ_{k ≤ 16} B^k/k! from B⁰ … B⁴ (Paterson and Stockmeyer)."""
-    result = powers[0] / math.factorial(TAYLOR_DEGREE)
-    for low in range(TAYLOR_DEGREE - 4, -1, -4):
-        block = sum(powers[i] / math.factorial(low + i) for i in range(4))
-        result = result @ powers[4] + block
-    return result
 
 
 def _first_panel(powers: list[jax.Array], x: jax.Array, h: jax.Array) -> jax.Array:

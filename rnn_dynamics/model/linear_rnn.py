@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.model.arguments import real_array
+from rnn_dynamics.model.propagator import propagator
 
 
 class LinearRNN(eqx.Module):
@@ -85,9 +86,5 @@ class LinearRNN(eqx.Module):
 
 @jax.jit
 def _impulse_response(rnn: LinearRNN, t: jax.Array) -> jax.Array:
-    # exp(Wt) e^-t and not exp(-(I - W) t): the scalar part is then exact
-    def at(time: jax.Array) -> jax.Array:
-        return jnp.exp(-time) * (rnn.v @ (jax.scipy.linalg.expm(rnn.W * time) @ rnn.u))
-
     with jax.default_matmul_precision("highest"):
-        return jax.lax.map(at, t)
+        return jax.lax.map(lambda time: rnn.v @ (propagator(rnn.W, time) @ rnn.u), t)

@@ -42,7 +42,8 @@ def match_eigenvalues(reference: jax.Array, candidates: jax.Array) -> jax.Array:
         candidates: (N,) complex with N ≥ K.
 
     Returns:
-        Indices into `candidates`, (K,) int. An entry that is not finite is matched last, at no gain or cost.
+        Indices into `candidates`, (K,) int. A reference that is NaN takes what the others leave; a candidate that is NaN is taken
+        only if there is no other.
 
     Raises:
         ValueError: if there are fewer candidates than references.
@@ -52,8 +53,17 @@ def match_eigenvalues(reference: jax.Array, candidates: jax.Array) -> jax.Array:
             f"Argument `candidates` must have at least {reference.shape[0]} entries, "
             f"but has {candidates.shape[0]}."
         )
-    cost = jnp.abs(reference[:, None] - candidates[None, :]) ** 2
-    rows, columns = optax.assignment.hungarian_algorithm(jnp.where(jnp.isfinite(cost), cost, 0))
+    return _match(reference, candidates)
+
+
+@jax.jit
+def _match(reference: jax.Array, candidates: jax.Array) -> jax.Array:
+    distance = jnp.abs(reference[:, None] - candidates[None, :]) ** 2
+    known = jnp.isfinite(distance)
+    distance = jnp.where(known, distance, jnp.zeros_like(distance))
+    prohibitive = 1 + reference.shape[0] * jnp.max(distance)
+    cost = jnp.where(known | jnp.isnan(reference)[:, None], distance, prohibitive)
+    rows, columns = optax.assignment.hungarian_algorithm(cost)
     return jnp.zeros(reference.shape[0], columns.dtype).at[rows].set(columns)
 
 

@@ -1,8 +1,9 @@
 """One step of an explicit Runge-Kutta method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 from rnn_dynamics.ode.tableau import ExplicitMethod
@@ -22,19 +23,19 @@ def step(
 
     **Returns:** y1, f(t + h, y1) and the error estimate, each (N,).
     """
-    stages = [dy]
-    y1 = y
-    for row, c in zip(method.a[1:], method.c[1:], strict=True):
-        y1 = y + h * combine(row, stages)
-        stages.append(f(t + float(c) * h, y1))
-    return y1, stages[-1], h * combine(method.b - method.b_hat, stages)
+    a, c = jnp.asarray(method.a, y.dtype), jnp.asarray(method.c, y.dtype)
+    difference = jnp.asarray(method.b - method.b_hat, y.dtype)
 
+    def combine(weights: Array, stages: Array) -> Array:
+        # A sum, not a matrix product, whose precision a backend could lower.
+        return jnp.sum(weights[:, None] * stages, axis=0)
 
-def combine(weights: np.ndarray, vectors: Sequence[Array]) -> Array:
-    """sum_j weights_j vectors_j over the vectors there are.
+    def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        stages, _ = carry
+        point = y + h * combine(a[i], stages)
+        return stages.at[i].set(f(t + c[i] * h, point)), point
 
-    Written out term by term with Python numbers: they keep float32 float32, and no matrix product
-    is left whose precision a backend could lower.
-    """
-    terms = [float(w) * x for w, x in zip(weights, vectors, strict=False) if w != 0.0]
-    return sum(terms[1:], start=terms[0])
+    # A loop, so that the vector field is compiled once and not once per stage.
+    stages = jnp.zeros((len(method.c), y.size), y.dtype).at[0].set(dy)
+    stages, y1 = jax.lax.fori_loop(1, len(method.c), evaluate, (stages, y))
+    return y1, stages[-1], h * combine(difference, stages)

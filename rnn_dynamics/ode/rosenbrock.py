@@ -1,12 +1,12 @@
 """One step of a Rosenbrock-Wanner method, for stiff problems."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from rnn_dynamics.ode.explicit import combine
 from rnn_dynamics.ode.tableau import RosenbrockMethod
 
 
@@ -51,3 +51,13 @@ def step(
     error = increments[-1]
     y1 = y1 + error
     return y1, f(t + h, y1), error
+
+
+def combine(weights: np.ndarray, vectors: Sequence[Array]) -> Array:
+    """sum_j weights_j vectors_j over the vectors there are.
+
+    Written out term by term with Python numbers: they keep float32 float32, and no matrix product
+    is left whose precision a backend could lower.
+    """
+    terms = [float(w) * x for w, x in zip(weights, vectors, strict=False) if w != 0.0]
+    return sum(terms[1:], start=terms[0])

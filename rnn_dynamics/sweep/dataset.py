@@ -64,7 +64,7 @@ def theory_dataset(plan: Plan, store: Store) -> xr.Dataset:
         shaped = stacked.reshape((len(labels), *plan.shape, *stacked.shape[2:]))
         dims = ("model", *_member_dims(plan), *trailing)
         variables[name] = (dims, shaped, {"long_name": f"{LONG_NAMES[name]} in theory"})
-    return _labelled(plan, variables).assign_coords(model=labels)
+    return _labelled(plan, variables).assign_coords(model=np.array(labels, dtype=object))
 
 
 def _labelled(plan: Plan, variables: dict[str, Any]) -> xr.Dataset:

@@ -18,6 +18,7 @@ from rnn_dynamics import theory
 from rnn_dynamics.learning import GradientDescent, GradientFlow, Learner, Rates, State, look
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN, damped_oscillator, leaky_integrator, parallel, random_rnn
+from rnn_dynamics.model.propagator import propagator
 from rnn_dynamics.sweep.experiment import Experiment, GradientFlowTable, Modes
 
 INITIALISATION = 0  # purpose of a random key, folded in after the seed
@@ -192,7 +193,7 @@ def _reduce(rnns: LinearRNN, max_length: int) -> LinearRNN:
 @partial(jax.jit, static_argnums=2)
 def _impulse_responses(rnns: LinearRNN, step: jax.Array, num: int) -> jax.Array:
     def one(rnn: LinearRNN) -> jax.Array:
-        E = jnp.exp(-step) * jax.scipy.linalg.expm(step * rnn.W)
+        E = propagator(rnn.W, step)
 
         def to_next(state: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
             return E @ state, rnn.v @ state
