@@ -15,7 +15,7 @@ from rnn_dynamics.learning.observables import Observables
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import is_traced, positive_int, record_times
+from rnn_dynamics.model.arguments import is_traced, positive_int, real_scalar, record_times
 from rnn_dynamics.ode import Status
 
 
@@ -96,6 +96,9 @@ def gradient_flow(
     Source: section 2 of the theory note.
     """
     times = record_times(train_time, rnn.dtype)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None:
+            real_scalar(name, tolerance, positive=True)
     learner = GradientFlow(
         loss, rates, rtol, atol, positive_int("max_steps", max_steps), method
     )

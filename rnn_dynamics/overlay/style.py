@@ -168,7 +168,8 @@ def finish(axes: Axes, title: str, x_label: str, y_label: str, remark: str = "")
     """Title, labels, ticks and spines of one axes, and a remark in one that has nothing to show; what is long is wrapped."""
     grid = axes.get_gridspec()
     width = int(13 * axes.figure.get_figwidth() / grid.ncols) if grid else 40  # type: ignore[union-attr]
-    axes.set_title(textwrap.fill(title, width), fontsize=FONT, loc="left")
+    title = title if len(title) < width else title.replace(", ", ",\n")
+    axes.set_title(title, fontsize=FONT, loc="left")
     axes.set_xlabel(
         x_label if len(x_label) < width else x_label.replace(" (", "\n("), fontsize=FONT
     )
@@ -233,7 +234,7 @@ def _narrow(figure: Figure) -> bool:
 
 
 def _legend(
-    figure: Figure, handles: Sequence[Artist], place: str, columns: int, title: str
+    figure: Figure, handles: Sequence[Artist], place: Any, columns: int, title: str
 ) -> None:
     look: dict[str, Any] = {
         "fontsize": FONT,

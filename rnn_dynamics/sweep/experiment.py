@@ -15,7 +15,7 @@ from rnn_dynamics.sweep.axes import Choice, Number, Values
 
 OPTIMIZERS = (
     *("adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad"),
-    *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "noisy_sgd", "novograd"),
+    *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "novograd"),
     *("optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "sm3", "yogi"),
 )
 

@@ -102,7 +102,14 @@ def test_small_steps_of_descent_approach_the_flow_at_first_order():
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.1)
 
 
-def test_any_optimizer_with_its_clock():
+@pytest.fixture
+def optax_promotion():
+    """Most optimisers of optax multiply floats by integer counts."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_any_optimizer_with_its_clock(optax_promotion):
     rnn = rd.random_rnn(jax.random.key(4), 6, 0.3)
     got = rd.gradient_descent(
         rnn, TARGET, optimizer=optax.adam(1e-2), num_steps=45, record_every=20
@@ -120,7 +127,7 @@ def test_any_optimizer_with_its_clock():
     np.testing.assert_array_equal(momentum.train_time, [0, 2, 4])
 
 
-def test_rates_freeze_under_any_optimizer():
+def test_rates_freeze_under_any_optimizer(optax_promotion):
     rnn = rd.random_rnn(jax.random.key(5), 6, 0.3)
     got = rd.gradient_descent(
         rnn,

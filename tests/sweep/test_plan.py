@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+import rnn_dynamics as rd
+from rnn_dynamics.sweep.config import make_experiment
+
+
+def experiment(**changes):
+    tables = {
+        "target": {"kind": "leaky_integrator", "decay": 0.2},
+        "network": {"num_units": 8, "weight_scale": [0.1, 0.3], "num_seeds": 3},
+        "learning": {"learning_rate": [0.01, 0.02], "num_steps": 40},
+        "record": {"every": 10},
+    }
+    for key, value in changes.items():
+        section, name = key.split("__")
+        tables.setdefault(section, {})[name] = value
+    return make_experiment(tables)
+
+
+def test_members_are_the_product_of_axes_and_seeds():
+    plan = rd.plan(experiment())
+    assert plan.shape == (2, 2, 3)
+    names = [plan.member_name(i) for i in range(plan.num_members)]
+    assert len(set(names)) == 12
+    assert names[0] == "weight_scale=0.1, learning_rate=0.01, seed=0"
+    assert names[-1] == "weight_scale=0.3, learning_rate=0.02, seed=2"
+
+
+def test_groups_share_shapes_and_records():
+    plan = rd.plan(experiment(network__num_units=[4, 8], learning__num_steps=[20, 40]))
+    assert len(plan.groups) == 4
+    assert {(g.num_units, int(g.ticks[-1])) for g in plan.groups} == {
+        (4, 20),
+        (4, 40),
+        (8, 20),
+        (8, 40),
+    }
+    members = np.sort(np.concatenate([group.members for group in plan.groups]))
+    np.testing.assert_array_equal(members, np.arange(plan.num_members))
+
+
+@pytest.mark.parametrize(("size", "count"), [("auto", 1), (2, 6), (5, 3), (64, 1)])
+def test_chunks_hold_every_member_once(size, count):
+    plan = rd.plan(experiment(compute__chunk_size=size))
+    assert len(plan.chunks) == count
+    members = np.concatenate([chunk.members for chunk in plan.chunks])
+    np.testing.assert_array_equal(np.sort(members), np.arange(12))
+    assert all(len(chunk.members) <= plan.chunk_size for chunk in plan.chunks)
+    assert plan.chunk_size >= 2
+
+
+def test_automatic_chunks_are_even():
+    plan = rd.plan(experiment(network__num_seeds=25))  # 100 members
+    assert [len(chunk.members) for chunk in plan.chunks] == [50, 50]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"every": 15}, [0, 15, 30, 40]),
+        ({"num": 5}, [0, 10, 20, 30, 40]),
+        ({"num": 6, "spacing": "log"}, [0, 1, 3, 6, 16, 40]),
+        ({"num": 2, "spacing": "log"}, [0, 40]),
+    ],
+)
+def test_records_of_a_descent(record, expected):
+    plan = rd.plan(experiment(record__every=record.get("every"), **{
+        f"record__{key}": value for key, value in record.items() if key != "every"
+    }))
+    np.testing.assert_array_equal(plan.groups[0].ticks, expected)
+    assert plan.groups[0].ticks.dtype == np.int32
+
+
+def test_records_of_a_flow():
+    tables = {
+        "target": {"kind": "leaky_integrator", "decay": 0.2},
+        "network": {"num_units": 8, "weight_scale": 0.1},
+        "learning": {"method": "gradient_flow", "train_time": 1.0},
+    }
+    every = rd.plan(make_experiment({**tables, "record": {"every": 0.1}})).groups[0].ticks
+    np.testing.assert_allclose(every, np.arange(11) / 10)
+    log = rd.plan(make_experiment({**tables, "record": {"num": 4, "spacing": "log"}}))
+    np.testing.assert_allclose(log.groups[0].ticks, [0, 1e-3, 10**-1.5, 1])
+
+
+def test_the_plan_says_what_it_costs():
+    small, large = rd.plan(experiment()), rd.plan(experiment(network__num_units=16))
+    assert large.flops == pytest.approx(8 * small.flops)
+    text = str(small)
+    for word in ("12 = weight_scale (2) x learning_rate (2) x seed (3)", "chunks", "memory", "time"):
+        assert word in text

@@ -1,0 +1,349 @@
+import errno
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+import rnn_dynamics as rd
+from rnn_dynamics.loss import PopulationLoss
+from rnn_dynamics.sweep import program, store
+from rnn_dynamics.sweep.config import make_experiment
+
+
+def experiment(**changes):
+    tables = {
+        "target": {"kind": "leaky_integrator", "decay": 0.3},
+        "network": {"num_units": 6, "weight_scale": [0.1, 0.3], "num_seeds": 2},
+        "learning": {"learning_rate": 0.05, "num_steps": 40},
+        "record": {"num": 3},
+        "compute": {"chunk_size": 2},
+    }
+    for key, value in changes.items():
+        section, name = key.split("__")
+        tables.setdefault(section, {})[name] = value
+    return make_experiment(tables)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "finished"
+    theories = {"theory__models": ["word_subspace", "single_outlier"]}
+    return rd.run(experiment(**theories), directory, progress=False)
+
+
+def copy(run, tmp_path):
+    return shutil.copytree(run.directory, tmp_path / "copy")
+
+
+def same(first, second):
+    xr.testing.assert_identical(first.dataset, second.dataset)
+    xr.testing.assert_identical(first.theory, second.theory)
+
+
+@pytest.mark.core
+def test_a_member_is_what_the_public_function_makes_of_it(finished):
+    """Each member of the sweep equals `gradient_descent` of the network with the same key."""
+    import optax
+
+    data = finished.dataset
+    assert data.loss.dims == ("weight_scale", "seed", "record")
+    assert data.eigenvalues.dims == ("weight_scale", "seed", "record", "unit")
+    np.testing.assert_array_equal(data.step, [0, 20, 40])
+    np.testing.assert_allclose(data.train_time, [0, 1, 2])
+    for scale in (0.1, 0.3):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), 0)
+        rnn = rd.random_rnn(key, 6, scale)
+        expected = rd.gradient_descent(
+            rnn,
+            rd.leaky_integrator(0.3),
+            optimizer=optax.sgd(0.05),
+            num_steps=40,
+            record_every=20,
+        )
+        member = data.sel(weight_scale=scale, seed=1)
+        np.testing.assert_allclose(member.loss, expected.loss, rtol=1e-12)
+        assert int(member.status) == rd.Status.ok
+        np.testing.assert_allclose(
+            np.sort_complex(member.eigenvalues[-1]),
+            np.sort_complex(expected.eigenvalues[-1]),
+            atol=1e-12,
+        )
+        for name, network in (("initial", rnn), ("final", expected.rnn)):
+            response = network.impulse_response(data.network_time.to_numpy())
+            np.testing.assert_allclose(member[f"impulse_{name}"], response, atol=1e-12)
+        np.testing.assert_allclose(
+            member["impulse_target"], np.exp(-0.3 * data.network_time), atol=1e-12
+        )
+
+
+def test_theories_are_on_the_same_axes(finished):
+    theory = finished.theory
+    assert theory.loss.dims == ("model", "weight_scale", "seed", "record")
+    assert theory.model.to_numpy().tolist() == ["word_subspace_2", "single_outlier"]
+    # 14 words span all of 6 units
+    np.testing.assert_allclose(
+        theory.loss.sel(model="word_subspace_2"), finished.dataset.loss, rtol=1e-10
+    )
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 0)
+    start = rd.theory.outlier_start(rd.random_rnn(key, 6, 0.3))
+    expected = rd.theory.single_outlier(rd.leaky_integrator(0.3), start, [0.0, 1.0, 2.0])
+    got = theory.sel(model="single_outlier", weight_scale=0.3, seed=0)
+    np.testing.assert_allclose(got.loss, expected.loss, rtol=1e-7)
+    np.testing.assert_allclose(got.eigenvalues[:, 0], expected.eigenvalues[:, 0], atol=1e-7)
+    assert np.isnan(got.eigenvalues[:, 1:]).all()
+
+
+def test_seeds_are_one_draw_scaled(finished):
+    weights = finished.dataset.weight_norm.isel(record=0)
+    np.testing.assert_allclose(weights.sel(weight_scale=0.3), 3 * weights.sel(weight_scale=0.1))
+    assert weights[0, 0] != weights[0, 1]
+
+
+def test_others_read_the_results_with_xarray(finished):
+    path = finished.directory / "results.zarr"
+    # zarr changes how it stores a word from release to release, which is nothing to fail for
+    xr.testing.assert_identical(xr.open_zarr(path, consolidated=False).load(), finished.dataset)
+    theory = xr.open_zarr(path, group="theory", consolidated=False).load()
+    np.testing.assert_array_equal(theory.loss, finished.theory.loss)
+
+
+def test_an_unbroken_run_and_an_interrupted_one_have_the_same_bits(
+    finished, tmp_path, monkeypatch
+):
+    calls = []
+    commit = store.Store.commit
+
+    def interrupted(self, index, arrays, facts):
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        calls.append(index)
+        commit(self, index, arrays, facts)
+
+    directory = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store.Store, "commit", interrupted)
+        rd.run(finished.experiment, directory, progress=False)
+    half = rd.open_run(directory)
+    assert not half.complete
+    assert "1 chunks to compute" in str(half)
+    assert np.isnan(half.dataset.loss.sel(weight_scale=0.3)).all()
+    assert (half.dataset.status.sel(weight_scale=0.3) == rd.Status.not_run).all()
+    resumed = rd.run(finished.experiment, directory, progress=False)
+    assert resumed.complete
+    same(resumed, finished)
+
+
+def test_a_finished_run_computes_nothing(finished, monkeypatch):
+    monkeypatch.setattr(program, "train", lambda *_: pytest.fail("something was computed"))
+    same(rd.run(finished.experiment, finished.directory, progress=False), finished)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_a_damaged_chunk_is_found_and_computed_again(finished, tmp_path, damage):
+    directory = copy(finished, tmp_path)
+    path = directory / "chunks" / "00001.npz"
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncate":
+        path.write_bytes(content[:-10])
+    else:
+        path.unlink()
+    broken = rd.open_run(directory)
+    assert not broken.complete
+    with pytest.raises(rd.StoreError, match="Chunk 1 of .* must be intact, but `00001.npz`"):
+        _ = broken.dataset
+    same(rd.run(finished.experiment, directory, progress=False), finished)
+
+
+def test_another_config_in_the_directory_is_refused(finished, tmp_path):
+    directory = copy(finished, tmp_path)
+    before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    with pytest.raises(
+        rd.StoreError, match=r"differs in `network.num_seeds`, `learning.learning_rate`"
+    ):
+        other = experiment(
+            network__num_seeds=3,
+            learning__learning_rate=0.04,
+            theory__models=["word_subspace", "single_outlier"],
+        )
+        rd.run(other, directory, progress=False)
+    assert before == {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("ten years of work")
+    with pytest.raises(rd.StoreError, match="must be empty or hold a run of this config"):
+        rd.run(experiment(), tmp_path, progress=False)
+    with pytest.raises(rd.StoreError, match="must be empty or hold a run of this config"):
+        rd.run(experiment(), tmp_path / "thesis.tex", progress=False)
+    assert (tmp_path / "thesis.tex").read_text() == "ten years of work"
+    with pytest.raises(rd.StoreError, match="must hold a run, but `manifest.json` cannot be read"):
+        rd.open_run(tmp_path / "nothing")
+
+
+def refuse(number):
+    def write(*_, **__):
+        raise OSError(number, "as the operating system says")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EROFS, "must be writable, but: as the operating system says"),
+        (errno.EACCES, "must be writable, but"),
+        (errno.ENOSPC, "must have room for the results, but"),
+    ],
+)
+def test_a_disk_that_refuses_at_the_start(tmp_path, monkeypatch, number, message):
+    monkeypatch.setattr(store.os, "fsync", refuse(number))
+    with pytest.raises(rd.StoreError, match=message):
+        rd.run(experiment(), tmp_path / "run", progress=False)
+
+
+def test_a_disk_that_fills_up_loses_nothing(finished, tmp_path, monkeypatch):
+    directory = copy(finished, tmp_path)
+    (directory / "chunks" / "00001.npz").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(store.np, "savez", refuse(errno.ENOSPC))
+        with pytest.raises(store.WriteError, match="room for the results.*committed is kept"):
+            rd.run(finished.experiment, directory, progress=False)
+    assert not list(directory.rglob("*.partial"))
+    left = rd.open_run(directory)
+    assert list(left.store.damages()) == [1]
+    same(rd.run(finished.experiment, directory, progress=False), finished)
+
+
+def test_damaged_manifests_and_unknown_schemas_are_refused(finished, tmp_path):
+    directory = copy(finished, tmp_path)
+    path = directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "schema_version": 99}))
+    with pytest.raises(rd.StoreError, match="must have schema version 1, but has 99"):
+        rd.open_run(directory)
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(rd.StoreError, match="must be a manifest, but is damaged"):
+        rd.run(finished.experiment, directory, progress=False)
+    (directory / "config.toml").write_text("nonsense")
+    with pytest.raises(rd.StoreError, match="its config is damaged"):
+        rd.run(finished.experiment, directory, progress=False)
+
+
+@pytest.mark.core
+def test_learning_rates_and_decays_compile_once(tmp_path, monkeypatch):
+    traces = []
+    original = PopulationLoss.value_and_grad
+
+    def counted(self, rnn, target, key=None):
+        traces.append(rnn.W.shape)
+        return original(self, rnn, target, key)
+
+    monkeypatch.setattr(PopulationLoss, "value_and_grad", counted)
+    jax.clear_caches()
+
+    def traces_of(**changes):
+        traces.clear()
+        rd.run(experiment(network__num_units=5, **changes), tmp_path / str(changes), progress=False)
+        return len(traces)
+
+    first = traces_of()
+    assert first >= 1
+    rates = {"learning__learning_rate": [0.01, 0.02, 0.05], "target__decay": [0.2, 0.3, 0.5]}
+    # 36 members in 18 chunks of the same width: the programs are there already
+    assert traces_of(**rates) == 0
+
+
+def test_a_member_that_fails_is_a_status_and_leaves_the_others_alone(tmp_path):
+    rates = [0.05, 3.0]
+    both = rd.run(experiment(learning__learning_rate=rates), tmp_path / "both", progress=False)
+    alone = rd.run(experiment(), tmp_path / "alone", progress=False)
+    assert set(both.failed.values()) <= {"unstable", "diverged"}
+    assert sorted(both.failed) == sorted(
+        f"weight_scale={s:g}, learning_rate=3, seed={i}" for s in (0.1, 0.3) for i in (0, 1)
+    )
+    good = both.dataset.sel(learning_rate=0.05)
+    np.testing.assert_array_equal(good.loss, alone.dataset.loss)
+    np.testing.assert_array_equal(good.eigenvalues, alone.dataset.eigenvalues)
+    bad = both.dataset.sel(learning_rate=3.0)
+    assert np.isnan(bad.loss.isel(record=-1)).all()
+    assert np.isfinite(bad.loss.isel(record=0)).all()
+
+
+def test_bits_do_not_depend_on_companions_or_position(tmp_path):
+    alone = rd.run(experiment(), tmp_path / "alone", progress=False)
+    more = rd.run(
+        experiment(network__weight_scale=[0.7, 0.3, 0.1]), tmp_path / "more", progress=False
+    )
+    for scale in (0.1, 0.3):
+        xr.testing.assert_identical(
+            more.dataset.sel(weight_scale=scale), alone.dataset.sel(weight_scale=scale)
+        )
+
+
+def test_sizes_and_lengths_may_be_axes(tmp_path):
+    changes = {
+        "network__num_units": [3, 5],
+        "learning__num_steps": [10, 40],
+        "network__num_seeds": 1,
+    }
+    run = rd.run(experiment(**changes), tmp_path / "run", progress=False)
+    data = run.dataset
+    assert data.eigenvalues.sizes["unit"] == 5
+    assert np.isnan(data.eigenvalues.sel(num_units=3)[..., 3:]).all()
+    assert np.isfinite(data.eigenvalues.sel(num_units=3)[..., :3]).all()
+    np.testing.assert_array_equal(data.step.sel(num_steps=10, num_units=5)[0], [0, 5, 10])
+
+
+def test_targets_of_several_modes_flows_and_float32(tmp_path):
+    tables = {
+        "target": {
+            "kind": "modes",
+            "modes": [
+                {"decay": 0.3},
+                {"decay": 0.5, "frequency": [1.0, 2.0], "phase": 0.3, "amplitude": 0.5},
+            ],
+        },
+        "network": {"num_units": 4, "weight_scale": 0.1, "overlap": 0.2},
+        "learning": {"method": "gradient_flow", "train_time": 2.0},
+        "record": {"num": 3, "spacing": "log"},
+        "compute": {"dtype": "float32"},
+    }
+    data = rd.run(make_experiment(tables), tmp_path / "run", progress=False).dataset
+    assert data.loss.dims == ("frequency_1", "seed", "record")
+    assert data.loss.dtype == np.float32
+    time = data.network_time.to_numpy()
+    expected = np.exp(-0.3 * time) + 0.5 * np.exp(-0.5 * time) * np.cos(2 * time + 0.3)
+    got = data.impulse_target.sel(frequency_1=2.0)[0]
+    np.testing.assert_allclose(got, expected, atol=2e-5)  # float32
+    assert (data.loss[..., -1] < data.loss[..., 0]).all()
+
+
+def test_float64_needs_jax_to_have_it(tmp_path):
+    with jax.enable_x64(False), pytest.raises(RuntimeError, match=r"jax_enable_x64.*JAX_ENABLE_X64"):
+        rd.run(experiment(), tmp_path / "run", progress=False)
+
+
+def test_provenance_names_what_it_was_made_with(finished):
+    provenance = finished.provenance
+    assert provenance["versions"]["jax"] == jax.__version__
+    assert provenance["device"]["platform"] == jax.devices()[0].platform
+    assert provenance["config_sha256"] == finished.experiment.fingerprint()
+
+
+def test_no_lapack_in_the_learning_segment(finished):
+    plan = finished.plan
+    values = {key: value[:2] for key, value in plan.values.items()}
+    rnns, targets = program.make_members(finished.experiment, 6, values, plan.seeds[:2])
+    learner = program.make_learner(finished.experiment, values)
+    state = program._start(learner, rnns, targets)
+    zero = jax.numpy.int32(0)
+    text = program._advance.lower(learner, state, targets, zero, zero).as_text()
+    assert "dot_general" in text
+    assert "custom_call" not in text
+    assert "lapack" in program._spectra.lower(rnns.W).as_text()
