@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
             help="set keys of the config, for example network.num_seeds=8",
         )
     run.add_argument(
-        "--out", type=Path, metavar="DIR", help="directory of the run (default: runs/<config's name>)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="directory of the run (default: runs/<config's name>)",
     )
     run.add_argument("--quiet", action="store_true", help="draw no progress bar")
     overlay = command("overlay", _overlay, "Compare theory and simulation of a run.")

@@ -99,9 +99,7 @@ def gradient_flow(
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if tolerance is not None:
             real_scalar(name, tolerance, positive=True)
-    learner = GradientFlow(
-        loss, rates, rtol, atol, positive_int("max_steps", max_steps), method
-    )
+    learner = GradientFlow(loss, rates, rtol, atol, positive_int("max_steps", max_steps), method)
     return _record(learner, rnn, target, times, times)
 
 
@@ -145,7 +143,8 @@ def gradient_descent(
     num_steps = positive_int("num_steps", num_steps)
     record_every = positive_int("record_every", record_every)
     steps = np.append(np.arange(0, num_steps, record_every), num_steps).astype(np.int32)
-    learner = GradientDescent(loss, rates, _Given(optimizer), {}, key)
+    make_optimizer: Any = _Given(optimizer)
+    learner = GradientDescent(loss, rates, make_optimizer, {}, key)
     train_time = jnp.asarray(steps, rnn.dtype) * _euler_step(optimizer, rnn)
     return _record(learner, rnn, target, jnp.asarray(steps), train_time)
 

@@ -95,7 +95,13 @@ def _gramians(rnn: LinearRNN, panel_scale: ArrayLike) -> Gramians:
         P, Q, E = P + E @ P @ E.T, Q + E.T @ Q @ E, E @ E
         return P, Q, E, _size(E), doublings + 1
 
-    start = (P, Q, E, _size(E), jnp.asarray(int(math.log2(panels)), jnp.int32))
+    start: tuple[jax.Array, ...] = (
+        P,
+        Q,
+        E,
+        _size(E),
+        jnp.asarray(int(math.log2(panels)), jnp.int32),
+    )
     P, Q, E, size, _ = jax.lax.while_loop(going, double, start)
     P, Q = P + E @ P @ E.T, Q + E.T @ Q @ E
 
@@ -157,6 +163,4 @@ energy.defvjp(_energy_forward, _energy_backward)
 def energy_gradient(rnn: LinearRNN, G: Gramians) -> LinearRNN:
     """∂/∂W = Q P, ∂/∂u = Q u, ∂/∂v = P v of the energy."""
     with jax.default_matmul_precision("highest"):
-        return eqx.tree_at(
-            lambda r: (r.W, r.u, r.v), rnn, (G.Q @ G.P, G.Q @ rnn.u, G.P @ rnn.v)
-        )
+        return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (G.Q @ G.P, G.Q @ rnn.u, G.P @ rnn.v))

@@ -10,8 +10,9 @@ from rnn_dynamics.loss.energy import energy, gramians
 from rnn_dynamics.model import LinearRNN, parallel
 from rnn_dynamics.model.arguments import is_traced
 
-
-OTHER_PANEL = 0.7  # relative length of the panels of the second gradient, from which the error is estimated
+OTHER_PANEL = (
+    0.7  # relative length of the panels of the second gradient, from which the error is estimated
+)
 
 
 class PopulationLoss(eqx.Module):

@@ -41,7 +41,7 @@ def real_scalar(
         raise TypeError(f"Argument `{name}` must be a real number, but is complex.")
     require(np.ndim(value) == 0, name, "be a scalar", f"an array of shape {np.shape(value)}")
     if not is_traced(value):
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
         require(math.isfinite(number), name, "be finite", number)
         if positive:
             require(number > 0, name, "be positive", number)
@@ -63,7 +63,7 @@ def positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"Argument `{name}` must be an integer, but is {value!r}.")
-    require(value >= minimum, name, f"be at least {minimum}", value)
+    require(int(value) >= minimum, name, f"be at least {minimum}", value)
     return int(value)
 
 

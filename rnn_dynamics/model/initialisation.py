@@ -44,7 +44,11 @@ def random_rnn(
     num_units = positive_int("num_units", num_units, minimum=1 if overlap is None else 2)
     dtype = jnp.dtype(float if dtype is None else dtype)
     dtype = jax.dtypes.canonicalize_dtype(dtype)
-    scales = {"weight_scale": weight_scale, "input_scale": input_scale, "output_scale": output_scale}
+    scales = {
+        "weight_scale": weight_scale,
+        "input_scale": input_scale,
+        "output_scale": output_scale,
+    }
     sigma, alpha, beta = (
         real_scalar(name, scale, minimum=0).astype(dtype) for name, scale in scales.items()
     )

@@ -23,9 +23,7 @@ def leaky_integrator(decay: ArrayLike) -> LinearRNN:
     return LinearRNN((1 - decay).reshape(1, 1), one, one)
 
 
-def damped_oscillator(
-    decay: ArrayLike, frequency: ArrayLike, phase: ArrayLike = 0.0
-) -> LinearRNN:
+def damped_oscillator(decay: ArrayLike, frequency: ArrayLike, phase: ArrayLike = 0.0) -> LinearRNN:
     """The network of two units with k*(t) = exp(-decay t) cos(frequency t + phase).
 
     Its eigenvalues are 1 - decay ± i frequency.
@@ -41,9 +39,7 @@ def damped_oscillator(
     decay = real_scalar("decay", decay, minimum=0)
     frequency = real_scalar("frequency", frequency).astype(decay.dtype)
     phase = real_scalar("phase", phase).astype(decay.dtype)
-    W = jnp.stack(
-        [jnp.stack([1 - decay, frequency]), jnp.stack([-frequency, 1 - decay])]
-    )
+    W = jnp.stack([jnp.stack([1 - decay, frequency]), jnp.stack([-frequency, 1 - decay])])
     u = jnp.array([1.0, 0.0], dtype=decay.dtype)
     return LinearRNN(W, u, jnp.stack([jnp.cos(phase), jnp.sin(phase)]))
 

@@ -108,9 +108,9 @@ def _match(run: Run, theory: xr.DataArray, simulation: xr.DataArray) -> dict[str
     shape = theory.shape[:-1]
     records = shape[-1]
     predicted = theory.to_numpy().reshape(-1, theory.shape[-1])
-    seen = np.broadcast_to(
-        simulation.to_numpy(), (shape[0], *simulation.shape)
-    ).reshape(-1, simulation.shape[-1])
+    seen = np.broadcast_to(simulation.to_numpy(), (shape[0], *simulation.shape)).reshape(
+        -1, simulation.shape[-1]
+    )
     short = predicted.shape[1] - seen.shape[1]
     if short > 0:  # a network of fewer units than the theory has: no partners beyond its own
         seen = np.pad(seen, ((0, 0), (0, short)), constant_values=np.nan)

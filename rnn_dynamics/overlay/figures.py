@@ -4,56 +4,28 @@ Colours are weight scales; combinations of the sweep's other axes get panels of 
 over seeds, with a band; theories are thin broken lines on top of them, the median over the same seeds.
 """
 
-import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rnn_dynamics.model import edge_margin
-from rnn_dynamics.ode import Status
 from rnn_dynamics.overlay import style
-from rnn_dynamics.overlay.compare import FLOOR
+from rnn_dynamics.overlay.selection import MOST_PANELS, Part, select, weight_scales
 from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.store import writing
 
-SCALE = "network.weight_scale"
-MOST_PANELS, MOST_ROWS = 6, 4
+MOST_ROWS = 4
 Take = Callable[[dict[str, np.ndarray]], np.ndarray]  # of what is drawn from variables by name
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One combination of all axes, with its seeds: what one colour of one panel shows.
-
-    Attributes:
-        scale: weight scale, the radius of the initial bulk.
-        colour: colour of the weight scale.
-        line: look of its simulation.
-        radius: modulus above which an eigenvalue is an outlier.
-        target: the target's eigenvalues of Im ≥ 0.
-        simulation: variables of the simulation, (S, …).
-        theory: variables of each theory by label, (S, …).
-    """
-
-    scale: float
-    colour: style.Colour
-    line: dict[str, Any]
-    radius: float
-    target: np.ndarray
-    simulation: dict[str, np.ndarray]
-    theory: dict[str, dict[str, np.ndarray]]
 
 
 def loss_curves(run: Run) -> Figure:
     """Loss against learning time, each weight scale with its theories; one panel per combination of the other axes."""
-    panels, notes = _select(run)
+    panels, notes = select(run)
     figure, grid = style.sheet(len(panels), style.num_columns(len(panels)))
     for (title, parts), axes in zip(panels, grid[:, 0], strict=True):
         axes.set_yscale("log", nonpositive="mask")
@@ -63,7 +35,7 @@ def loss_curves(run: Run) -> Figure:
         if np.any(losses > 0):
             axes.set_ylim(0.1 * losses[losses > 0].min(), 3 * losses[losses < np.inf].max())
         _finish(run, axes, parts, title, "loss L", "" if any(drawn) else "no results yet")
-    style.scale_key(figure, _scales(run))
+    style.scale_key(figure, weight_scales(run))
     style.line_key(figure, _handles(run), notes)
     return figure
 
@@ -74,7 +46,7 @@ def outlier_curves(run: Run) -> Figure:
     Real part, and for targets with a frequency the imaginary part (of the upper one of a pair) below it; thin lines are the target's
     eigenvalues. A curve is of the seeds that end with an outlier, and is drawn where all of theirs are outside of the bulk.
     """
-    panels, notes = _select(run)
+    panels, notes = select(run)
     oscillates = any(part.target.imag.any() for _, parts in panels for part in parts)
     rows = (("Re", np.real), ("Im", np.imag)) if oscillates else (("Re", np.real),)
     figure, grid = style.sheet(len(panels), style.num_columns(len(panels)), len(rows))
@@ -88,7 +60,7 @@ def outlier_curves(run: Run) -> Figure:
             style.clip(axes, 2.5 * _expected(parts))
             empty = "" if any(drawn) else "no eigenvalue outside of the bulk"
             _finish(run, axes, parts, title, f"outlier eigenvalue {name} λ", empty)
-    style.scale_key(figure, _scales(run))
+    style.scale_key(figure, weight_scales(run))
     rule = "drawn once all outliers are outside of the initial bulk; seeds that end without one are left out"
     target = Line2D([], [], label="target", **style.TARGET_LINE)
     style.line_key(figure, [*_handles(run), target], [rule, *notes])
@@ -101,7 +73,7 @@ def spectra(run: Run) -> Figure:
     Rows are weight scales and combinations of the other axes, at most four in all. The circle is the initial bulk, crosses are the
     target's eigenvalues, open markers the theories' outliers; at the broken line, Re λ = 1, a network loses stability.
     """
-    panels, notes = _select(run, MOST_ROWS // min(len(_scales(run)), 2))
+    panels, notes = select(run, MOST_ROWS // min(len(weight_scales(run)), 2))
     most = MOST_ROWS // len(panels)
     rows = [(title, part) for title, parts in panels for part in style.evenly(parts, most)]
     x, y = _view([part for _, part in rows])
@@ -121,8 +93,8 @@ def spectra(run: Run) -> Figure:
         labels = ("Re λ" if index >= 3 * len(rows) - 3 else "", "" if column else heading)
         time = f"τ = {part.simulation['train_time'][record]:.4g}"
         style.finish(axes, time, *labels, "" if len(seen) else "failed or not run yet")
-    if len(_scales(run)) > most:
-        notes = [f"{most} of {len(_scales(run))} weight scales are shown", *notes]
+    if len(weight_scales(run)) > most:
+        notes = [f"{most} of {len(weight_scales(run))} weight scales are shown", *notes]
     if outside:
         notes = [f"{outside} eigenvalues are out of view", *notes]
     looks = {
@@ -142,7 +114,7 @@ def impulse_responses(run: Run) -> Figure:
 
     One panel per weight scale, or, if the sweep has other axes, per combination of these.
     """
-    panels, notes = _select(run)
+    panels, notes = select(run)
     if len(panels) == 1:
         title, every = panels[0]
         parts = style.evenly(every, MOST_PANELS)
@@ -166,7 +138,7 @@ def impulse_responses(run: Run) -> Figure:
         empty = "" if any(drawn) else "no results yet"
         label = "network time t (leak time constants)"
         style.finish(axes, title, label, "impulse response k", empty)
-    style.scale_key(figure, _scales(run), "after learning: median, weight scale σ")
+    style.scale_key(figure, weight_scales(run), "after learning: median, weight scale σ")
     handles = style.simulation_handles(run.dataset.sizes["seed"], "before learning")
     target = Line2D([], [], label="target", **style.WANTED_LINE)
     style.line_key(figure, [*handles, target], notes)
@@ -184,84 +156,24 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
     Args:
         run: a run, finished or not.
         directory: where to; `figures` in the run's directory if it is not given.
+
+    Raises:
+        StoreError: if the directory cannot be written.
     """
     directory = run.directory / "figures" if directory is None else Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, draw in FIGURES.items():
-        figure = draw(run)
-        for suffix in ("png", "pdf"):
-            path = directory / f"{name}.{suffix}"
-            beside = path.with_name(path.name + ".partial")
-            with matplotlib.rc_context({"pdf.fonttype": 42}):  # text stays text
-                figure.savefig(beside, format=suffix, dpi=300)
-            os.replace(beside, path)
-            paths.append(path)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, draw in FIGURES.items():
+            figure = draw(run)
+            for suffix in ("png", "pdf"):
+                path = directory / f"{name}.{suffix}"
+                beside = path.with_name(path.name + ".partial")
+                with matplotlib.rc_context({"pdf.fonttype": 42}):  # text stays text
+                    figure.savefig(beside, format=suffix, dpi=220)
+                beside.replace(path)
+                paths.append(path)
     return paths
-
-
-def _select(run: Run, most: int = MOST_PANELS) -> tuple[list[tuple[str, list[Part]]], list[str]]:
-    """Titled panels of at most so many combinations of the axes other than the weight scale, and notes on what is not seen."""
-    axes, names = run.experiment.axes, run.experiment.dimensions
-    others = [key for key in axes if key != SCALE]
-    words = {key: names[key].replace("_", " ") for key in others}
-    combinations = list(np.ndindex(*(len(axes[key]) for key in others)))
-    panels = []
-    for positions in style.evenly(combinations, most):
-        place = dict(zip(others, positions, strict=True))
-        title = ", ".join(f"{words[key]} = {axes[key][i]:.4g}" for key, i in place.items())
-        panels.append((title, _parts(run, place)))
-    status = run.dataset["status"].to_numpy()
-    waiting = int(np.sum(status == Status.not_run))
-    failed = int(np.sum(status != Status.ok)) - waiting
-    every, total, swept = len(combinations), status.size, ", ".join(words.values())
-    notes = {
-        f"{len(panels)} of {every} combinations are shown ({swept})": len(panels) < every,
-        f"{failed} of {total} networks failed and are drawn until they did": failed,
-        f"{waiting} of {total} networks have not run yet": waiting,
-    }
-    return panels, [note for note, holds in notes.items() if holds]
-
-
-def _parts(run: Run, place: dict[str, int]) -> list[Part]:
-    """The weight scales at a position on the other axes."""
-    axes, names, scales = run.experiment.axes, run.experiment.dimensions, _scales(run)
-    widths, parts = np.linspace(3.6, 1.8, len(scales)), []  # what coincides stays in sight
-    for index, (scale, colour) in enumerate(zip(scales, style.palette(len(scales)), strict=True)):
-        where = place | ({SCALE: index} if SCALE in axes else {})
-        numbers = run.experiment.numbers | {key: axes[key][i] for key, i in where.items()}
-        radius = max(scale * (1 + edge_margin(int(numbers["network.num_units"]))), FLOOR)
-        at = {names[key]: i for key, i in where.items()}
-        simulation = _arrays(run.dataset.isel(at, missing_dims="ignore"))
-        theory = run.theory.isel(at, missing_dims="ignore") if "loss" in run.theory else None
-        labels = [] if theory is None else theory["model"].to_numpy().tolist()
-        theories = {k: _arrays(theory.isel(model=i)) for i, k in enumerate(labels)}  # type: ignore[union-attr]
-        line = style.simulation_line(colour, widths[index])
-        parts.append(Part(scale, colour, line, radius, _target(numbers), simulation, theories))
-    return parts
-
-
-def _arrays(data: xr.Dataset) -> dict[str, np.ndarray]:
-    """Variables and coordinates by name; no seeds of what was not computed yet."""
-    records, grid = data.sizes["record"], np.zeros(1)
-    empty = {
-        "loss": np.zeros((0, records)),
-        "eigenvalues": np.zeros((0, records, 1)),
-        "network_time": grid,
-    }
-    empty |= {f"impulse_{name}": np.zeros((0, 1)) for name in ("initial", "final", "target")}
-    return empty | {str(name): data[name].to_numpy() for name in data.variables}
-
-
-def _target(numbers: dict[str, Any]) -> np.ndarray:
-    """The target's eigenvalues of Im ≥ 0: 1 - decay + i |frequency| of each mode."""
-    keys = [key for key in numbers if key.startswith("target.") and key.endswith("decay")]
-    pairs = [(numbers[key], numbers.get(key[: -len("decay")] + "frequency", 0.0)) for key in keys]
-    return np.array([1 - decay + 1j * abs(frequency) for decay, frequency in pairs])
-
-
-def _scales(run: Run) -> list[float]:
-    return [float(scale) for scale in np.atleast_1d(run.experiment.numbers[SCALE])]
 
 
 def _leading(component: Callable[[np.ndarray], np.ndarray], radius: float) -> Take:

@@ -46,7 +46,7 @@ class Number:
             word = "an integer" if self.integer else "a number"
             raise ValueError(f"must be {word}, but is {_show(value)}")
         try:
-            result = value if self.integer else float(value)
+            result: Any = value if self.integer else float(value)  # type: ignore[arg-type]
         except OverflowError:
             result = math.inf
         if not self.integer and not math.isfinite(result):

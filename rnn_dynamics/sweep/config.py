@@ -105,7 +105,9 @@ def _contradictions(experiment: Experiment) -> list[str]:
     if network.overlap is not None and min(sizes) < 2:
         problems.append("Key `network.overlap` must be absent for 1 unit, but is given.")
     if learning.method == "gradient_descent" and record.every is not None:
-        steps = learning.num_steps if isinstance(learning.num_steps, tuple) else (learning.num_steps,)
+        steps = (
+            learning.num_steps if isinstance(learning.num_steps, tuple) else (learning.num_steps,)
+        )
         if record.every != int(record.every):
             problems.append(
                 f"Key `record.every` must be a whole number of steps, but is {record.every}."
@@ -116,7 +118,11 @@ def _contradictions(experiment: Experiment) -> list[str]:
                 f"but is {record.every:g}."
             )
     if learning.method == "gradient_flow" and record.every is not None:
-        ends = learning.train_time if isinstance(learning.train_time, tuple) else (learning.train_time,)
+        ends = (
+            learning.train_time
+            if isinstance(learning.train_time, tuple)
+            else (learning.train_time,)
+        )
         if record.every > min(ends):
             problems.append(
                 f"Key `record.every` must be at most the learning time, {min(ends):g}, "
@@ -134,7 +140,9 @@ def _sentence(detail: Any) -> str:
     location = [
         str(part)
         for depth, part in enumerate(detail["loc"])
-        if not (depth == 1 and part in tags)  # pydantic names the kind of table here, which is no key
+        if not (
+            depth == 1 and part in tags
+        )  # pydantic names the kind of table here, which is no key
     ]
     key, kind = ".".join(location), detail["type"]
     if kind == "extra_forbidden":
@@ -167,9 +175,7 @@ def _nearest(raw: tuple[Any, ...], location: list[str]) -> str:
     """The nearest known key to a misspelt or misplaced one."""
     known = list(_known_keys(Experiment, ""))
     name, section = location[-1], ".".join(location[:-1])
-    siblings = {
-        key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section
-    }
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     if section in ("target", "learning") and len(raw) > 1:
         siblings = {k: key for k, key in siblings.items() if _belongs(key, str(raw[1]))}
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]

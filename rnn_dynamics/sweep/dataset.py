@@ -122,7 +122,11 @@ def _collect(plan: Plan, store: Store, prefix: str) -> dict[str, np.ndarray]:
     collected: dict[str, np.ndarray] = {}
     for name in parts[0][1] if parts else ():
         arrays_of = [own[name] for _, own in parts]
-        size = np.max([array.shape[1:] for array in arrays_of], axis=0) if arrays_of[0].ndim > 1 else ()
+        size = (
+            np.max([array.shape[1:] for array in arrays_of], axis=0)
+            if arrays_of[0].ndim > 1
+            else ()
+        )
         full = np.full(
             (plan.num_members, *(int(n) for n in size)),
             _fill(name, arrays_of[0].dtype),
@@ -130,7 +134,8 @@ def _collect(plan: Plan, store: Store, prefix: str) -> dict[str, np.ndarray]:
         )
         for members, own in parts:
             value = own[name]
-            full[(members, *(slice(0, n) for n in value.shape[1:]))] = value
+            place: Any = (members, *(slice(0, n) for n in value.shape[1:]))
+            full[place] = value
         collected[name] = full
     if "status" not in collected:
         collected["status"] = np.full(plan.num_members, int(Status.not_run), np.int32)

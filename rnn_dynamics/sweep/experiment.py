@@ -66,7 +66,7 @@ class Network(Section):
     input_scale: Annotated[Values, Number(minimum=0)] = 1.0
     output_scale: Annotated[Values, Number(minimum=0)] = 1.0
     overlap: Annotated[Values, Number(minimum=-1, maximum=1)] | None = None
-    num_seeds: Annotated[Values, Number(integer=True, minimum=1, maximum=10_000_000, axis=False)] = 1
+    num_seeds: Annotated[int, Number(integer=True, minimum=1, maximum=10_000_000, axis=False)] = 1
 
 
 class RatesTable(Section):
@@ -93,9 +93,11 @@ class GradientFlowTable(Section):
 
     method: Literal["gradient_flow"] = "gradient_flow"
     train_time: Annotated[Values, Number(positive=True)]
-    rtol: Annotated[Values, Number(positive=True, maximum=0.1, axis=False)] | None = None
-    atol: Annotated[Values, Number(positive=True, axis=False)] | None = None
-    max_steps: Annotated[Values, Number(integer=True, minimum=1, maximum=2_000_000_000, axis=False)] = 1_000_000
+    rtol: Annotated[float, Number(positive=True, maximum=0.1, axis=False)] | None = None
+    atol: Annotated[float, Number(positive=True, axis=False)] | None = None
+    max_steps: Annotated[
+        int, Number(integer=True, minimum=1, maximum=2_000_000_000, axis=False)
+    ] = 1_000_000
     loss: Annotated[str, Choice("population")] = "population"
     rates: RatesTable = RatesTable()
 
@@ -103,8 +105,10 @@ class GradientFlowTable(Section):
 class Record(Section):
     """When to record: `every` so many steps (descent) or so much learning time (flow), or `num` records."""
 
-    every: Annotated[Values, Number(positive=True, axis=False)] | None = None
-    num: Annotated[Values, Number(integer=True, minimum=2, maximum=1_000_000, axis=False)] | None = None
+    every: Annotated[float, Number(positive=True, axis=False)] | None = None
+    num: Annotated[int, Number(integer=True, minimum=2, maximum=1_000_000, axis=False)] | None = (
+        None
+    )
     spacing: Annotated[str, Choice("linear", "log")] = "linear"
 
     @model_validator(mode="after")
@@ -140,13 +144,17 @@ class Compute(Section):
     """How the sweep is computed; all of it is part of the run's identity."""
 
     dtype: Annotated[str, Choice("float64", "float32")] = "float64"
-    chunk_size: Annotated[Any, ChunkSize(integer=True, minimum=2, maximum=1_000_000, axis=False)] = "auto"
-    seed: Annotated[Values, Number(integer=True, minimum=0, maximum=2**31 - 1, axis=False)] = 0
+    chunk_size: Annotated[
+        Any, ChunkSize(integer=True, minimum=2, maximum=1_000_000, axis=False)
+    ] = "auto"
+    seed: Annotated[int, Number(integer=True, minimum=0, maximum=2**31 - 1, axis=False)] = 0
 
 
 def _key(name: str, default: str | None = None) -> Discriminator:
     def tag(table: Any) -> Any:
-        return table.get(name, default) if isinstance(table, dict) else getattr(table, name, default)
+        return (
+            table.get(name, default) if isinstance(table, dict) else getattr(table, name, default)
+        )
 
     return Discriminator(tag)
 
@@ -200,6 +208,8 @@ class Experiment(Section):
         for key in short:
             if key.startswith("learning.rates."):
                 short[key] = "rate_" + short[key]
+            elif key == "learning.train_time":
+                short[key] = "duration"  # `train_time` is the time of each record
             elif key.startswith("target.modes."):
                 short[key] = "_".join(key.split(".")[2:][::-1])
         return short

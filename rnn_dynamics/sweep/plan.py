@@ -10,9 +10,15 @@ import numpy as np
 
 from rnn_dynamics.sweep.experiment import Compute, Experiment, GradientDescentTable
 
-MAX_AUTO_CHUNK = 64  # members: larger batches are no faster on a CPU, and progress and resuming get coarser
-MATRICES_PER_MEMBER = 40  # N × N temporaries of a learning step: solver stages, Gramians, their copies
-PRODUCTS_PER_GRADIENT = 36  # N × N products in one exact gradient of a network that forgets within 64 panels
+MAX_AUTO_CHUNK = (
+    64  # members: larger batches are no faster on a CPU, and progress and resuming get coarser
+)
+MATRICES_PER_MEMBER = (
+    40  # N × N temporaries of a learning step: solver stages, Gramians, their copies
+)
+PRODUCTS_PER_GRADIENT = (
+    36  # N × N products in one exact gradient of a network that forgets within 64 panels
+)
 FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
 
 
@@ -108,9 +114,7 @@ class Plan:
         """Size of the recorded results."""
         item = 8 if self.experiment.compute.dtype == "float64" else 4
         per_member = [len(g.ticks) * (12 + 2 * g.num_units) * item for g in self.groups]
-        return sum(
-            size * len(g.members) for size, g in zip(per_member, self.groups, strict=True)
-        )
+        return sum(size * len(g.members) for size, g in zip(per_member, self.groups, strict=True))
 
     @property
     def chunk_bytes(self) -> int:
@@ -166,9 +170,7 @@ def plan(experiment: Experiment) -> Plan:
     indices = np.indices(shape).reshape(len(shape), -1)
     position = dict(zip(axes, indices, strict=False))
     values = {
-        key: np.asarray(value)[position[key]]
-        if key in axes
-        else np.full(indices.shape[1], value)
+        key: np.asarray(value)[position[key]] if key in axes else np.full(indices.shape[1], value)
         for key, value in experiment.numbers.items()
     }
     length = "num_steps" if isinstance(experiment.learning, GradientDescentTable) else "train_time"
@@ -179,7 +181,8 @@ def plan(experiment: Experiment) -> Plan:
         members = np.flatnonzero((keys[0] == units) & (keys[1] == end))
         groups.append(Group(int(units), record_ticks(experiment, end), members))
     experiment = _with_chunk_size(experiment, groups)
-    width, chunks = int(experiment.compute.chunk_size), []
+    width = int(experiment.compute.chunk_size)
+    chunks: list[Chunk] = []
     for number, group in enumerate(groups):
         for low in range(0, len(group.members), width):
             chunks.append(Chunk(len(chunks), number, group.members[low : low + width]))
@@ -191,10 +194,10 @@ def record_ticks(experiment: Experiment, end: float) -> np.ndarray:
     record = experiment.record
     discrete = isinstance(experiment.learning, GradientDescentTable)
     if record.every is not None:
-        ticks = np.arange(0, end, float(record.every))  # type: ignore[arg-type]
+        ticks = np.arange(0, end, float(record.every))
         ticks = np.append(ticks[ticks < end * (1 - 1e-12)], end)
     else:
-        num = int(record.num or 50)  # type: ignore[arg-type]
+        num = int(record.num or 50)
         if record.spacing == "linear":
             ticks = np.linspace(0, end, num)
         else:

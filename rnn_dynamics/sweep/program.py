@@ -35,7 +35,7 @@ def make_members(
     traced = {key: jnp.asarray(value, dtype) for key, value in values.items()}
     target = experiment.target
     kind = (target.kind, len(target.modes) if isinstance(target, Modes) else 0)
-    key = jax.random.key(int(experiment.compute.seed))  # type: ignore[call-overload]
+    key = jax.random.key(int(experiment.compute.seed))
     return _make_members(key, jnp.asarray(seeds), traced, kind, num_units, dtype)
 
 
@@ -54,7 +54,7 @@ def make_learner(experiment: Experiment, values: dict[str, np.ndarray]) -> Learn
             rates,
             batch(learning.rtol),
             batch(learning.atol),
-            max_steps=int(learning.max_steps),  # type: ignore[arg-type]
+            max_steps=int(learning.max_steps),
         )
     hyperparameters = {"learning_rate": jnp.asarray(values["learning.learning_rate"], dtype)}
     optimizer = getattr(optax, learning.optimizer)

@@ -140,7 +140,7 @@ def require_precision(dtype: str) -> None:
     Raises:
         RuntimeError: if `dtype` is float64 and JAX would silently use float32.
     """
-    if dtype == "float64" and not jax.config.jax_enable_x64:
+    if dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise RuntimeError(
             'Key `compute.dtype` is "float64", but JAX computes in float32: call jax.config.update("jax_enable_x64", True) '
             'before anything else, set JAX_ENABLE_X64=1, or choose compute.dtype = "float32".'
@@ -151,7 +151,9 @@ def compute_chunk(layout: Plan, chunk: Chunk, on_record: Any) -> dict[str, np.nd
     """Train the members of a chunk and integrate their theories; arrays by name with the members first."""
     experiment, group = layout.experiment, layout.groups[chunk.group]
     count = len(chunk.members)
-    members = np.resize(chunk.members, layout.chunk_size)  # padded by repetition: one shape, one program
+    members = np.resize(
+        chunk.members, layout.chunk_size
+    )  # padded by repetition: one shape, one program
     values = {key: value[members] for key, value in layout.values.items()}
     rnns, targets = program.make_members(experiment, group.num_units, values, layout.seeds[members])
     learner = program.make_learner(experiment, values)
@@ -209,7 +211,9 @@ def _to_zarr(dataset: xr.Dataset, path: Path, group: str | None) -> None:
     encoding = {
         name: {"compressors": (ZstdCodec(level=3), Crc32cCodec())} for name in dataset.variables
     }
-    dataset.to_zarr(path, group=group, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
+    dataset.to_zarr(
+        path, group=group, mode="a", zarr_format=3, consolidated=False, encoding=encoding
+    )
 
 
 def _provenance() -> dict[str, Any]:
@@ -221,7 +225,7 @@ def _provenance() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "device": {"platform": device.platform, "kind": device.device_kind},
         "matmul_precision": "highest",
-        "prng": str(jax.config.jax_default_prng_impl),
+        "prng": str(jax.config.jax_default_prng_impl),  # type: ignore[attr-defined]
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

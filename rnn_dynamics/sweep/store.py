@@ -24,7 +24,7 @@ import numpy as np
 
 from rnn_dynamics.sweep.config import ConfigError, load_experiment, to_toml
 from rnn_dynamics.sweep.experiment import Experiment
-from rnn_dynamics.sweep.plan import Chunk, Plan
+from rnn_dynamics.sweep.plan import Plan
 
 SCHEMA_VERSION = 1
 
@@ -158,7 +158,7 @@ class Store:
             partial = path.with_suffix(".partial")
             try:
                 with partial.open("wb") as file:
-                    np.savez(file, **arrays)
+                    np.savez(file, **arrays)  # type: ignore[arg-type]
                     _sync(file)
                 digest = _sha256(partial)
                 partial.replace(path)

@@ -90,9 +90,7 @@ def transfer_function(target: LinearRNN) -> tuple[jax.Array, jax.Array]:
     return jnp.stack(numerator), jnp.stack(denominator)
 
 
-def outlier_loss(
-    a: jax.Array, c: jax.Array, transfer: tuple[jax.Array, jax.Array]
-) -> jax.Array:
+def outlier_loss(a: jax.Array, c: jax.Array, transfer: tuple[jax.Array, jax.Array]) -> jax.Array:
     """a²/(4c) - a T(c), (): the loss of one mode a e^{-ct}, up to the target's own energy."""
     numerator, denominator = transfer
     return a**2 / (4 * c) - a * jnp.polyval(numerator, c) / jnp.polyval(denominator, c)

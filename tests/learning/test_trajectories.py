@@ -155,9 +155,7 @@ def test_an_unstable_start_is_a_status():
 
 def test_a_descent_that_diverges_keeps_its_last_good_network():
     rnn = rd.random_rnn(jax.random.key(0), 8, 0.3)
-    got = rd.gradient_descent(
-        rnn, TARGET, optimizer=optax.sgd(1.0), num_steps=200, record_every=1
-    )
+    got = rd.gradient_descent(rnn, TARGET, optimizer=optax.sgd(1.0), num_steps=200, record_every=1)
     assert rd.Status(int(got.status)) in (rd.Status.unstable, rd.Status.diverged)
     failed = np.isnan(got.loss)
     first = int(np.argmax(failed))

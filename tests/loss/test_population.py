@@ -41,7 +41,9 @@ def test_reference_values_and_gradients(reference, name, dtype):
     assert float(LOSS(rnn, target)) == pytest.approx(expected["loss"], rel=tolerance)
 
 
-@pytest.mark.parametrize(("units", "scale"), list(itertools.product([1, 2, 3, 33], [0.0, 0.5, 0.9])))
+@pytest.mark.parametrize(
+    ("units", "scale"), list(itertools.product([1, 2, 3, 33], [0.0, 0.5, 0.9]))
+)
 def test_scipy_agrees_for_many_sizes_scales_and_targets(units, scale):
     targets = [
         rd.leaky_integrator(1.0),

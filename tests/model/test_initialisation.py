@@ -45,9 +45,7 @@ def test_scales_are_traced_and_dtypes_kept():
 
     rnn = make(0.3)
     assert rnn.dtype == jnp.float32
-    np.testing.assert_allclose(
-        rnn.W, rd.random_rnn(KEY, 5, 0.3, dtype=jnp.float32).W, rtol=1e-6
-    )
+    np.testing.assert_allclose(rnn.W, rd.random_rnn(KEY, 5, 0.3, dtype=jnp.float32).W, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,10 @@ def test_the_resolved_config_is_the_same_experiment(tmp_path):
         ("network.num_seeds=[1, 2]", "`network.num_seeds` must be one number, not a sweep axis"),
         ("network.num_units=2.5", "`network.num_units` must be an integer, but is 2.5"),
         ("network.wieght_scale=1", "`network.wieght_scale` is unknown .*`network.weight_scale`"),
-        ("network.learning_rate=1", "`network.learning_rate` is unknown .*`learning.learning_rate`"),
+        (
+            "network.learning_rate=1",
+            "`network.learning_rate` is unknown .*`learning.learning_rate`",
+        ),
         ("learning.optimizer=sgdd", r"`learning.optimizer` must be one of .* mean 'sgd'\?"),
         ("learning.learning_rate=true", "`learning.learning_rate` must be a number, but is True"),
         ("learning.train_time=3", "`learning.train_time` is unknown"),
@@ -127,7 +130,9 @@ def test_files_that_are_no_config(tmp_path, content, problem):
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 KEYS = st.sampled_from(

@@ -65,9 +65,12 @@ def test_automatic_chunks_are_even():
     ],
 )
 def test_records_of_a_descent(record, expected):
-    plan = rd.plan(experiment(record__every=record.get("every"), **{
-        f"record__{key}": value for key, value in record.items() if key != "every"
-    }))
+    plan = rd.plan(
+        experiment(
+            record__every=record.get("every"),
+            **{f"record__{key}": value for key, value in record.items() if key != "every"},
+        )
+    )
     np.testing.assert_array_equal(plan.groups[0].ticks, expected)
     assert plan.groups[0].ticks.dtype == np.int32
 
@@ -88,5 +91,10 @@ def test_the_plan_says_what_it_costs():
     small, large = rd.plan(experiment()), rd.plan(experiment(network__num_units=16))
     assert large.flops == pytest.approx(8 * small.flops)
     text = str(small)
-    for word in ("12 = weight_scale (2) x learning_rate (2) x seed (3)", "chunks", "memory", "time"):
+    for word in (
+        "12 = weight_scale (2) x learning_rate (2) x seed (3)",
+        "chunks",
+        "memory",
+        "time",
+    ):
         assert word in text

@@ -110,9 +110,7 @@ def test_others_read_the_results_with_xarray(finished):
     np.testing.assert_array_equal(theory.loss, finished.theory.loss)
 
 
-def test_an_unbroken_run_and_an_interrupted_one_have_the_same_bits(
-    finished, tmp_path, monkeypatch
-):
+def test_an_unbroken_run_and_an_interrupted_one_have_the_same_bits(finished, tmp_path, monkeypatch):
     calls = []
     commit = store.Store.commit
 
@@ -155,7 +153,7 @@ def test_a_damaged_chunk_is_found_and_computed_again(finished, tmp_path, damage)
         path.unlink()
     broken = rd.open_run(directory)
     assert not broken.complete
-    with pytest.raises(rd.StoreError, match="Chunk 1 of .* must be intact, but `00001.npz`"):
+    with pytest.raises(rd.StoreError, match=r"Chunk 1 of .* must be intact, but `00001.npz`"):
         _ = broken.dataset
     same(rd.run(finished.experiment, directory, progress=False), finished)
 
@@ -182,7 +180,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
     with pytest.raises(rd.StoreError, match="must be empty or hold a run of this config"):
         rd.run(experiment(), tmp_path / "thesis.tex", progress=False)
     assert (tmp_path / "thesis.tex").read_text() == "ten years of work"
-    with pytest.raises(rd.StoreError, match="must hold a run, but `manifest.json` cannot be read"):
+    with pytest.raises(rd.StoreError, match=r"must hold a run, but `manifest.json` cannot be read"):
         rd.open_run(tmp_path / "nothing")
 
 
@@ -212,7 +210,7 @@ def test_a_disk_that_fills_up_loses_nothing(finished, tmp_path, monkeypatch):
     (directory / "chunks" / "00001.npz").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(store.np, "savez", refuse(errno.ENOSPC))
-        with pytest.raises(store.WriteError, match="room for the results.*committed is kept"):
+        with pytest.raises(store.WriteError, match=r"room for the results.*committed is kept"):
             rd.run(finished.experiment, directory, progress=False)
     assert not list(directory.rglob("*.partial"))
     left = rd.open_run(directory)
@@ -325,7 +323,10 @@ def test_targets_of_several_modes_flows_and_float32(tmp_path):
 
 
 def test_float64_needs_jax_to_have_it(tmp_path):
-    with jax.enable_x64(False), pytest.raises(RuntimeError, match=r"jax_enable_x64.*JAX_ENABLE_X64"):
+    with (
+        jax.enable_x64(False),
+        pytest.raises(RuntimeError, match=r"jax_enable_x64.*JAX_ENABLE_X64"),
+    ):
         rd.run(experiment(), tmp_path / "run", progress=False)
 
 

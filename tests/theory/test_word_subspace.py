@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def test_error_falls_geometrically_with_the_length():
     errors = [largest_errors(rnn, length, full)[0] for length in range(4)]
     assert errors[2] < 1e-4
     # seen: 8e-3, 3e-4, 4e-6, 1e-8
-    assert all(after < before / 10 for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after < before / 10 for before, after in itertools.pairwise(errors))
 
 
 def test_all_words_are_the_full_network():

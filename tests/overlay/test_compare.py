@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+import rnn_dynamics as rd
+from rnn_dynamics.overlay.compare import error_table, format_table
+from rnn_dynamics.sweep.config import make_experiment
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    tables = {
+        "target": {"kind": "leaky_integrator", "decay": 0.3},
+        "network": {"num_units": 20, "weight_scale": [0.0, 0.1], "num_seeds": 2},
+        "learning": {"method": "gradient_flow", "train_time": 6.0},
+        "record": {"num": 5},
+        "theory": {
+            "models": ["word_subspace", "single_outlier"],
+            "word_subspace": {"max_length": [0, 2]},
+        },
+    }
+    return rd.run(make_experiment(tables), tmp_path_factory.mktemp("runs") / "run", progress=False)
+
+
+@pytest.mark.core
+def test_errors_are_what_they_say(run):
+    compared = rd.overlay(run)
+    assert compared.loss_error.dims == ("model", "weight_scale", "seed", "record")
+    data, theory = run.dataset, run.theory
+    one = compared.sel(model="word_subspace_0", weight_scale=0.1, seed=1)
+    full = data.sel(weight_scale=0.1, seed=1)
+    small = theory.sel(model="word_subspace_0", weight_scale=0.1, seed=1)
+    np.testing.assert_allclose(
+        one.loss_error, np.abs(small.loss - full.loss) / float(full.loss[0]), rtol=1e-12
+    )
+    top = full.eigenvalues[-1].to_numpy()
+    top = top[np.argmax(top.real)]
+    expected = small.eigenvalues[-1].to_numpy()
+    expected = expected[np.nanargmax(expected.real)]
+    assert complex(one.outlier_simulation[-1]) == pytest.approx(top)
+    assert complex(one.outlier_theory[-1]) == pytest.approx(expected)
+    assert float(one.outlier_error[-1]) == pytest.approx(abs(top - expected), rel=1e-9)
+    assert np.isnan(one.outlier_error[0])  # all inside of the bulk
+
+
+@pytest.mark.core
+def test_exact_and_accurate_reductions(run):
+    worst = rd.overlay(run).loss_error.max(("seed", "record"))
+    assert worst.sel(model="word_subspace_0", weight_scale=0.0) < 1e-8
+    assert worst.sel(model="word_subspace_2", weight_scale=0.1) < 1e-4
+    assert worst.sel(model="word_subspace_0", weight_scale=0.1) > 1e-4
+
+
+def test_the_table_has_a_row_per_weight_scale_and_theory(run):
+    compared = rd.overlay(run)
+    rows = error_table(compared)
+    assert len(rows) == 6
+    row = next(r for r in rows if r["weight_scale"] == 0.1 and r["theory"] == "single_outlier")
+    part = compared.sel(weight_scale=0.1, model="single_outlier")
+    assert row["loss_error"] == float(part.loss_error.max())
+    assert row["outlier_error"] == float(part.outlier_error.max())
+    assert f"{row['loss_error']:.1e}" in format_table(rows)
+
+
+def test_a_run_without_theory_has_no_overlay(run, tmp_path):
+    tables = run.experiment.tables()
+    tables["theory"] = {}
+    other = rd.run(make_experiment(tables), tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match=r"`theory.models` must name a theory .* but is empty"):
+        rd.overlay(other)

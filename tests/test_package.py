@@ -1,0 +1,74 @@
+"""The package as a whole: who imports whom, what an import does, and that every public name is there."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rnn_dynamics as rd
+
+ROOT = Path(rd.__file__).parent
+ROOMS = (
+    "model",
+    "ode",
+    "loss",
+    "theory",
+    "learning",
+    "sweep",
+    "overlay",
+)  # each imports those before it
+NUMERIC = ("model", "ode", "loss", "theory", "learning")
+LIBRARIES = {"jax", "equinox", "optax", "numpy", "rnn_dynamics", *sys.stdlib_module_names}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_rooms_before_them(room):
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "rnn_dynamics":
+                assert parts[1] in ROOMS[: ROOMS.index(room) + 1], f"{path.name} imports {name}"
+            if room in NUMERIC:
+                assert parts[0] in LIBRARIES, f"{path.name} imports {name}"
+
+
+def test_no_file_is_long():
+    for path in ROOT.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path.name
+
+
+def test_every_public_name_is_there():
+    for name in rd.__all__:
+        assert getattr(rd, name) is not None
+    assert callable(rd.overlay)
+    assert callable(rd.overlay.overlay)
+    assert callable(rd.ode.solve)
+    assert callable(rd.theory.single_outlier)
+    assert callable(rd.plot.loss_curves)
+    with pytest.raises(AttributeError, match="has no name `nonsense`"):
+        _ = rd.nonsense
+
+
+@pytest.mark.core
+def test_importing_computes_nothing():
+    """Importing every room starts no JAX backend; importing the package alone does not even load JAX."""
+    code = (
+        "import sys, rnn_dynamics as rd; assert 'jax' not in sys.modules;"
+        "[getattr(rd, name) for name in rd.__all__];"
+        "from jax._src import xla_bridge; assert not xla_bridge._backends, xla_bridge._backends"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
