@@ -26,16 +26,21 @@ def step(
     a, c = jnp.asarray(method.a, y.dtype), jnp.asarray(method.c, y.dtype)
     difference = jnp.asarray(method.b - method.b_hat, y.dtype)
 
-    def combine(weights: Array, stages: Array) -> Array:
-        # A sum, not a matrix product, whose precision a backend could lower.
-        return jnp.sum(weights[:, None] * stages, axis=0)
-
     def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         stages, _ = carry
         point = y + h * combine(a[i], stages)
         return stages.at[i].set(f(t + c[i] * h, point)), point
 
-    # A loop, so that the vector field is compiled once and not once per stage.
+    # A loop, so that the vector field is compiled once and not once per stage. Unrolled, XLA also
+    # fuses fields across stages and may round a member of a batch by its position in it.
     stages = jnp.zeros((len(method.c), y.size), y.dtype).at[0].set(dy)
     stages, y1 = jax.lax.fori_loop(1, len(method.c), evaluate, (stages, y))
     return y1, stages[-1], h * combine(difference, stages)
+
+
+def combine(weights: Array, vectors: Array) -> Array:
+    """sum_j weights_j vectors_j, for (s,) weights of (s, N) vectors.
+
+    A sum and not a matrix product, whose precision a backend could lower.
+    """
+    return jnp.sum(weights[:, None] * vectors, axis=0)

@@ -1,12 +1,13 @@
 """One step of a Rosenbrock-Wanner method, for stiff problems."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
+from rnn_dynamics.ode.explicit import combine
 from rnn_dynamics.ode.tableau import RosenbrockMethod
 
 
@@ -31,33 +32,27 @@ def step(
 
     **Returns:** y1, f(t + h, y1) and the error estimate, each (N,).
     """
-    gamma = method.gamma
+    gamma, dtype = method.gamma, y.dtype
+    a, C = jnp.asarray(method.a, dtype), jnp.asarray(method.C, dtype)
+    c, d = jnp.asarray(method.c, dtype), jnp.asarray(method.d, dtype)
     jacobian = jax.jacfwd(f, argnums=1)(t, y)
     _, time_derivative = jax.jvp(lambda time: f(time, y), (t,), (jnp.ones_like(t),))
-    identity = jnp.eye(y.shape[0], dtype=y.dtype)
+    identity = jnp.eye(y.size, dtype=dtype)
     factors = jax.scipy.linalg.lu_factor(identity - (h * gamma) * jacobian, check_finite=False)
 
-    increments: list[Array] = []
-    y1 = y
-    for i, c in enumerate(method.c):
-        slope = dy
-        if i > 0:
-            y1 = y + combine(method.a[i], increments)
-            slope = f(t + float(c) * h, y1)
-        right_side = h * slope + (h * h * float(method.d[i])) * time_derivative
-        if i > 0:
-            right_side = right_side + combine(method.C[i], increments)
-        increments.append(jax.scipy.linalg.lu_solve(factors, gamma * right_side))
+    def increment(i: ArrayLike, slope: Array, increments: Array) -> Array:
+        right_side = h * slope + combine(C[i], increments) + (h * h * d[i]) * time_derivative
+        return increments.at[i].set(jax.scipy.linalg.lu_solve(factors, gamma * right_side))
+
+    def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        increments, _ = carry
+        point = y + combine(a[i], increments)
+        return increment(i, f(t + c[i] * h, point), increments), point
+
+    # A loop for the reasons given in `explicit.step`.
+    num_stages = len(method.c)
+    increments = increment(0, dy, jnp.zeros((num_stages, y.size), dtype))
+    increments, point = jax.lax.fori_loop(1, num_stages, evaluate, (increments, y))
     error = increments[-1]
-    y1 = y1 + error
+    y1 = point + error
     return y1, f(t + h, y1), error
-
-
-def combine(weights: np.ndarray, vectors: Sequence[Array]) -> Array:
-    """sum_j weights_j vectors_j over the vectors there are.
-
-    Written out term by term with Python numbers: they keep float32 float32, and no matrix product
-    is left whose precision a backend could lower.
-    """
-    terms = [float(w) * x for w, x in zip(weights, vectors, strict=False) if w != 0.0]
-    return sum(terms[1:], start=terms[0])

@@ -1,5 +1,7 @@
 """One problem never changes another's bits, and a run cut into segments is the same run."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,7 @@ def initial(num):
     return jnp.asarray(np.random.default_rng(0).normal(size=(num, 3)))
 
 
+@functools.cache
 def batched(method):
     """The one compiled program of these tests, eight members wide."""
     return jax.jit(jax.vmap(lambda y0, rate: solve(field, y0, TS, rate, method=method)))
@@ -71,7 +74,7 @@ def test_vmap_over_times():
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_segments_are_the_same_run_as_solve(method):
-    y0, rate = initial(1)[0], jnp.asarray(3.0)
+    y0, rate = initial(1)[0], RATES[1]
     whole = solve(field, y0, TS, rate, method=method)
     state = start(field, TS[0], y0, rate, method=method)
     for t, expected in zip(TS[1:], whole.ys[1:], strict=True):
