@@ -128,6 +128,12 @@ def _contradictions(experiment: Experiment) -> list[str]:
                 f"Key `record.every` must be at most the learning time, {min(ends):g}, "
                 f"but is {record.every:g}."
             )
+    optimizer = getattr(learning, "optimizer", "sgd")
+    if experiment.theory.models and optimizer != "sgd":
+        problems.append(
+            "Key `theory.models` must be empty unless `learning.optimizer` is 'sgd', the Euler scheme of the "
+            f"gradient flow that the theories describe, but it is {optimizer!r}."
+        )
     names = list(experiment.dimensions.values())
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(f"Key `{name}` must be an axis in one place only, but is in several.")

@@ -76,11 +76,14 @@ def train(
     dtype = ticks.dtype if ticks.dtype.kind == "i" else rnns.dtype
     state = _start(learner, rnns, targets)
     columns: list[Records] = []
+    host = jax.local_devices(backend="cpu")[
+        0
+    ]  # accelerators are slow at general eigenvalues, or cannot
     previous = jnp.zeros((), dtype)
     for tick in ticks:
         following = jnp.asarray(tick, dtype)
         state, seen = _advance(learner, state, targets, previous, following)
-        eigenvalues = np.array(_spectra(state.rnn.W))
+        eigenvalues = np.array(_spectra(jax.device_put(state.rnn.W, host)))
         column = {name: np.asarray(value) for name, value in vars(seen).items()}
         eigenvalues[np.isnan(column["loss"])] = np.nan
         column |= {

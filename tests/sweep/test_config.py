@@ -57,6 +57,12 @@ def test_the_resolved_config_is_the_same_experiment(tmp_path):
     }
 
 
+def test_theories_of_the_flow_are_refused_beside_another_optimizer(tmp_path):
+    changes = ("learning.optimizer=adam", "theory.models=['word_subspace']")
+    with pytest.raises(rd.ConfigError, match=r"`theory.models` must be empty unless .* 'adam'"):
+        load(tmp_path, GOOD, *changes)
+
+
 @pytest.mark.core
 @pytest.mark.parametrize(
     ("override", "problem"),

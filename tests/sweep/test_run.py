@@ -298,6 +298,17 @@ def test_sizes_and_lengths_may_be_axes(tmp_path):
     np.testing.assert_array_equal(data.step.sel(num_steps=10, num_units=5)[0], [0, 5, 10])
 
 
+def test_learning_time_may_be_an_axis(tmp_path):
+    tables = experiment().tables()
+    tables["learning"] = {"method": "gradient_flow", "train_time": [1.0, 2.0]}
+    data = rd.run(make_experiment(tables), tmp_path / "run", progress=False).dataset
+    assert data.loss.dims == ("weight_scale", "duration", "seed", "record")
+    np.testing.assert_allclose(data.train_time.sel(duration=1.0, weight_scale=0.1), [0, 0.5, 1])
+    np.testing.assert_allclose(
+        data.loss.sel(duration=2.0)[..., 1], data.loss.sel(duration=1.0)[..., 2], rtol=1e-7
+    )
+
+
 def test_targets_of_several_modes_flows_and_float32(tmp_path):
     tables = {
         "target": {
