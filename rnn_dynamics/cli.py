@@ -81,7 +81,11 @@ def _run(options: argparse.Namespace) -> int:
     experiment = load_experiment(options.config, options.overrides)
     directory = options.out or Path("runs") / options.config.stem
     _set_up_jax(experiment.compute.dtype)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # shells start background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     from rnn_dynamics.sweep.run import run
 
     result = run(experiment, directory, progress=not options.quiet)
