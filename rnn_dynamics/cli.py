@@ -81,10 +81,8 @@ def _run(options: argparse.Namespace) -> int:
     experiment = load_experiment(options.config, options.overrides)
     directory = options.out or Path("runs") / options.config.stem
     _set_up_jax(experiment.compute.dtype)
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # shells start background jobs with SIGINT ignored
+    # shells start background jobs with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     from rnn_dynamics.sweep.run import run
 
