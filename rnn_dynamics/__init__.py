@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         is_outlier,
         leaky_integrator,
         match_eigenvalues,
+        modes,
         parallel,
         random_rnn,
         track_eigenvalues,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "model": (
         *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "parallel"),
-        *("bulk_radius", "edge_margin", "is_outlier", "match_eigenvalues", "track_eigenvalues"),
+        *("bulk_radius", "edge_margin", "is_outlier", "match_eigenvalues", "modes", "track_eigenvalues"),
     ),
     "loss": ("PopulationLoss",),
     "learning": ("Rates", "Status", "Trajectory", "gradient_descent", "gradient_flow"),
@@ -65,6 +66,7 @@ __all__ = [
     "leaky_integrator",
     "load_experiment",
     "match_eigenvalues",
+    "modes",
     "ode",
     "open_run",
     "overlay",

@@ -3,22 +3,26 @@
 from rnn_dynamics.model.initialisation import random_rnn
 from rnn_dynamics.model.linear_rnn import LinearRNN
 from rnn_dynamics.model.spectrum import (
+    Modes,
     bulk_radius,
     edge_margin,
     is_outlier,
     match_eigenvalues,
+    modes,
     track_eigenvalues,
 )
 from rnn_dynamics.model.targets import damped_oscillator, leaky_integrator, parallel
 
 __all__ = [
     "LinearRNN",
+    "Modes",
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",
     "is_outlier",
     "leaky_integrator",
     "match_eigenvalues",
+    "modes",
     "parallel",
     "random_rnn",
     "track_eigenvalues",

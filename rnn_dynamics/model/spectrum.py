@@ -4,11 +4,43 @@ An outlier is an eigenvalue outside the disc of the initial bulk. Eigenvalues ca
 from theory to simulation, they are matched by assignment (least total squared distance), never by sort order.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
+
+from rnn_dynamics.model.linear_rnn import LinearRNN
+
+
+class Modes(NamedTuple):
+    """The modes of a network, k(t) = Σ_i ρ_i e^{-(1 - λ_i) t}.
+
+    Attributes:
+        eigenvalues: λ_i of W, (N,) complex.
+        residues: ρ_i = (v·r_i)(l_i·u), (N,) complex; they add up to u·v.
+        right: right eigenvectors r_i, columns, (N, N) complex.
+        left: left eigenvectors l_i with l_i·r_j = δ_ij, rows, (N, N) complex.
+    """
+
+    eigenvalues: jax.Array
+    residues: jax.Array
+    right: jax.Array
+    left: jax.Array
+
+
+def modes(rnn: LinearRNN) -> Modes:
+    """Eigenvalues of W, their residues and eigenvectors, in no particular order.
+
+    Where W cannot be diagonalised, as at the collision of two eigenvalues, residues and left vectors are not finite, or large.
+    Uses LAPACK: take modes outside of a learning program.
+    """
+    eigenvalues, right = jnp.linalg.eig(rnn.W)
+    left = jnp.linalg.inv(right)
+    residues = (rnn.v.astype(right.dtype) @ right) * (left @ rnn.u.astype(right.dtype))
+    return Modes(eigenvalues, residues, right, left)
 
 
 def bulk_radius(W: jax.Array) -> jax.Array:

@@ -1,7 +1,47 @@
 """Low-dimensional theories of learning, from the simplest to the most general."""
 
+from rnn_dynamics.theory.best_one_mode import OneMode, best_one_mode
+from rnn_dynamics.theory.conjugate_pair import conjugate_pair
+from rnn_dynamics.theory.convergence import Convergence, converged_length
 from rnn_dynamics.theory.curve import TheoryCurve
+from rnn_dynamics.theory.events import event_times
+from rnn_dynamics.theory.infinite_width import infinite_width
+from rnn_dynamics.theory.linearised import (
+    largest_learning_rate,
+    linearised_rates,
+    outlier_rates,
+)
+from rnn_dynamics.theory.pair_start import pair_start
+from rnn_dynamics.theory.readout_only import learnable, readout_only, required_readout_norm
 from rnn_dynamics.theory.single_outlier import outlier_start, single_outlier
+from rnn_dynamics.theory.spectral_motion import (
+    SpectralMotion,
+    eigenvalue_velocity,
+    spectral_motion,
+)
 from rnn_dynamics.theory.word_subspace import num_words, word_subspace
 
-__all__ = ["TheoryCurve", "num_words", "outlier_start", "single_outlier", "word_subspace"]
+__all__ = [
+    "Convergence",
+    "OneMode",
+    "SpectralMotion",
+    "TheoryCurve",
+    "best_one_mode",
+    "conjugate_pair",
+    "converged_length",
+    "eigenvalue_velocity",
+    "event_times",
+    "infinite_width",
+    "largest_learning_rate",
+    "learnable",
+    "linearised_rates",
+    "num_words",
+    "outlier_rates",
+    "outlier_start",
+    "pair_start",
+    "readout_only",
+    "required_readout_norm",
+    "single_outlier",
+    "spectral_motion",
+    "word_subspace",
+]

@@ -17,8 +17,10 @@ class TheoryCurve(eqx.Module):
         train_time: learning time τ of each record, (R,).
         loss: the loss, (R,).
         eigenvalues: the theory's eigenvalues of W, (R, K) complex.
-        coordinates: the theory's own coordinates by name, each (R,).
+        coordinates: the theory's own coordinates by name, each (R,). All theories have `input_norm` = |u|, `output_norm` = |v|,
+            `overlap` = u·v and `weight_change` = ‖W - W(0)‖_F among them. Coordinates are attributes of the curve too.
         status: a `Status`, () int32; records after a failure are NaN.
+        events: learning times of events by name, each (), NaN if they are not passed; attributes of the curve too.
     """
 
     train_time: jax.Array
@@ -26,21 +28,27 @@ class TheoryCurve(eqx.Module):
     eigenvalues: jax.Array
     coordinates: dict[str, jax.Array]
     status: jax.Array
+    events: dict[str, jax.Array] = eqx.field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
-        coordinates = object.__getattribute__(self, "__dict__").get("coordinates", {})
-        if name in coordinates:
-            return coordinates[name]
+        fields = object.__getattribute__(self, "__dict__")
+        for table in ("coordinates", "events"):
+            if name in fields.get(table, {}):
+                return fields[table][name]
         raise AttributeError(f"TheoryCurve has no attribute {name!r}.")
 
     def __str__(self) -> str:
         if is_traced(self.train_time) or self.train_time.ndim != 1:
             return f"TheoryCurve of shape {self.train_time.shape}"
         first, last = np.asarray(self.eigenvalues)[[0, -1]]
-        return (
+        lines = [
             f"TheoryCurve, {len(self.train_time)} records to learning time "
-            f"{float(self.train_time[-1]):g}: {Status(int(self.status)).name}\n"
-            f"  loss         {float(self.loss[0]):.6g} -> {float(self.loss[-1]):.6g}\n"
+            f"{float(self.train_time[-1]):g}: {Status(int(self.status)).name}",
+            f"  loss         {float(self.loss[0]):.6g} -> {float(self.loss[-1]):.6g}",
             f"  eigenvalues  {np.array2string(first, precision=4)} -> "
-            f"{np.array2string(last, precision=4)}"
-        )
+            f"{np.array2string(last, precision=4)}",
+        ]
+        if self.events:
+            times = (f"{name} {float(time):.6g}" for name, time in self.events.items())
+            lines.append(f"  events       {', '.join(times)}")
+        return "\n".join(lines)

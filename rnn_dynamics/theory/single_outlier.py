@@ -41,7 +41,7 @@ def single_outlier(
         max_steps: most attempted steps.
 
     Returns:
-        The curve, with one eigenvalue and the coordinates `input_gain`, `output_gain` and `eigenvalue`.
+        The curve, with one eigenvalue and the coordinates `input_gain`, `output_gain` and `eigenvalue`, among others.
 
     Raises:
         ValueError: if the target is unstable, λ is not below 1, or `train_time` does not increase.
@@ -59,15 +59,19 @@ def single_outlier(
     return _solve(target, start, times, eta, (rtol, atol), max_steps)
 
 
-def outlier_start(rnn: LinearRNN, rates: Any = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+def outlier_start(
+    rnn: LinearRNN, target: LinearRNN, rates: Any = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(input gain, output gain, eigenvalue) of the outlier that grows from a small random network, each ().
 
-    While weights are small, u' = η_u T v and v' = η_v T u with T = T(1): the direction that grows is
-    e ∝ √η_v u + √η_u v, and p = e·u, q = e·v, λ = eᵀ W e are what the network has in it.
+    While weights are small, u' = η_u T v and v' = η_v T u with T = T(1), which is negative for a target that mostly inverts its
+    input: the direction that grows is e ∝ √η_v u ± √η_u v with the sign of T, and p = e·u, q = e·v, λ = eᵀ W e are what the
+    network has in it.
     """
     eta_u, eta_v = (1.0, 1.0) if rates is None else (rates.u, rates.v)
     eta_u, eta_v = (jnp.asarray(rate, rnn.dtype) for rate in (eta_u, eta_v))
-    e = jnp.sqrt(eta_v) * rnn.u + jnp.sqrt(eta_u) * rnn.v
+    sign = jnp.where(mean_response(target.astype(rnn.dtype)) < 0, -1, 1).astype(rnn.dtype)
+    e = jnp.sqrt(eta_v) * rnn.u + sign * jnp.sqrt(eta_u) * rnn.v
     size = jnp.linalg.norm(e)
     e = jnp.where(size > 0, e / jnp.where(size > 0, size, jnp.ones_like(size)), rnn.u)
     return e @ rnn.u, e @ rnn.v, e @ rnn.W @ e
@@ -88,6 +92,12 @@ def transfer_function(target: LinearRNN) -> tuple[jax.Array, jax.Array]:
         numerator.append(target.v @ M @ target.u)
         denominator.append(-jnp.trace(F @ M) / k)
     return jnp.stack(numerator), jnp.stack(denominator)
+
+
+def mean_response(target: LinearRNN) -> jax.Array:
+    """T(1) = ∫ e^{-t} k*(t) dt, (): what a network without weights feels of the target."""
+    numerator, denominator = transfer_function(target)
+    return jnp.sum(numerator) / jnp.sum(denominator)
 
 
 def outlier_loss(a: jax.Array, c: jax.Array, transfer: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -129,6 +139,14 @@ def _solve(
         train_time=times,
         loss=jnp.where(jnp.isnan(p), p, loss),
         eigenvalues=jax.lax.complex(eigenvalue, jnp.zeros_like(eigenvalue))[:, None],
-        coordinates={"input_gain": p, "output_gain": q, "eigenvalue": eigenvalue},
+        coordinates={
+            "input_gain": p,
+            "output_gain": q,
+            "eigenvalue": eigenvalue,
+            "input_norm": jnp.abs(p),
+            "output_norm": jnp.abs(q),
+            "overlap": p * q,
+            "weight_change": jnp.abs(eigenvalue - start[2]),
+        },
         status=state.status,
     )

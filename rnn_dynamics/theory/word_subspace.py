@@ -25,7 +25,8 @@ def word_subspace(rnn: LinearRNN, max_length: int) -> LinearRNN:
         max_length: longest word ℓ, static, 0 or more.
 
     Returns:
-        A network of min(2(2^{ℓ+1} - 1), N) units. With N units it is the full network in another basis.
+        A network of min(2(2^{ℓ+1} - 1), N) units. With N units it is the full network in another basis. Words that depend on others,
+        or vanish, leave units without weights, which never learn. `converged_length` estimates the error.
 
     Raises:
         TypeError: if `max_length` is not an integer.
@@ -36,23 +37,25 @@ def word_subspace(rnn: LinearRNN, max_length: int) -> LinearRNN:
 
 
 def word_basis(rnn: LinearRNN, max_length: int) -> jax.Array:
-    """Orthonormal basis of the words, (N, min(2(2^{ℓ+1} - 1), N)).
+    """Orthonormal basis of the words, (N, min(2(2^{ℓ+1} - 1), N)); columns beyond the words' rank are 0.
 
-    Words that depend on others, or vanish, leave directions that no word has: they are harmless, since any subspace that
-    holds all words will do.
+    Words of unit length are factorised by singular values; one below N ε times the largest is rounding. With as many words as
+    units, the basis is the identity.
     """
     with jax.default_matmul_precision("highest"):
         level = _normalised(jnp.stack([rnn.u, rnn.v], axis=1))
         levels = [level]
         for _ in range(max_length):
             if sum(block.shape[1] for block in levels) >= rnn.num_units:
-                return jnp.eye(rnn.num_units, dtype=rnn.dtype)
+                break
             level = _normalised(jnp.concatenate([rnn.W @ level, rnn.W.T @ level], axis=1))
             levels.append(level)
         words = jnp.concatenate(levels, axis=1)
         if words.shape[1] >= rnn.num_units:
             return jnp.eye(rnn.num_units, dtype=rnn.dtype)
-        return jnp.linalg.qr(words)[0]
+        basis, sizes, _ = jnp.linalg.svd(words, full_matrices=False)
+        kept = sizes > rnn.num_units * jnp.finfo(rnn.dtype).eps * sizes[0]
+        return jnp.where(kept[None, :], basis, 0)
 
 
 @jax.jit(static_argnums=1)

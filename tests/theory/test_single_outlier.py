@@ -44,7 +44,7 @@ def test_it_is_the_limit_of_small_weights():
     errors = []
     for size in (0.1, 0.01):
         rnn = rd.random_rnn(jax.random.key(1), 16, 0.0, size, size)
-        start = rd.theory.outlier_start(rnn)
+        start = rd.theory.outlier_start(rnn, target)
         theory = rd.theory.single_outlier(target, start, times)
         full = rd.gradient_flow(rnn, target, times)
         errors.append(np.abs(theory.loss - full.loss).max() / full.loss[0])
@@ -56,7 +56,7 @@ def test_a_frozen_input_is_exact_from_a_silent_read_out():
     rnn = rd.random_rnn(jax.random.key(2), 12, 0.0, 1.0, 0.0)
     rates, target = rd.Rates(1.0, 0.0, 1.0), rd.leaky_integrator(0.3)
     times = np.linspace(0, 10, 6)
-    start = rd.theory.outlier_start(rnn, rates)
+    start = rd.theory.outlier_start(rnn, target, rates)
     theory = rd.theory.single_outlier(target, start, times, rates)
     full = rd.gradient_flow(rnn, target, times, rates=rates)
     np.testing.assert_allclose(theory.loss, full.loss, rtol=0, atol=1e-7)

@@ -1,0 +1,71 @@
+"""Infinite width at any weight scale: a deterministic network, without random numbers (section 3.5 of the theory note)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model.arguments import is_traced, positive_int, real_scalar, require
+
+
+def infinite_width(
+    weight_scale: ArrayLike,
+    input_scale: ArrayLike = 1.0,
+    output_scale: ArrayLike = 1.0,
+    overlap: ArrayLike = 0.0,
+    max_length: int = 3,
+) -> LinearRNN:
+    """The network of 2(2^{ℓ+1} - 1) units that learns like a random one of infinitely many.
+
+        W(0) = σ (l₁ + l₂ᵀ) ⊗ I₂,    u = |u| Ω⊗e₁,    v = |v| (ρ Ω⊗e₁ + √(1-ρ²) Ω⊗e₂)
+
+    on the words of length ≤ ℓ in two letters, where l_g puts the letter g in front of a word and Ω is the empty word. For N → ∞ a
+    Gaussian W(0) = σ G/√N acts on u and v as this circular element does: inner products of words in W, Wᵀ applied to u and v
+    become the numbers of their non-crossing pairings, without fluctuations. Trained in place of the random network it
+    has the learning curve, the outliers, ‖W - W(0)‖_F, |u|, |v| and u·v of N = ∞; cutting the words off at length ℓ leaves an
+    error that falls geometrically (`converged_length` measures it). Eigenvalues inside of the disc |λ| < σ mean nothing:
+    the bulk is not in it.
+
+    Args:
+        weight_scale: σ, radius of the bulk, positive or zero; from 1 on the network is unstable.
+        input_scale: |u|, positive or zero.
+        output_scale: |v|, positive or zero.
+        overlap: ρ = u·v/(|u||v|), between -1 and 1.
+        max_length: longest word ℓ, static, 0 or more.
+
+    Raises:
+        TypeError: if `max_length` is not an integer, or a number is not real.
+        ValueError: if a scale is negative, `overlap` is outside of [-1, 1] or `max_length` is negative.
+
+    Source: section 3.5 of the theory note; Voiculescu's model of a circular element on the full Fock space.
+    """
+    max_length = positive_int("max_length", max_length, minimum=0)
+    sigma = real_scalar("weight_scale", weight_scale, minimum=0)
+    dtype = sigma.dtype
+    alpha = real_scalar("input_scale", input_scale, minimum=0).astype(dtype)
+    beta = real_scalar("output_scale", output_scale, minimum=0).astype(dtype)
+    rho = real_scalar("overlap", overlap).astype(dtype)
+    if not is_traced(rho):
+        require(bool(abs(rho) <= 1), "overlap", "be between -1 and 1", float(rho))
+    one_copy: Any = _circular(max_length)
+    vacuum = jnp.zeros(len(one_copy), dtype).at[0].set(1)
+    nothing = jnp.zeros_like(vacuum)
+    return LinearRNN(
+        sigma * jnp.asarray(np.kron(np.eye(2), one_copy), dtype),
+        alpha * jnp.concatenate([vacuum, nothing]),
+        beta * jnp.concatenate([rho * vacuum, jnp.sqrt(1 - rho**2) * vacuum]),
+    )
+
+
+def _circular(max_length: int) -> np.ndarray:
+    """l₁ + l₂ᵀ on the words of length ≤ ℓ; words are numbered by length, then as binary numbers."""
+    size = 2 ** (max_length + 1) - 1
+    matrix = np.zeros((size, size))
+    for length in range(max_length):
+        first, longer = 2**length - 1, 2 ** (length + 1) - 1
+        for word in range(2**length):
+            matrix[longer + word, first + word] = 1  # letter 1 in front
+            matrix[first + word, longer + 2**length + word] = 1  # letter 2 taken off
+    return matrix

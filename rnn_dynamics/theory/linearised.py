@@ -1,0 +1,94 @@
+"""The flow near a solution: its rates, and the largest stable learning rate of gradient descent (section 3.1 of the theory note)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+
+from rnn_dynamics.loss import PopulationLoss
+from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model.arguments import real_scalar
+
+
+def outlier_rates(
+    decay: ArrayLike, rates: Any = None, gain_ratio: ArrayLike = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    """Both rates, fast and slow, at which a learned leaky integrator settles, in closed form, each ().
+
+    Around a = p q = 1, c = c*, with g = η_u q² + η_v p² and small deviations,
+
+        a' = -g (δa/(2c) - δc/(4c²)),    c' = η_W (δa/(4c²) - δc/(4c³))
+
+    has the rates s/2 ± √(s²/4 - d), s = g/(2c) + η_W/(4c³), d = g η_W/(16 c⁴). For equal rates and p = q they tend to 1/(4c³)
+    and 1/(2c) as c → 0: long memories make learning stiff. All other directions of a full network are flat.
+
+    Args:
+        decay: c* of the target, positive.
+        rates: `Rates`, by default all 1.
+        gain_ratio: p/q at the solution, positive; p²/η_u - q²/η_v is conserved, and small weights lead to √(η_u/η_v).
+
+    Raises:
+        ValueError: if `decay` or `gain_ratio` is not positive.
+
+    Source: section 3.1 of the theory note.
+    """
+    c = real_scalar("decay", decay, positive=True)
+    ratio = real_scalar("gain_ratio", gain_ratio, positive=True).astype(c.dtype)
+    weights = (1.0, 1.0, 1.0) if rates is None else (rates.W, rates.u, rates.v)
+    eta_W, eta_u, eta_v = (jnp.asarray(rate, c.dtype) for rate in weights)
+    g = eta_u / ratio + eta_v * ratio
+    half, product = g / (4 * c) + eta_W / (8 * c**3), g * eta_W / (16 * c**4)
+    fast = half + jnp.sqrt(half**2 - product)
+    return fast, product / fast
+
+
+def linearised_rates(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> jax.Array:
+    """All rates of the gradient flow linearised around a network, (N² + 2N,) real, from fast to slow.
+
+    They are the eigenvalues of √η ∂²L √η, with η the rate of each parameter. At a solution none is negative; a minimal network
+    of n units has 2n positive ones, and the rest, 0, belong to directions that leave k(t) as it is. Meant for
+    solutions of few units: the Hessian is dense.
+
+    Args:
+        rnn: the network, N units, best a solution, such as the target itself.
+        target: any stable `LinearRNN`.
+        rates: `Rates`, by default all 1.
+
+    Raises:
+        ValueError: if the target is unstable.
+    """
+    loss = PopulationLoss()
+    loss.check(target)
+    return _rates(rnn, target, rates)
+
+
+def largest_learning_rate(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> jax.Array:
+    """The learning rate below which plain gradient descent is stable at a solution, (): 2 / the fastest rate.
+
+    About 8 c*³ for a leaky integrator of small decay c* and equal rates.
+
+    Args:
+        rnn: a solution, such as the target itself or a trained network.
+        target: any stable `LinearRNN`.
+        rates: `Rates`, by default all 1.
+
+    Raises:
+        ValueError: if the target is unstable.
+    """
+    return 2 / linearised_rates(rnn, target, rates)[0]
+
+
+@jax.jit
+def _rates(rnn: LinearRNN, target: LinearRNN, rates: Any) -> jax.Array:
+    flat, unravel = ravel_pytree(rnn)
+
+    def gradient(x: jax.Array) -> jax.Array:
+        return ravel_pytree(PopulationLoss().value_and_grad(unravel(x), target)[1])[0]
+
+    hessian = jax.jacfwd(gradient)(flat)
+    ones = jax.tree.map(jnp.ones_like, rnn)
+    root = jnp.sqrt(ravel_pytree(ones if rates is None else rates.times(ones))[0])
+    scaled = root[:, None] * (hessian + hessian.T) / 2 * root[None, :]
+    return jnp.linalg.eigvalsh(scaled)[::-1]
