@@ -6,8 +6,9 @@ import numpy as np
 import xarray as xr
 
 from rnn_dynamics.ode import Status
+from rnn_dynamics.sweep.applicability import theory_labels
 from rnn_dynamics.sweep.experiment import GradientDescentTable
-from rnn_dynamics.sweep.plan import Plan, network_time, theory_labels
+from rnn_dynamics.sweep.plan import Plan, network_time
 from rnn_dynamics.sweep.store import Store
 
 LONG_NAMES = {
@@ -22,6 +23,7 @@ LONG_NAMES = {
     "overlap": "u . v",
     "conserved_drift": "relative change of the conserved matrix",
     "eigenvalues": "eigenvalues of W",
+    "residues": "residues of the eigenvalues in the impulse response",
     "num_gradients": "gradients evaluated so far",
     "impulse_initial": "impulse response before learning",
     "impulse_final": "impulse response after learning",
@@ -30,6 +32,7 @@ LONG_NAMES = {
 }
 TRAILING = {
     "eigenvalues": ("record", "unit"),
+    "residues": ("record", "unit"),
     "status": (),
     "impulse_initial": ("network_time",),
     "impulse_final": ("network_time",),
@@ -54,7 +57,7 @@ def theory_dataset(plan: Plan, store: Store) -> xr.Dataset:
     labels = list(theory_labels(plan.experiment))
     each = [_collect(plan, store, f"theory/{label}") for label in labels]
     variables: dict[str, Any] = {}
-    for name in ("loss", "eigenvalues", "status"):
+    for name in dict.fromkeys(name for found in each for name in found):
         arrays = [found[name] for found in each if name in found]
         if not arrays:
             continue

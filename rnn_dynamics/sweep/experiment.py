@@ -18,6 +18,10 @@ OPTIMIZERS = (
     *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "novograd"),
     *("optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "sm3", "yogi"),
 )
+THEORIES = (
+    *("single_outlier", "conjugate_pair", "word_subspace"),
+    *("infinite_width", "readout_only"),
+)
 
 
 class Section(BaseModel):
@@ -121,16 +125,23 @@ class Record(Section):
 
 
 class WordSubspace(Section):
-    """Options of the word subspace theory."""
+    """Options of the word subspace."""
 
     max_length: Annotated[Values, Number(integer=True, minimum=0, maximum=8)] = 2
+
+
+class InfiniteWidth(Section):
+    """Options of the network of infinite width."""
+
+    max_length: Annotated[Values, Number(integer=True, minimum=0, maximum=8)] = 3
 
 
 class Theory(Section):
     """Theories to lay over the simulation."""
 
-    models: tuple[Annotated[str, Choice("single_outlier", "word_subspace")], ...] = ()
+    models: tuple[Annotated[str, Choice(*THEORIES)], ...] = ()
     word_subspace: WordSubspace = WordSubspace()
+    infinite_width: InfiniteWidth = InfiniteWidth()
 
 
 class ChunkSize(Number):

@@ -4,10 +4,10 @@ import dataclasses
 import math
 import os
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
+from rnn_dynamics.sweep.applicability import theory_labels, why_not
 from rnn_dynamics.sweep.experiment import Compute, Experiment, GradientDescentTable
 
 MAX_AUTO_CHUNK = (
@@ -88,6 +88,14 @@ class Plan:
         parts = [f"{names[key]}={self.values[key][member]:g}" for key in self.experiment.axes]
         return ", ".join([*parts, f"seed={self.seeds[member]}"])
 
+    def padded(self, chunk: Chunk) -> np.ndarray:
+        """The members of a chunk, padded by repetition to the chunk size: one shape, one program."""
+        return np.resize(chunk.members, self.chunk_size)
+
+    def values_of(self, members: np.ndarray) -> dict[str, np.ndarray]:
+        """Every numeric key of the config at some members."""
+        return {key: value[members] for key, value in self.values.items()}
+
     @cached_property
     def num_gradients(self) -> float:
         """Gradients per member, averaged: the steps of a descent; for a flow an estimate from its fastest rate.
@@ -113,7 +121,7 @@ class Plan:
     def result_bytes(self) -> int:
         """Size of the recorded results."""
         item = 8 if self.experiment.compute.dtype == "float64" else 4
-        per_member = [len(g.ticks) * (12 + 2 * g.num_units) * item for g in self.groups]
+        per_member = [len(g.ticks) * (12 + 4 * g.num_units) * item for g in self.groups]
         return sum(size * len(g.members) for size, g in zip(per_member, self.groups, strict=True))
 
     @property
@@ -151,9 +159,21 @@ class Plan:
             f"work            about {self.flops:.2g} floating-point operations",
             f"time            about {_duration(self.estimated_seconds)} on {cores} cores at "
             f"{FLOPS_PER_SECOND_AND_CORE:.0e} operations per second each, compilation apart",
-            f"theory          {', '.join(theory_labels(experiment)) or 'none'}",
+            *self._theory_lines(),
         ]
         return "\n".join(lines)
+
+    def _theory_lines(self) -> list[str]:
+        """The theories, and why they leave members out."""
+        lines = []
+        for label, (model, _) in theory_labels(self.experiment).items():
+            reasons, counts = np.unique(
+                why_not(self.experiment, model, self.values).astype(str), return_counts=True
+            )
+            left_out = [f"not to {n}: {why}" for why, n in zip(reasons, counts, strict=True) if why]
+            lines.append("; ".join([label, *left_out]))
+        head = ["theory          ", *[" " * 16] * len(lines)]
+        return [start + line for start, line in zip(head, lines or ["none"], strict=False)]
 
 
 def plan(experiment: Experiment) -> Plan:
@@ -213,19 +233,6 @@ def network_time(experiment: Experiment) -> np.ndarray:
     numbers = experiment.numbers
     decays = [v for k, v in numbers.items() if k.startswith("target.") and k.endswith("decay")]
     return np.linspace(0, 5 / min(np.min(decay) for decay in decays), 201)
-
-
-def theory_labels(experiment: Experiment) -> dict[str, tuple[str, int]]:
-    """The theories of a config by label: (model, option), for example `word_subspace_2` → ("word_subspace", 2)."""
-    labels: dict[str, tuple[str, int]] = {}
-    for model in experiment.theory.models:
-        if model == "word_subspace":
-            lengths: Any = experiment.theory.word_subspace.max_length
-            for length in lengths if isinstance(lengths, tuple) else (lengths,):
-                labels[f"word_subspace_{length}"] = (model, length)
-        else:
-            labels[model] = (model, 0)
-    return labels
 
 
 def _with_chunk_size(experiment: Experiment, groups: list[Group]) -> Experiment:

@@ -14,12 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rnn_dynamics import theory
 from rnn_dynamics.learning import GradientDescent, GradientFlow, Learner, Rates, State, look
 from rnn_dynamics.loss import PopulationLoss
-from rnn_dynamics.model import LinearRNN, damped_oscillator, leaky_integrator, parallel, random_rnn
+from rnn_dynamics.model import (
+    LinearRNN,
+    damped_oscillator,
+    leaky_integrator,
+    modes,
+    parallel,
+    random_rnn,
+)
 from rnn_dynamics.model.propagator import propagator
-from rnn_dynamics.sweep.experiment import Experiment, GradientFlowTable, Modes
+from rnn_dynamics.sweep.experiment import (
+    Experiment,
+    GradientDescentTable,
+    GradientFlowTable,
+    Modes,
+)
 
 INITIALISATION = 0  # purpose of a random key, folded in after the seed
 
@@ -27,16 +38,25 @@ Values = dict[str, jax.Array]
 Records = dict[str, np.ndarray]
 
 
-def make_members(
+def make_networks(
     experiment: Experiment, num_units: int, values: dict[str, np.ndarray], seeds: np.ndarray
-) -> tuple[LinearRNN, LinearRNN]:
-    """Initial networks and targets of members, as a batch."""
-    dtype = experiment.compute.dtype
-    traced = {key: jnp.asarray(value, dtype) for key, value in values.items()}
+) -> LinearRNN:
+    """Initial networks of members, as a batch."""
+    traced = _traced(experiment, values, "network.")
+    key = jax.random.key(int(experiment.compute.seed))
+    return _make_networks(key, jnp.asarray(seeds), traced, num_units, experiment.compute.dtype)
+
+
+def make_targets(experiment: Experiment, values: dict[str, np.ndarray]) -> LinearRNN:
+    """Targets of members, as a batch."""
     target = experiment.target
     kind = (target.kind, len(target.modes) if isinstance(target, Modes) else 0)
-    key = jax.random.key(int(experiment.compute.seed))
-    return _make_members(key, jnp.asarray(seeds), traced, kind, num_units, dtype)
+    return _make_targets(_traced(experiment, values, "target."), kind)
+
+
+def _traced(experiment: Experiment, values: dict[str, np.ndarray], prefix: str) -> Values:
+    dtype = experiment.compute.dtype
+    return {k: jnp.asarray(v, dtype) for k, v in values.items() if k.startswith(prefix)}
 
 
 def make_learner(experiment: Experiment, values: dict[str, np.ndarray]) -> Learner:
@@ -76,18 +96,19 @@ def train(
     dtype = ticks.dtype if ticks.dtype.kind == "i" else rnns.dtype
     state = _start(learner, rnns, targets)
     columns: list[Records] = []
-    host = jax.local_devices(backend="cpu")[
-        0
-    ]  # accelerators are slow at general eigenvalues, or cannot
+    # accelerators are slow at general eigenvalues, or cannot
+    host = jax.local_devices(backend="cpu")[0]
     previous = jnp.zeros((), dtype)
     for tick in ticks:
         following = jnp.asarray(tick, dtype)
         state, seen = _advance(learner, state, targets, previous, following)
-        eigenvalues = np.array(_spectra(jax.device_put(state.rnn.W, host)))
+        spectra = [np.array(x) for x in _modes(jax.device_put(state.rnn, host))]
         column = {name: np.asarray(value) for name, value in vars(seen).items()}
-        eigenvalues[np.isnan(column["loss"])] = np.nan
+        for values in spectra:
+            values[np.isnan(column["loss"])] = np.nan
         column |= {
-            "eigenvalues": eigenvalues,
+            "eigenvalues": spectra[0],
+            "residues": spectra[1],
             "num_gradients": np.asarray(state.num_gradients),
         }
         columns.append(column)
@@ -97,18 +118,13 @@ def train(
     return records | {"status": np.asarray(state.status)}, state.rnn
 
 
-def outlier_curves(
-    experiment: Experiment, rnns: LinearRNN, targets: LinearRNN, rates: Rates, times: np.ndarray
-) -> Records:
-    """The single-outlier theory of each member at its own learning times, (B, R)."""
-    curve = _outlier_curves(rnns, targets, rates, jnp.asarray(times, rnns.dtype))
-    names = ("loss", "eigenvalues", "status")
-    return {name: np.asarray(getattr(curve, name)) for name in names}
-
-
-def reduce_to_words(rnns: LinearRNN, max_length: int) -> LinearRNN:
-    """The members' networks on their word subspaces."""
-    return _reduce(rnns, max_length)
+def train_times(
+    experiment: Experiment, ticks: np.ndarray, values: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Learning times of the members' records, (B, R)."""
+    if isinstance(experiment.learning, GradientDescentTable):
+        return ticks[None, :] * values["learning.learning_rate"][:, None]
+    return np.broadcast_to(ticks, (len(values["learning.train_time"]), len(ticks)))
 
 
 def impulse_responses(rnns: LinearRNN, network_time: np.ndarray) -> np.ndarray:
@@ -117,18 +133,13 @@ def impulse_responses(rnns: LinearRNN, network_time: np.ndarray) -> np.ndarray:
     return np.asarray(_impulse_responses(rnns, step, len(network_time)))
 
 
-@partial(jax.jit, static_argnames=("kind", "num_units", "dtype"))
-def _make_members(
-    key: jax.Array,
-    seeds: jax.Array,
-    values: Values,
-    kind: tuple[str, int],
-    num_units: int,
-    dtype: str,
-) -> tuple[LinearRNN, LinearRNN]:
-    def member(seed: jax.Array, values: Values) -> tuple[LinearRNN, LinearRNN]:
+@partial(jax.jit, static_argnames=("num_units", "dtype"))
+def _make_networks(
+    key: jax.Array, seeds: jax.Array, values: Values, num_units: int, dtype: str
+) -> LinearRNN:
+    def network(seed: jax.Array, values: Values) -> LinearRNN:
         own = jax.random.fold_in(jax.random.fold_in(key, seed), INITIALISATION)
-        rnn = random_rnn(
+        return random_rnn(
             own,
             num_units,
             values["network.weight_scale"],
@@ -137,9 +148,13 @@ def _make_members(
             values.get("network.overlap"),
             dtype=dtype,
         )
-        return rnn, _target(kind, values)
 
-    return jax.vmap(member)(seeds, values)
+    return jax.vmap(network)(seeds, values)
+
+
+@partial(jax.jit, static_argnames="kind")
+def _make_targets(values: Values, kind: tuple[str, int]) -> LinearRNN:
+    return jax.vmap(partial(_target, kind))(values)
 
 
 def _target(kind: tuple[str, int], values: Values) -> LinearRNN:
@@ -175,22 +190,9 @@ def _advance(
 
 
 @jax.jit
-def _spectra(weights: jax.Array) -> jax.Array:
-    return jnp.linalg.eigvals(weights)
-
-
-@jax.jit
-def _outlier_curves(rnns: LinearRNN, targets: LinearRNN, rates: Rates, times: jax.Array) -> Any:
-    def one(rnn: LinearRNN, target: LinearRNN, rates: Rates, times: jax.Array) -> Any:
-        start = theory.outlier_start(rnn, rates)
-        return theory.single_outlier(target, start, times, rates)
-
-    return jax.vmap(one)(rnns, targets, rates, times)
-
-
-@partial(jax.jit, static_argnums=1)
-def _reduce(rnns: LinearRNN, max_length: int) -> LinearRNN:
-    return jax.vmap(lambda rnn: theory.word_subspace(rnn, max_length))(rnns)
+def _modes(rnns: LinearRNN) -> tuple[jax.Array, jax.Array]:
+    found = jax.vmap(modes)(rnns)
+    return found.eigenvalues, found.residues
 
 
 @partial(jax.jit, static_argnums=2)

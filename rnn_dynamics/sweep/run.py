@@ -17,9 +17,10 @@ from tqdm import tqdm
 from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.dataset import simulation_dataset, theory_dataset
-from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
-from rnn_dynamics.sweep.plan import Chunk, Plan, network_time, plan, theory_labels
+from rnn_dynamics.sweep.experiment import Experiment
+from rnn_dynamics.sweep.plan import Chunk, Plan, network_time, plan
 from rnn_dynamics.sweep.store import Store, StoreError, read_config
+from rnn_dynamics.sweep.theories import num_trainings, theory_records
 
 
 class Run:
@@ -150,42 +151,23 @@ def require_precision(dtype: str) -> None:
 def compute_chunk(layout: Plan, chunk: Chunk, on_record: Any) -> dict[str, np.ndarray]:
     """Train the members of a chunk and integrate their theories; arrays by name with the members first."""
     experiment, group = layout.experiment, layout.groups[chunk.group]
-    count = len(chunk.members)
-    members = np.resize(
-        chunk.members, layout.chunk_size
-    )  # padded by repetition: one shape, one program
-    values = {key: value[members] for key, value in layout.values.items()}
-    rnns, targets = program.make_members(experiment, group.num_units, values, layout.seeds[members])
+    members = layout.padded(chunk)
+    values = layout.values_of(members)
+    rnns = program.make_networks(experiment, group.num_units, values, layout.seeds[members])
+    targets = program.make_targets(experiment, values)
     learner = program.make_learner(experiment, values)
     records, final = program.train(learner, rnns, targets, group.ticks, on_record)
     times = network_time(experiment)
     for name, networks in (("initial", rnns), ("final", final), ("target", targets)):
         records[f"impulse_{name}"] = program.impulse_responses(networks, times)
+    count = len(chunk.members)
     arrays = {f"simulation/{name}": value[:count] for name, value in records.items()}
-    for label, (model, option) in theory_labels(experiment).items():
-        if model == "single_outlier":
-            clock = _train_times(experiment, group.ticks, values)
-            curves = program.outlier_curves(experiment, rnns, targets, learner.rates, clock)
-        else:
-            small = program.reduce_to_words(rnns, option)
-            curves, _ = program.train(learner, small, targets, group.ticks, on_record)
-        for name in ("loss", "eigenvalues", "status"):
-            arrays[f"theory/{label}/{name}"] = curves[name][:count]
-    return arrays
-
-
-def _train_times(
-    experiment: Experiment, ticks: np.ndarray, values: dict[str, np.ndarray]
-) -> np.ndarray:
-    """Learning times of the members' records, (B, R)."""
-    if isinstance(experiment.learning, GradientDescentTable):
-        return ticks[None, :] * values["learning.learning_rate"][:, None]
-    return np.broadcast_to(ticks, (len(values["learning.train_time"]), len(ticks)))
+    theories = theory_records(layout, chunk, rnns, on_record)
+    return arrays | {f"theory/{name}": value for name, value in theories.items()}
 
 
 def _num_ticks(layout: Plan, chunk: Chunk) -> int:
-    models = [model for model, _ in theory_labels(layout.experiment).values()]
-    trained = 1 + sum(model == "word_subspace" for model in models)
+    trained = 1 + num_trainings(layout.experiment)
     return trained * len(layout.groups[chunk.group].ticks)
 
 

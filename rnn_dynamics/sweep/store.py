@@ -26,7 +26,7 @@ from rnn_dynamics.sweep.config import ConfigError, load_experiment, to_toml
 from rnn_dynamics.sweep.experiment import Experiment
 from rnn_dynamics.sweep.plan import Plan
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class StoreError(RuntimeError):

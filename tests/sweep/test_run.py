@@ -223,7 +223,7 @@ def test_damaged_manifests_and_unknown_schemas_are_refused(finished, tmp_path):
     path = directory / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "schema_version": 99}))
-    with pytest.raises(rd.StoreError, match="must have schema version 1, but has 99"):
+    with pytest.raises(rd.StoreError, match="must have schema version 2, but has 99"):
         rd.open_run(directory)
     path.write_text(path.read_text()[:100])
     with pytest.raises(rd.StoreError, match="must be a manifest, but is damaged"):

@@ -1,0 +1,141 @@
+"""The theories of a chunk's members, on the same records as their simulation.
+
+A theory that follows from a member's own initial network is computed for every member; one of infinite width is the same for all
+seeds, so it is computed once for every cell, that is for every combination of the sweep's axes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnn_dynamics import theory
+from rnn_dynamics.learning import Rates
+from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.ode import Status
+from rnn_dynamics.sweep import program
+from rnn_dynamics.sweep.applicability import Values, theory_labels, why_not
+from rnn_dynamics.sweep.experiment import Experiment
+from rnn_dynamics.sweep.plan import Chunk, Plan
+from rnn_dynamics.sweep.program import Records
+
+PREDICTED = (
+    *("loss", "eigenvalues", "status"),
+    *("weight_change", "input_norm", "output_norm", "overlap"),
+)
+TRAINED = ("word_subspace", "infinite_width")  # small networks, trained like the simulated ones
+OF_CELLS = ("infinite_width", "readout_only")
+
+
+def theory_records(
+    layout: Plan, chunk: Chunk, rnns: LinearRNN, on_record: Callable[[], None]
+) -> Records:
+    """What every theory of the config predicts for a chunk's members: arrays by `label/name`, members first.
+
+    Members to which a theory does not apply get NaN and the status `not_run`.
+
+    Args:
+        layout: the plan.
+        chunk: one of its chunks.
+        rnns: the initial networks of its members, padded to the chunk size.
+        on_record: called at each record of a small network that is trained.
+    """
+    experiment, ticks = layout.experiment, layout.groups[chunk.group].ticks
+    members, count = layout.padded(chunk), len(chunk.members)
+    found: Records = {}
+    for label, (model, option) in theory_labels(experiment).items():
+        applies = why_not(experiment, model, layout.values_of(chunk.members)) == ""
+        if not applies.any():
+            found |= {f"{label}/{k}": v for k, v in _nothing(count, len(ticks)).items()}
+            continue
+        of, rows = _cells(layout, members) if model in OF_CELLS else (members, np.arange(count))
+        values = layout.values_of(of)
+        curves = _curves(experiment, ticks, model, option, values, rnns, on_record)
+        for name in PREDICTED:
+            predicted = np.array(curves[name][rows[:count]])
+            predicted[~applies] = int(Status.not_run) if name == "status" else np.nan
+            found[f"{label}/{name}"] = predicted
+    return found
+
+
+def num_trainings(experiment: Experiment) -> int:
+    """How many theories train a small network of their own."""
+    return sum(model in TRAINED for model, _ in theory_labels(experiment).values())
+
+
+def _cells(layout: Plan, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One member of each cell, padded to one shape for all chunks, and each member's position among them."""
+    num_seeds = layout.experiment.network.num_seeds
+    cells, rows = np.unique(members // num_seeds, return_inverse=True)
+    most = min(layout.chunk_size, (layout.chunk_size - 2) // num_seeds + 2)
+    return np.resize(cells, max(2, most)) * num_seeds, rows
+
+
+def _nothing(count: int, num_records: int) -> Records:
+    empty = {name: np.full((count, num_records), np.nan) for name in PREDICTED}
+    empty["eigenvalues"] = np.full((count, num_records, 1), complex(np.nan, np.nan))
+    return empty | {"status": np.full(count, int(Status.not_run), np.int32)}
+
+
+def _curves(
+    experiment: Experiment,
+    ticks: np.ndarray,
+    model: str,
+    option: int,
+    values: Values,
+    rnns: LinearRNN,
+    on_record: Callable[[], None],
+) -> Records:
+    """One theory of a batch of members or cells, arrays by name, (B, R) and so on."""
+    targets = program.make_targets(experiment, values)
+    learner = program.make_learner(experiment, values)
+    names = ("weight_scale", "input_scale", "output_scale", "overlap")
+    zero = np.zeros_like(values["network.weight_scale"])
+    scales = [jnp.asarray(values.get(f"network.{name}", zero), rnns.dtype) for name in names]
+    if model == "word_subspace":
+        return program.train(learner, _word_subspaces(rnns, option), targets, ticks, on_record)[0]
+    if model == "infinite_width":
+        return program.train(learner, _infinite_widths(*scales, option), targets, ticks, on_record)[
+            0
+        ]
+    times = jnp.asarray(program.train_times(experiment, ticks, values), rnns.dtype)
+    if model == "readout_only":
+        curve = _readouts(targets, scales[0], times * learner.rates.v[:, None], scales[1])
+    else:
+        curve = _from_starts(model, rnns, targets, learner.rates, times)
+    return {name: np.asarray(getattr(curve, name)) for name in PREDICTED}
+
+
+@partial(jax.jit, static_argnums=0)
+def _from_starts(
+    model: str, rnns: LinearRNN, targets: LinearRNN, rates: Rates, times: jax.Array
+) -> theory.TheoryCurve:
+    def one(rnn: LinearRNN, target: LinearRNN, rates: Rates, times: jax.Array) -> Any:
+        if model == "single_outlier":
+            return theory.single_outlier(
+                target, theory.outlier_start(rnn, target, rates), times, rates
+            )
+        start = theory.pair_start(rnn, target, rates, times[-1])
+        return theory.conjugate_pair(target, start, times, rates)
+
+    return jax.vmap(one)(rnns, targets, rates, times)
+
+
+@partial(jax.jit, static_argnums=1)
+def _word_subspaces(rnns: LinearRNN, max_length: int) -> LinearRNN:
+    return jax.vmap(lambda rnn: theory.word_subspace(rnn, max_length))(rnns)
+
+
+@partial(jax.jit, static_argnums=4)
+def _infinite_widths(
+    weight: jax.Array, input: jax.Array, output: jax.Array, overlap: jax.Array, max_length: int
+) -> LinearRNN:
+    return jax.vmap(partial(theory.infinite_width, max_length=max_length))(
+        weight, input, output, overlap
+    )
+
+
+_readouts = jax.jit(jax.vmap(theory.readout_only))
