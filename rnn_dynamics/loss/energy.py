@@ -46,6 +46,7 @@ class Gramians(NamedTuple):
     stable: jax.Array
 
 
+@jax.jit
 def gramians(rnn: LinearRNN, panel_scale: ArrayLike = 1.0) -> Gramians:
     """Both Gramians of a network over an infinite horizon, and its energy ½∫k² dt.
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 TAYLOR_DEGREE = 16  # of e^{hW}, h · growth ≤ 1: the remainder is below 1/17! = 3e-15
+# floats: without 64-bit mode JAX cannot take 16! as an integer
+FACTORIALS = [float(math.factorial(k)) for k in range(TAYLOR_DEGREE + 1)]
 MAX_SQUARINGS = 60
 
 
@@ -30,11 +32,11 @@ def taylor_powers(B: jax.Array) -> list[jax.Array]:
 
 def taylor_exponential(powers: list[jax.Array]) -> jax.Array:
     """Σ_{k ≤ 16} B^k/k! from B⁰ … B⁴ (Paterson and Stockmeyer), (N, N)."""
-    result = powers[0] / math.factorial(TAYLOR_DEGREE)
+    result = powers[0] / FACTORIALS[TAYLOR_DEGREE]
     for low in range(TAYLOR_DEGREE - 4, -1, -4):
-        block = powers[0] / math.factorial(low)
+        block = powers[0] / FACTORIALS[low]
         for i in range(1, 4):
-            block = block + powers[i] / math.factorial(low + i)
+            block = block + powers[i] / FACTORIALS[low + i]
         result = result @ powers[4] + block
     return result
 

@@ -4,7 +4,7 @@ from rnn_dynamics.theory.best_one_mode import OneMode, best_one_mode
 from rnn_dynamics.theory.conjugate_pair import conjugate_pair
 from rnn_dynamics.theory.convergence import Convergence, converged_length
 from rnn_dynamics.theory.curve import TheoryCurve
-from rnn_dynamics.theory.events import event_times
+from rnn_dynamics.theory.events import EVENTS, event_times
 from rnn_dynamics.theory.infinite_width import infinite_width
 from rnn_dynamics.theory.linearised import (
     largest_learning_rate,
@@ -22,6 +22,7 @@ from rnn_dynamics.theory.spectral_motion import (
 from rnn_dynamics.theory.word_subspace import num_words, word_subspace
 
 __all__ = [
+    "EVENTS",
     "Convergence",
     "OneMode",
     "SpectralMotion",

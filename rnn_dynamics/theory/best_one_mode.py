@@ -45,9 +45,8 @@ def best_one_mode(target: LinearRNN) -> OneMode:
     return _best(target)
 
 
-@jax.jit
-def _best(target: LinearRNN) -> OneMode:
-    numerator, denominator = transfer_function(target)
+def best_mode(numerator: jax.Array, denominator: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gain and decay of the best mode for a transfer function, given by its polynomials, highest power first."""
 
     def T(c: jax.Array) -> jax.Array:
         return jnp.polyval(numerator, c) / jnp.polyval(denominator, c)
@@ -59,9 +58,9 @@ def _best(target: LinearRNN) -> OneMode:
     leading, constant = denominator[:-1], denominator[1:]
     high = 1 + jnp.max(jnp.abs(constant))
     low = denominator[-1] / (denominator[-1] + jnp.max(jnp.abs(leading)))
-    grid = jnp.linspace(jnp.log(low / 8), jnp.log(high * 8), NUM_POINTS, dtype=target.dtype)
+    ends = jnp.log(low / 8), jnp.log(high * 8)
+    grid = jnp.linspace(*ends, NUM_POINTS, dtype=numerator.dtype)
     x = grid[jnp.argmax(jax.vmap(gained)(grid))]
-
     slope = jax.grad(gained)
 
     def polish(_: int, x: jax.Array) -> jax.Array:
@@ -70,7 +69,12 @@ def _best(target: LinearRNN) -> OneMode:
         return x + jnp.clip(move, -(grid[1] - grid[0]), grid[1] - grid[0])
 
     c = jnp.exp(jax.lax.fori_loop(0, REFINEMENTS, polish, x))
-    a = 2 * c * T(c)
+    return 2 * c * T(c), c
+
+
+@jax.jit
+def _best(target: LinearRNN) -> OneMode:
+    a, c = best_mode(*transfer_function(target))
     # the energy of the difference, as ½∫k*² - c T² cancels where the fit is good
     mode = LinearRNN((1 - c)[None, None], jnp.ones((1,), c.dtype), a[None])
     return OneMode(a, c, 1 - c, PopulationLoss()(mode, target))

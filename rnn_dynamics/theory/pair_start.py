@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from rnn_dynamics import ode
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import real_scalar
-from rnn_dynamics.theory.conjugate_pair import pair_velocity
-from rnn_dynamics.theory.single_outlier import mean_response
+from rnn_dynamics.theory.pair import pair_velocity
+from rnn_dynamics.theory.single_outlier import mean_response, transfer_function
 
 
 def pair_start(
@@ -75,11 +75,11 @@ def _growing(
         slope, columns = jax.vmap(along)(y[2:].reshape(2, 2))
         return jnp.concatenate([slope[0, jnp.array([0, 3])], columns[:, jnp.array([1, 4])].ravel()])
 
-    args, method = (target, eta), ode.RODAS5P
+    args = transfer_function(target), eta
     y = jnp.stack([p, a, *jnp.eye(2, dtype=p.dtype).ravel()])
-    state = ode.start(velocity, jnp.zeros_like(end), y, args, method=method)
+    state = ode.start(velocity, jnp.zeros_like(end), y, args)
     # growth may exceed all bounds before the end; the last good state has settled long before that
-    columns = ode.advance(velocity, state, end, args, method=method).y[2:].reshape(2, 2)
+    columns = ode.advance(velocity, state, end, args).y[2:].reshape(2, 2)
     return _unit(columns[:, 0])
 
 

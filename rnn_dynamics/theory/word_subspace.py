@@ -37,25 +37,26 @@ def word_subspace(rnn: LinearRNN, max_length: int) -> LinearRNN:
 
 
 def word_basis(rnn: LinearRNN, max_length: int) -> jax.Array:
-    """Orthonormal basis of the words, (N, min(2(2^{ℓ+1} - 1), N)); columns beyond the words' rank are 0.
+    """Orthonormal basis of the words, (N, min(2(2^{ℓ+1} - 1), N)); with as many words as units, the identity.
 
-    Words of unit length are factorised by singular values; one below N ε times the largest is rounding. With as many words as
-    units, the basis is the identity.
+    Letters are applied to basis vectors instead of to words, which spans the same and stays well-conditioned at any length. Each new vector
+    is orthogonalised twice; what rounding alone leaves of it is dropped, a column of zeros, so that the basis reveals the words' rank.
     """
+    size, num_units = num_words(max_length), rnn.num_units
+    if size >= num_units:
+        return jnp.eye(num_units, dtype=rnn.dtype)
+    rounding = 16 * num_units * jnp.finfo(rnn.dtype).eps
+
+    def add(i: jax.Array, basis: jax.Array) -> jax.Array:
+        shorter = basis[:, jnp.maximum(i - 2, 0) // 2]  # as in a heap: two words follow from each
+        longer = jnp.where(i % 2 == 0, rnn.W @ shorter, rnn.W.T @ shorter)
+        x = _unit(jnp.where(i < 2, jnp.where(i == 0, rnn.u, rnn.v), longer))
+        for _ in range(2):
+            x = x - basis @ (basis.T @ x)
+        return basis.at[:, i].set(jnp.where(jnp.linalg.norm(x) > rounding, _unit(x), 0))
+
     with jax.default_matmul_precision("highest"):
-        level = _normalised(jnp.stack([rnn.u, rnn.v], axis=1))
-        levels = [level]
-        for _ in range(max_length):
-            if sum(block.shape[1] for block in levels) >= rnn.num_units:
-                break
-            level = _normalised(jnp.concatenate([rnn.W @ level, rnn.W.T @ level], axis=1))
-            levels.append(level)
-        words = jnp.concatenate(levels, axis=1)
-        if words.shape[1] >= rnn.num_units:
-            return jnp.eye(rnn.num_units, dtype=rnn.dtype)
-        basis, sizes, _ = jnp.linalg.svd(words, full_matrices=False)
-        kept = sizes > rnn.num_units * jnp.finfo(rnn.dtype).eps * sizes[0]
-        return jnp.where(kept[None, :], basis, 0)
+        return jax.lax.fori_loop(0, size, add, jnp.zeros((num_units, size), rnn.dtype))
 
 
 @jax.jit(static_argnums=1)
@@ -65,7 +66,7 @@ def _project(rnn: LinearRNN, max_length: int) -> LinearRNN:
         return LinearRNN(B.T @ rnn.W @ B, B.T @ rnn.u, B.T @ rnn.v)
 
 
-def _normalised(columns: jax.Array) -> jax.Array:
-    """Columns of unit length, so that long words are not lost beside short ones; a zero column stays zero."""
-    size = jnp.linalg.norm(columns, axis=0, keepdims=True)
-    return columns / jnp.where(size > 0, size, jnp.ones_like(size))
+def _unit(x: jax.Array) -> jax.Array:
+    """x of unit length; 0 stays 0."""
+    size = jnp.linalg.norm(x)
+    return x / jnp.where(size > 0, size, jnp.ones_like(size))

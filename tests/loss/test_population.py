@@ -195,3 +195,15 @@ def test_an_unstable_target_is_refused():
         for call in (LOSS, LOSS.value_and_grad, LOSS.gradient_and_error):
             with pytest.raises(ValueError, match="`target` must be stable for an infinite horizon"):
                 call(rnn, target)
+
+
+def test_a_loss_by_itself_is_compiled_once(monkeypatch):
+    """Called outside of jit it used to compile its loop anew at every call, a second each time."""
+    from rnn_dynamics.loss import energy
+
+    traced, original = [], energy._gramians
+    monkeypatch.setattr(energy, "_gramians", lambda *x: traced.append(1) or original(*x))
+    rnn, target = rd.random_rnn(jax.random.key(0), 19, 0.4), rd.leaky_integrator(0.3)
+    for factor in (1.0, 0.9):
+        rd.PopulationLoss()(jax.tree.map(lambda x, f=factor: f * x, rnn), target)
+    assert len(traced) == 1

@@ -88,7 +88,7 @@ def test_theories_are_on_the_same_axes(finished):
         theory.loss.sel(model="word_subspace_2"), finished.dataset.loss, rtol=1e-10
     )
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 0)
-    start = rd.theory.outlier_start(rd.random_rnn(key, 6, 0.3))
+    start = rd.theory.outlier_start(rd.random_rnn(key, 6, 0.3), rd.leaky_integrator(0.3))
     expected = rd.theory.single_outlier(rd.leaky_integrator(0.3), start, [0.0, 1.0, 2.0])
     got = theory.sel(model="single_outlier", weight_scale=0.3, seed=0)
     np.testing.assert_allclose(got.loss, expected.loss, rtol=1e-7)

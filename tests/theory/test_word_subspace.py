@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import rnn_dynamics as rd
+from rnn_dynamics.theory.word_subspace import word_basis
 
 TARGET = rd.leaky_integrator(0.2)
 TIMES = np.linspace(0, 20, 21)
@@ -74,3 +75,41 @@ def test_a_silent_read_out_and_batches():
 def test_bad_lengths_are_refused(length, error, message):
     with pytest.raises(error, match=message):
         rd.theory.word_subspace(rd.random_rnn(jax.random.key(0), 4, 0.1), length)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("length", [1, 3])
+def test_the_basis_is_orthonormal_and_holds_every_word(length):
+    """To rounding, however long the words: W stays far from any word it is applied to."""
+    rnn = rd.random_rnn(jax.random.key(2), 80, 0.6)
+    B = word_basis(rnn, length)
+    assert B.shape == (80, rd.theory.num_words(length))
+    np.testing.assert_allclose(B.T @ B, np.eye(B.shape[1]), atol=1e-14)
+    for word in itertools.product((rnn.W, rnn.W.T), repeat=length):
+        for x in (rnn.u, rnn.v):
+            for letter in word:
+                x = letter @ x
+            rest = x - B @ (B.T @ x)
+            assert float(jnp.linalg.norm(rest) / jnp.linalg.norm(x)) < 1e-13
+
+
+def test_the_basis_reveals_the_rank_of_the_words():
+    """Dependent words are dropped: columns of zeros, units that never learn."""
+    random = rd.random_rnn(jax.random.key(3), 40, 0.5)
+    cases = {
+        2: rd.LinearRNN(0 * random.W, random.u, random.v),  # no word but u and v
+        1: rd.LinearRNN(0 * random.W, random.u, 2 * random.u),
+        7: rd.LinearRNN(random.W, random.u, 0 * random.v),  # half of the words vanish
+        6: rd.LinearRNN(random.W + random.W.T, random.u, random.v),  # W and its transpose agree
+        0: rd.LinearRNN(random.W, 0 * random.u, 0 * random.v),
+    }
+    for rank, rnn in cases.items():
+        B = word_basis(rnn, 2)
+        sizes = np.linalg.norm(B, axis=0)
+        assert np.isclose(sizes, 0, atol=1e-14).sum() == B.shape[1] - rank
+        assert np.isclose(sizes, 1, atol=1e-14).sum() == rank
+    full = rd.gradient_flow(cases[7], TARGET, [0.0, 2.0])
+    small = rd.gradient_flow(rd.theory.word_subspace(cases[7], 2), TARGET, [0.0, 2.0])
+    idle = np.linalg.norm(word_basis(cases[7], 2), axis=0) == 0
+    assert (np.asarray(small.rnn.W)[idle] == 0).all()
+    assert float(abs(small.loss - full.loss).max() / full.loss[0]) < 1e-3
