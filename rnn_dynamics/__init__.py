@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "model": (
         *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "parallel"),
-        *("bulk_radius", "edge_margin", "is_outlier", "match_eigenvalues", "modes", "track_eigenvalues"),
+        *(
+            "bulk_radius",
+            "edge_margin",
+            "is_outlier",
+            "match_eigenvalues",
+            "modes",
+            "track_eigenvalues",
+        ),
     ),
     "loss": ("PopulationLoss",),
     "learning": ("Rates", "Status", "Trajectory", "gradient_descent", "gradient_flow"),

@@ -53,10 +53,11 @@ def test_run_ends_with_the_table_and_the_figures(directory, capsys):
     assert "word_subspace_0" in text
     assert "outlier error" in text
     table = (directory / "overlay.csv").read_text().splitlines()
-    assert table[0] == "weight_scale,theory,loss_error,outlier_error"
+    assert table[0] == "weight_scale,theory,loss_error,outlier_error,within,why_not"
     assert len(table) == 3
     names = {path.stem for path in (directory / "figures").iterdir()}
-    assert names == {"loss_curves", "outlier_curves", "spectra", "impulse_responses"}
+    always = {"loss_curves", "outlier_curves", "spectra", "impulse_responses", "spectrum"}
+    assert names == always | {"phase_plane", "rich_to_lazy"}
     assert cli.main(["plot", str(directory)]) == cli.DONE
 
 

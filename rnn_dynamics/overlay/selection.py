@@ -1,12 +1,13 @@
 """What figures show of a run: titled panels of parts, each with its seeds, and notes on what is not shown."""
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from rnn_dynamics.model import edge_margin
+from rnn_dynamics.model import LinearRNN, damped_oscillator, edge_margin, parallel
 from rnn_dynamics.ode import Status
 from rnn_dynamics.overlay import style
 from rnn_dynamics.overlay.compare import FLOOR
@@ -21,6 +22,7 @@ class Part:
     """One combination of all axes, with its seeds: what one colour of one panel shows.
 
     Attributes:
+        numbers: the config's numbers by dotted key, at this place.
         scale: weight scale, the radius of the initial bulk.
         colour: colour of the weight scale.
         line: look of its simulation.
@@ -30,6 +32,7 @@ class Part:
         theory: variables of each theory by label, (S, …).
     """
 
+    numbers: dict[str, Any]
     scale: float
     colour: style.Colour
     line: dict[str, Any]
@@ -62,6 +65,17 @@ def select(run: Run, most: int = MOST_PANELS) -> tuple[list[tuple[str, list[Part
     return panels, [note for note, holds in notes.items() if holds]
 
 
+def select_single(run: Run, most: int) -> tuple[list[tuple[str, Part]], list[str]]:
+    """At most so many parts, each titled by the axes other than the weight scale, and notes on what is not seen."""
+    scales = weight_scales(run)
+    panels, notes = select(run, most // min(len(scales), 2))
+    shown = most // len(panels)
+    singles = [(title, part) for title, parts in panels for part in style.evenly(parts, shown)]
+    if len(scales) > shown:
+        notes = [f"{shown} of {len(scales)} weight scales are shown", *notes]
+    return singles, notes
+
+
 def _parts(run: Run, place: dict[str, int]) -> list[Part]:
     """The weight scales at a position on the other axes."""
     axes, names, scales = run.experiment.axes, run.experiment.dimensions, weight_scales(run)
@@ -76,7 +90,8 @@ def _parts(run: Run, place: dict[str, int]) -> list[Part]:
         labels = [] if theory is None else theory["model"].to_numpy().tolist()
         theories = {k: _arrays(theory.isel(model=i)) for i, k in enumerate(labels)}  # type: ignore[union-attr]
         line = style.simulation_line(colour, widths[index])
-        parts.append(Part(scale, colour, line, radius, _target(numbers), simulation, theories))
+        target = _target_eigenvalues(numbers)
+        parts.append(Part(numbers, scale, colour, line, radius, target, simulation, theories))
     return parts
 
 
@@ -92,13 +107,91 @@ def _arrays(data: xr.Dataset) -> dict[str, np.ndarray]:
     return empty | {str(name): data[name].to_numpy() for name in data.variables}
 
 
-def _target(numbers: dict[str, Any]) -> np.ndarray:
+def target_modes(numbers: dict[str, Any]) -> list[dict[str, float]]:
+    """Decay, and frequency, phase and amplitude where they are given, of each mode of the target."""
+    stems = [key.removesuffix("decay") for key in numbers if re.match(r"target\..*decay$", key)]
+    return [
+        {key.removeprefix(stem): value for key, value in numbers.items() if key.startswith(stem)}
+        for stem in stems
+    ]
+
+
+def target_rnn(part: Part) -> LinearRNN:
+    """The target as a network."""
+    networks = []
+    for mode in target_modes(part.numbers):
+        unit = damped_oscillator(mode["decay"], mode.get("frequency", 0.0), mode.get("phase", 0.0))
+        networks.append(LinearRNN(unit.W, unit.u, mode.get("amplitude", 1.0) * unit.v))
+    return parallel(*networks)
+
+
+def _target_eigenvalues(numbers: dict[str, Any]) -> np.ndarray:
     """The target's eigenvalues of Im ≥ 0: 1 - decay + i |frequency| of each mode."""
-    keys = [key for key in numbers if key.startswith("target.") and key.endswith("decay")]
-    pairs = [(numbers[key], numbers.get(key[: -len("decay")] + "frequency", 0.0)) for key in keys]
-    return np.array([1 - decay + 1j * abs(frequency) for decay, frequency in pairs])
+    modes = target_modes(numbers)
+    return np.array([1 - m["decay"] + 1j * abs(m.get("frequency", 0.0)) for m in modes])
+
+
+def expected_size(parts: list[Part]) -> float:
+    """Size that eigenvalues and impulse responses have in networks that did not go unstable."""
+    return max(1.0, *(max(float(abs(part.target).max()), part.scale) for part in parts))
+
+
+def best_theory(part: Part, *models: str) -> str | None:
+    """The label of the first of these models that was computed, with the longest words; None if there is none."""
+    for model in models:
+        own = [k for k in part.theory if k == model or re.fullmatch(rf"{model}_\d+", k)]
+        known = [k for k in own if np.isfinite(part.theory[k]["loss"]).any()]
+        if known:
+            return max(known, key=lambda label: int(f"0{label.removeprefix(model).strip('_')}"))
+    return None
 
 
 def weight_scales(run: Run) -> list[float]:
     """The weight scales of a run, one or several."""
     return [float(scale) for scale in np.atleast_1d(run.experiment.numbers[SCALE])]
+
+
+def named_theories(run: Run) -> list[tuple[int, str]]:
+    """Position and name of each theory that applies to any member."""
+    if "loss" not in run.theory:
+        return []
+    known = np.isfinite(run.theory["loss"].to_numpy()).reshape(run.theory.sizes["model"], -1)
+    labels = run.theory["model"].to_numpy().tolist()
+    return [(i, style.theory_name(k)) for i, k in enumerate(labels) if known[i].any()]
+
+
+def lacks_frequency(run: Run) -> str:
+    """A sentence if no target of a run oscillates, nothing if one does."""
+    values = [v for k, v in run.experiment.numbers.items() if k.endswith("frequency")]
+    if any(np.any(np.asarray(value) != 0) for value in values):
+        return ""
+    return "The run must have a target with a frequency for this figure, but has none."
+
+
+def lacks_one_mode(run: Run) -> str:
+    """A sentence if the target has several modes or a parameter is frozen, nothing if one mode can be learned."""
+    numbers = run.experiment.numbers
+    count = len(target_modes(numbers))
+    if count > 1:
+        return f"The run must have a target of one mode for this figure, but it has {count}."
+    frozen = [x for x in "Wuv" if not np.all(np.asarray(numbers[f"learning.rates.{x}"]) > 0)]
+    if frozen:
+        return f"The run must train all parameters for this figure, but freezes {frozen[0]}."
+    return ""
+
+
+def lacks_weight_scales(run: Run) -> str:
+    """A sentence if there is one weight scale, nothing if there are several."""
+    if len(weight_scales(run)) > 1:
+        return ""
+    return "The run must have several weight scales for this figure, but has one."
+
+
+def demand(lack: str) -> None:
+    """Refuse a run that a figure does not fit.
+
+    Raises:
+        ValueError: with what the run lacks, if it lacks anything.
+    """
+    if lack:
+        raise ValueError(lack)

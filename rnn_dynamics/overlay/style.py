@@ -12,10 +12,13 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 Colour = tuple[float, float, float]
 Item = TypeVar("Item")
@@ -26,6 +29,7 @@ MOST_NAMED = 8  # weight scales in the key
 PERCENTILES_FROM = 10  # seeds from which a band shows percentiles rather than the extremes
 INK, GREY = (0.1, 0.1, 0.1), (0.6, 0.6, 0.6)
 THEORY_MARK = (0.84, 0.37, 0.0)  # vermilion: no weight scale has it
+PALE, NONE = (0.8, 0.8, 0.8), (0.86, 0.86, 0.86)  # flow lines; cells without a value
 TARGET_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.7, "linestyle": "-"}
 WANTED_LINE: dict[str, Any] = {"color": INK, "linewidth": 1.1, "linestyle": (0, (4, 2))}
 EDGE_LINE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (2, 2))}
@@ -46,6 +50,11 @@ def mixed(colour: Colour, other: float, share: float) -> Colour:
     """A colour with a share of black (`other` = 0) or white (`other` = 1)."""
     red, green, blue = ((1 - share) * part + share * other for part in colour)
     return red, green, blue
+
+
+def shades(low: float = 0.3) -> ListedColormap:
+    """Pale yellow-green to dark blue, for a quantity: no colour that is that of a weight scale or of a theory's marker."""
+    return ListedColormap(colormaps["YlGnBu"](np.linspace(low, 1.0, 256)))
 
 
 def theory_line(index: int, colour: Colour) -> dict[str, Any]:
@@ -188,10 +197,28 @@ def log_time(axes: Axes, first: float, last: float) -> None:
     axes.set_xticks([0.0, *(10.0**power for power in evenly(decades, 4))])
 
 
+def log_ticks(axis: Axis) -> None:
+    """Numbers along a logarithmic axis, some also within a decade if it spans few."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
 def clip(axes: Axes, limit: float) -> None:
     """Keep networks that went unstable from squeezing the others: no |y| above a limit."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -limit), min(high, limit))
+
+
+def colour_bar(figure: Figure, axes: Any, norm: Normalize, cmap: ListedColormap, name: str) -> None:
+    """The colours of a quantity, to the right of some axes."""
+    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=axes, pad=0.02, aspect=25)
+    bar.set_label(name, fontsize=FONT)
+    bar.ax.tick_params(which="both", labelsize=FONT, width=0.6)
+    bar.outline.set_linewidth(0.6)
+    if isinstance(norm, LogNorm):
+        log_ticks(bar.ax.yaxis)
 
 
 def scale_key(figure: Figure, scales: Sequence[float], title: str = "weight scale σ") -> None:

@@ -67,3 +67,28 @@ def test_a_run_without_theory_has_no_overlay(run, tmp_path):
     other = rd.run(make_experiment(tables), tmp_path / "run", progress=False)
     with pytest.raises(ValueError, match=r"`theory.models` must name a theory .* but is empty"):
         rd.overlay(other)
+
+
+def test_means_over_seeds_are_compared_in_standard_errors(run):
+    compared = rd.overlay(run)
+    part = compared.sel(model="single_outlier", weight_scale=0.1)
+    gap = (part.loss_theory - part.loss_simulation).mean("seed")
+    error = part.loss_simulation.std("seed", ddof=1) / np.sqrt(2)
+    np.testing.assert_allclose(part.loss_z[1:], abs(gap / error)[1:], rtol=1e-10)
+    complex_gap = (part.outlier_theory - part.outlier_simulation).mean("seed")[-1]
+    scatter = part.outlier_simulation[:, -1]
+    error = np.sqrt((abs(scatter - scatter.mean()) ** 2).sum() / 2)
+    assert float(part.outlier_z[-1]) == pytest.approx(float(abs(complex_gap) / error), rel=1e-10)
+    rows = error_table(compared)
+    row = next(r for r in rows if r["weight_scale"] == 0.1 and r["theory"] == "single_outlier")
+    assert row["within"] == float((part.loss_z[1:] <= 2).mean())
+
+
+def test_quantities_beside_the_loss_are_compared(run):
+    compared = rd.overlay(run)
+    for name in ("weight_change", "input_norm", "output_norm", "overlap"):
+        part = compared.sel(model="word_subspace_2", weight_scale=0.1)
+        np.testing.assert_allclose(
+            part[f"{name}_theory"], part[f"{name}_simulation"], rtol=0, atol=1e-3
+        )
+        assert f"{name}_z" in compared

@@ -1,104 +1,24 @@
 """Figures show what the datasets hold: read back from the axes of runs made up with known numbers."""
 
-import dataclasses
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
-import xarray as xr
+from made_up import INTEGRATOR, MODELS, OSCILLATOR, RECORDS, SCALES, UNITS, lines, made_up
 
+import rnn_dynamics as rd
 from rnn_dynamics.model import edge_margin
 from rnn_dynamics.ode import Status
 from rnn_dynamics.overlay.figures import (
     FIGURES,
+    NEEDS,
+    fitting,
     impulse_responses,
     loss_curves,
     outlier_curves,
     save_figures,
     spectra,
 )
-from rnn_dynamics.sweep.experiment import Experiment
 
-SCALES, MODELS = (0.0, 0.1, 0.5), ("word_subspace_2", "single_outlier")
-SEEDS, RECORDS, UNITS = 4, 9, 20
-INTEGRATOR = {"kind": "leaky_integrator", "decay": 0.2}
-
-
-@dataclasses.dataclass
-class MadeUp:
-    """What a figure reads of a run."""
-
-    experiment: Experiment
-    dataset: xr.Dataset
-    theory: xr.Dataset
-    directory: Path = Path("nowhere")
-
-
-def made_up(
-    target: dict[str, Any] = INTEGRATOR,
-    weight_scale: Any = SCALES,
-    *,
-    models: tuple[str, ...] = MODELS,
-    seeds: int = SEEDS,
-    spacing: str = "linear",
-    learning_rate: Any = 0.1,
-) -> MadeUp:
-    """A run whose leading eigenvalue grows to the target's, in theory a bit less; every member differs."""
-    experiment = Experiment(
-        target=target,
-        network={"num_units": UNITS, "weight_scale": weight_scale, "num_seeds": seeds},
-        learning={"learning_rate": learning_rate, "num_steps": 80},
-        record={"num": RECORDS, "spacing": spacing},
-        theory={"models": tuple({m.split("_2")[0]: None for m in models})},
-    )
-    dims = tuple(experiment.dimensions.values())
-    shape = (*(len(values) for values in experiment.axes.values()), seeds)
-    rng = np.random.default_rng(0)
-    time = np.array([0.0, *np.geomspace(0.1, 8.0, RECORDS - 1)])
-    factor = rng.uniform(0.5, 2.0, (*shape, 1))
-    loss = factor * np.exp(-time)
-    growth = (1 - np.exp(-time)) * rng.uniform(0.9, 1.1, (*shape, 1))
-    goal = 0.8 + (1.0j if target["kind"] == "damped_oscillator" else 0)
-    bulk = 0.02 * np.exp(2j * np.pi * rng.uniform(size=(*shape, RECORDS, UNITS)))
-    bulk[..., 2::2] = np.conj(bulk[..., 3::2])
-    bulk[..., 0], bulk[..., 1] = goal * growth, np.conj(goal) * growth
-    network_time = np.linspace(0, 25, 11)
-    response = factor * np.exp(-0.2 * network_time)
-    member, coordinates = (*dims, "seed"), {"record": np.arange(RECORDS)}
-    coordinates |= {n: list(experiment.axes[k]) for k, n in experiment.dimensions.items()}
-    coordinates["train_time"] = ("record", time)
-    dataset = xr.Dataset(
-        {
-            "loss": ((*member, "record"), loss),
-            "eigenvalues": ((*member, "record", "unit"), bulk),
-            "status": (member, np.full(shape, int(Status.ok))),
-            "impulse_initial": ((*member, "network_time"), 0.1 * response),
-            "impulse_final": ((*member, "network_time"), response),
-            "impulse_target": (
-                (*member, "network_time"),
-                response * 0 + np.exp(-0.2 * network_time),
-            ),
-        },
-        coords=coordinates | {"network_time": network_time},
-    )
-    if not models:
-        return MadeUp(experiment, dataset, xr.Dataset(coords=coordinates | {"model": []}))
-    less = np.array([0.9, 0.7])[: len(models)].reshape(-1, *(1,) * loss.ndim)
-    padded = np.concatenate([bulk[..., :2], np.full_like(bulk[..., :1], np.nan)], axis=-1)
-    theory = xr.Dataset(
-        {
-            "loss": (("model", *member, "record"), less * loss),
-            "eigenvalues": (("model", *member, "record", "mode"), less[..., None] * padded),
-        },
-        coords=coordinates | {"model": list(models)},
-    )
-    return MadeUp(experiment, dataset, theory)
-
-
-def lines(axes: Any) -> dict[str, Any]:
-    """The lines of an axes by what they show."""
-    return {line.get_gid(): line for line in axes.get_lines() if line.get_gid()}
+FITTING_TARGETS = {"pair_paths": OSCILLATOR}  # of the other figures the leaky integrator
 
 
 def test_losses_are_the_medians_of_the_datasets():
@@ -128,6 +48,17 @@ def test_colours_tell_weight_scales_and_dashes_tell_theories():
     assert len({found[f"simulation {scale:g}"].get_color() for scale in SCALES}) == len(SCALES)
     for scale in SCALES:
         assert len({str(found[f"{m} {scale:g}"]._dash_pattern) for m in MODELS}) == len(MODELS)
+
+
+def test_the_plateau_of_an_oscillator_is_marked_in_each_panel():
+    run = made_up({"kind": "damped_oscillator", "decay": (0.3, 0.6), "frequency": 1.0})
+    figure = loss_curves(run)
+    for axes, decay in zip(figure.axes, (0.3, 0.6), strict=True):
+        best = rd.theory.best_one_mode(rd.damped_oscillator(decay, 1.0))
+        assert lines(axes)["plateau"].get_ydata() == pytest.approx([float(best.loss)] * 2)
+    assert lines(figure.axes[0])["plateau"].get_ydata()[0] == pytest.approx(0.17902, abs=5e-6)
+    assert "best single mode" in [text.get_text() for text in figure.legends[1].get_texts()]
+    assert "plateau" not in lines(loss_curves(made_up()).axes[0])
 
 
 def test_keys_name_every_weight_scale_theory_and_the_band():
@@ -237,11 +168,12 @@ def test_of_many_combinations_six_are_shown_and_said_to_be():
     )
 
 
-@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+@pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("spacing", ["linear", "log"])
-def test_failed_and_missing_members_are_drawn_as_far_as_they_got(draw, spacing):
-    run = made_up(spacing=spacing)
-    for name in ("loss", "eigenvalues"):
+def test_failed_and_missing_members_are_drawn_as_far_as_they_got(name, spacing):
+    draw = FIGURES[name]
+    run = made_up(FITTING_TARGETS.get(name, INTEGRATOR), spacing=spacing)
+    for name in ("loss", "eigenvalues", "residues", "weight_change", "relative_change"):
         run.dataset[name][0, :, 4:] = np.nan  # failed after four records
         run.dataset[name][2] = np.nan  # not run yet
     run.dataset["eigenvalues"][0, 0, 3] = 1e6
@@ -255,13 +187,33 @@ def test_failed_and_missing_members_are_drawn_as_far_as_they_got(draw, spacing):
     assert "4 of 12 networks have not run yet" in note
 
 
-@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
-def test_a_run_without_any_result_draws_empty_axes(draw):
-    run = made_up()
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_run_without_any_result_draws_empty_axes(name):
+    run = made_up(FITTING_TARGETS.get(name, INTEGRATOR))
     run.dataset["status"][:] = Status.not_run
     run.dataset = run.dataset.drop_vars([*set(run.dataset) - {"status"}, "network_time"])
-    run.theory = run.theory.drop_vars(["loss", "eigenvalues"])
-    draw(run).draw_without_rendering()
+    run.theory = run.theory.drop_vars(list(run.theory))
+    FIGURES[name](run).draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_run_of_an_older_version_still_draws(name):
+    run = made_up(FITTING_TARGETS.get(name, INTEGRATOR))
+    new = ["weight_change", "overlap"]
+    run.dataset = run.dataset.drop_vars([*new, "residues", "relative_change"])
+    run.theory = run.theory.drop_vars(new)
+    FIGURES[name](run).draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_theory_that_does_not_apply_is_left_out(name):
+    run = made_up(FITTING_TARGETS.get(name, INTEGRATOR))
+    for variable in run.theory:
+        run.theory[variable][1] = np.nan
+    figure = FIGURES[name](run)
+    figure.draw_without_rendering()
+    keys = [text.get_text() for text in figure.legends[-1].get_texts()]
+    assert "single outlier" not in keys
 
 
 MODES = {"kind": "modes", "modes": [{"decay": 0.2}, {"decay": 0.5, "frequency": 2.0}]}
@@ -270,16 +222,20 @@ UNUSUAL = {
     "many weight scales": {"weight_scale": tuple(np.linspace(0, 0.9, 16))},
     "modes": {"target": MODES},
     "two other axes": {
-        "target": {**INTEGRATOR, "decay": (0.1, 0.2)},
-        "learning_rate": (0.1, 0.2),
+        "target": {**OSCILLATOR, "decay": (0.1, 0.2), "frequency": (0.5, 1.0)},
     },
 }
 
 
-@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+@pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("options", UNUSUAL.values(), ids=UNUSUAL)
-def test_unusual_sweeps_draw_with_nothing_cut_off(draw, options):
-    figure = draw(made_up(**options))
+def test_unusual_sweeps_draw_with_nothing_cut_off_or_are_refused(name, options):
+    run = made_up(**options)
+    if name not in fitting(run):
+        with pytest.raises(ValueError, match=r"^The run must have .* for this figure, but .*\."):
+            FIGURES[name](run)
+        return
+    figure = FIGURES[name](run)
     figure.draw_without_rendering()
     box = figure.get_tightbbox()
     width, height = figure.get_size_inches()
@@ -289,11 +245,26 @@ def test_unusual_sweeps_draw_with_nothing_cut_off(draw, options):
     assert box.y1 <= height + 0.01
 
 
+def test_figures_are_offered_only_to_runs_that_they_fit():
+    general = set(FIGURES) - set(NEEDS)
+    assert set(fitting(made_up())) == general | {"phase_plane", "rich_to_lazy"}
+    assert set(fitting(made_up(weight_scale=0.1))) == general | {"phase_plane"}
+    assert set(fitting(made_up(OSCILLATOR))) == set(FIGURES)
+    still = made_up({**OSCILLATOR, "frequency": 0.0})
+    assert "pair_paths" not in fitting(still)
+    assert "phase_plane" not in fitting(made_up(MODES))
+    for name in FIGURES:
+        assert getattr(rd.plot, name) is FIGURES[name]
+
+
 def test_figures_are_written_whole_beside_the_run(tmp_path):
-    run = made_up(weight_scale=0.1)
+    run = made_up(weight_scale=0.1, models=(), seeds=1)
+    run.dataset = run.dataset.isel(record=slice(0, 4))
     run.directory = tmp_path
     paths = save_figures(run)
-    expected = {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")}
+    names = ("loss_curves", "outlier_curves", "spectra", "impulse_responses", "phase_plane")
+    expected = {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf")}
+    expected.add("spectrum.gif")
     assert {path.name for path in paths} == expected
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
     assert all(path.stat().st_size > 1000 for path in paths)

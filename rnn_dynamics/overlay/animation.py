@@ -1,0 +1,109 @@
+"""The spectrum of W during learning, as an animation."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from rnn_dynamics.overlay import style
+from rnn_dynamics.overlay.selection import Part, best_theory, expected_size, select
+from rnn_dynamics.sweep.run import Run
+
+MODELS = ("conjugate_pair", "infinite_width", "word_subspace", "single_outlier")
+MOST_FRAMES = 50
+FRAMES_PER_SECOND = 12
+DPI = 150
+COLOUR = style.palette(1)[0]
+
+
+def spectrum_animation(run: Run) -> FuncAnimation:
+    """Eigenvalues of W leaving the bulk while a network learns, and below them the loss with the present point.
+
+    Shown are all seeds of one weight scale: the largest of at most half the target's modulus, so that there is a bulk to be seen and
+    an outlier that leaves it. Dots are the simulation, open markers the theory's outliers, crosses the target, the circle is
+    the initial bulk. Of many records at most fifty are shown.
+    """
+    panels, notes = select(run, 1)
+    part, title = _chosen(panels[0][1]), panels[0][0]
+    model, times = best_theory(part, *MODELS), part.simulation["train_time"]
+    frames = style.evenly(np.flatnonzero(np.isfinite(times)).tolist(), MOST_FRAMES)
+    figure = Figure(figsize=(style.COLUMN, 4.5), layout="constrained")
+    plane, below = figure.subplots(2, 1, height_ratios=(3, 1))
+    style.draw_plane(plane, part.scale, part.target)
+    x, y = _view(part, model)
+    plane.set(xlim=x, ylim=(-y, y), aspect="equal")
+    empty = "" if np.isfinite(part.simulation["loss"]).any() else "no results yet"
+    style.finish(plane, "τ", "Re λ", "Im λ", empty)
+    look = style.theory_mark(0)
+    dots = plane.plot([], [], gid="simulation", zorder=3, **style.DOT | {"color": COLOUR})[0]
+    marks = plane.plot([], [], gid="theory", zorder=4, **look)[0]
+    now = _draw_loss(run, below, part, model)
+    heading = ", ".join(filter(None, [title, f"σ = {part.scale:.4g}"]))
+    handles = [
+        Line2D([], [], label="simulation", **style.DOT | {"color": COLOUR}),
+        *([Line2D([], [], label=style.theory_name(model), **look)] if model else []),
+        Line2D([], [], label="target", **style.TARGET_MARK),
+        Line2D([], [], label="initial bulk", color=style.GREY, linewidth=0.8),
+    ]
+    style.line_key(figure, handles, notes)
+
+    def show(record: int) -> list[Any]:
+        values = part.simulation["eigenvalues"][:, record].ravel()
+        dots.set_data(values.real, values.imag)
+        if model is not None:
+            told = part.theory[model]["eigenvalues"][:, record].ravel()
+            told = told[abs(np.where(np.isfinite(told), told, 0)) > part.radius]
+            marks.set_data(told.real, told.imag)
+        loss = style.median_and_band(part.simulation["loss"])[0]
+        now.set_data([times[record]], [loss[record]])
+        plane.set_title(f"{heading}, τ = {times[record]:.3g}", fontsize=style.FONT, loc="left")
+        return [dots, marks, now, plane]
+
+    show(frames[-1])
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # else the axes move from frame to frame
+    return FuncAnimation(figure, show, frames, interval=1000 / FRAMES_PER_SECOND)
+
+
+def save_animation(animation: FuncAnimation, path: Path) -> None:
+    """Write an animation as GIF."""
+    animation.save(path, writer=PillowWriter(fps=FRAMES_PER_SECOND), dpi=DPI)
+
+
+def _chosen(parts: list[Part]) -> Part:
+    """The largest weight scale of at most half the target's modulus, else the smallest."""
+    parts = sorted(parts, key=lambda part: part.scale)
+    return [p for p in parts if p is parts[0] or p.scale <= 0.5 * abs(p.target).max()][-1]
+
+
+def _draw_loss(run: Run, axes: Axes, part: Part, model: str | None) -> Line2D:
+    """Loss against learning time; the marker of the present point."""
+    times, loss = part.simulation["train_time"], part.simulation["loss"]
+    axes.set_yscale("log", nonpositive="mask")
+    style.draw_median(axes, times, loss, "loss", style.simulation_line(COLOUR))
+    if np.any(loss > 0):
+        axes.set_ylim(0.3 * loss[loss > 0].min(), 3 * loss[loss < np.inf].max())
+    if model is not None:
+        told = style.median_and_band(part.theory[model]["loss"])[0]
+        axes.plot(times, told, zorder=3, gid="theory loss", **style.theory_line(0, COLOUR))
+    known = times[times > 0]
+    if run.experiment.record.spacing == "log":
+        style.log_time(axes, known.min(), known.max())
+    axes.set_xlim(0, known.max())
+    style.finish(axes, "", "learning time τ", "loss L")
+    look: dict[str, Any] = {"color": style.INK, "markersize": 5, "linestyle": "none"}
+    return axes.plot([], [], marker="o", zorder=5, gid="now", **look)[0]
+
+
+def _view(part: Part, model: str | None) -> tuple[tuple[float, float], float]:
+    """Limits along Re and of |Im| that hold all records of networks that did not go unstable."""
+    sources = [part.simulation] + ([] if model is None else [part.theory[model]])
+    values = np.concatenate([source["eigenvalues"].ravel() for source in sources])
+    near = values[abs(np.nan_to_num(values, nan=1e9)) < 1.5 * expected_size([part])]
+    known = np.concatenate([near, part.target, part.scale * np.array([1, -1, 1j]), [0, 1.05]])
+    low, high = float(known.real.min()) - 0.1, float(known.real.max()) + 0.1
+    return (low, high), max(float(abs(known.imag).max()) + 0.1, 0.35 * (high - low))
