@@ -1,6 +1,5 @@
 """Step-size control: error norm, PI controller, initial step."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -53,29 +52,27 @@ def smallest_step(t: Array) -> Array:
     return jnp.maximum(8.0 * float(jnp.finfo(t.dtype).eps) * jnp.abs(t), 1e-30)
 
 
-def initial_control(
-    f: Callable[[Array, Array], Array],
-    t: Array,
-    y: Array,
-    dy: Array,
-    *,
-    order: int,
-    rtol: Array,
-    atol: Array,
-) -> Control:
-    """First step from the sizes of y, its derivative and an Euler estimate of its curvature.
-
-    Evaluates `f` once. Where the vector field is zero or non-finite the step is 1e-6, which the
-    controller then adapts.
-
-    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
-    """
+def euler_step(y: Array, dy: Array, *, rtol: Array, atol: Array) -> Array:
+    """Step that moves y by 1 % of its size: for a first look at the curvature."""
     scale = atol + rtol * jnp.abs(y)
     size, slope = _rms(y / scale), _rms(dy / scale)
     small = (size < 1e-5) | (slope < 1e-5)
     h0 = jnp.where(small, _FALLBACK_STEP, 0.01 * size / jnp.where(small, 1.0, slope))
-    h0 = jnp.where(h0 > 0.0, h0, _FALLBACK_STEP)
-    curvature = _rms((f(t + h0, y + h0 * dy) - dy) / scale) / h0
+    return jnp.where(h0 > 0.0, h0, _FALLBACK_STEP)
+
+
+def initial_control(
+    t: Array, y: Array, dy: Array, ahead: Array, *, order: int, rtol: Array, atol: Array
+) -> Control:
+    """First step from the sizes of y, its derivative and an Euler estimate of its curvature.
+
+    `dy` is the derivative at y, and `ahead` that after a step of `euler_step`. Where the vector field is zero or non-finite the
+    step is 1e-6, which the controller then adapts.
+
+    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
+    """
+    scale, h0 = atol + rtol * jnp.abs(y), euler_step(y, dy, rtol=rtol, atol=atol)
+    slope, curvature = _rms(dy / scale), _rms((ahead - dy) / scale) / h0
     steepest = jnp.maximum(slope, curvature)
     flat = ~(steepest > 1e-15)
     h1 = jnp.where(

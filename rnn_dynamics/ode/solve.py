@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from rnn_dynamics.ode import arguments, explicit, rosenbrock
-from rnn_dynamics.ode.control import adapt, error_norm, initial_control
+from rnn_dynamics.ode.control import adapt, error_norm, euler_step, initial_control
 from rnn_dynamics.ode.methods import TSIT5
 from rnn_dynamics.ode.solution import Solution, State, Stats
 from rnn_dynamics.ode.status import Status
@@ -144,8 +144,17 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
     rtol, atol = tolerances
     y, unravel = ravel_pytree(y0)
     f = _flat_field(vector_field, args, y0)
-    dy = f(t0, y)
-    control = initial_control(f, t0, y, dy, order=method.embedded_order + 1, rtol=rtol, atol=atol)
+
+    # A loop, so that the field is compiled once for both of its evaluations.
+    def evaluate(at: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        slope = f(*at)
+        h0 = euler_step(y, slope, rtol=rtol, atol=atol)
+        return (t0 + h0, y + h0 * slope), slope
+
+    _, (dy, ahead) = jax.lax.scan(evaluate, (t0, y), None, length=2)
+    control = initial_control(
+        t0, y, dy, ahead, order=method.embedded_order + 1, rtol=rtol, atol=atol
+    )
     finite = jnp.all(jnp.isfinite(y) & jnp.isfinite(dy))
     zero = jnp.zeros((), dtype=jnp.int32)
     return State(

@@ -1,23 +1,35 @@
 """The spectrum of W during learning, as an animation."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.animation import FuncAnimation
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from rnn_dynamics.overlay import style
 from rnn_dynamics.overlay.selection import Part, best_theory, expected_size, select
 from rnn_dynamics.sweep.run import Run
 
 MODELS = ("conjugate_pair", "infinite_width", "word_subspace", "single_outlier")
-MOST_FRAMES = 50
-FRAMES_PER_SECOND = 12
+MOST_FRAMES = 32
+FRAMES_PER_SECOND = 8
 DPI = 150
 COLOUR = style.palette(1)[0]
+
+
+class Scene(NamedTuple):
+    """A figure, the records to show in it, and what shows one of them and returns the artists that it moved."""
+
+    figure: Figure
+    records: list[int]
+    show: Callable[[int], list[Artist]]
 
 
 def spectrum_animation(run: Run) -> FuncAnimation:
@@ -25,8 +37,33 @@ def spectrum_animation(run: Run) -> FuncAnimation:
 
     Shown are all seeds of one weight scale: the largest of at most half the target's modulus, so that there is a bulk to be seen and
     an outlier that leaves it. Dots are the simulation, open markers the theory's outliers, crosses the target, the circle is
-    the initial bulk. Of many records at most fifty are shown.
+    the initial bulk. Of many records at most 32 are shown.
     """
+    figure, records, show = _scene(run)
+    return FuncAnimation(figure, show, records, interval=1000 / FRAMES_PER_SECOND)
+
+
+def save_animation(run: Run, path: Path) -> None:
+    """Write the spectrum's animation as GIF; what stands still is drawn once."""
+    figure, records, show = _scene(run)
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    moving = show(records[0])
+    for artist in moving:
+        artist.set_animated(True)
+    canvas.draw()
+    still = canvas.copy_from_bbox(figure.bbox)
+    pictures = []
+    for record in records:
+        canvas.restore_region(still)
+        for artist in show(record):
+            figure.draw_artist(artist)
+        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    first, *rest = (picture.quantize(64) for picture in pictures)
+    first.save(path, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)
+
+
+def _scene(run: Run) -> Scene:
     panels, notes = select(run, 1)
     part, title = _chosen(panels[0][1]), panels[0][0]
     model, times = best_theory(part, *MODELS), part.simulation["train_time"]
@@ -61,17 +98,12 @@ def spectrum_animation(run: Run) -> FuncAnimation:
         loss = style.median_and_band(part.simulation["loss"])[0]
         now.set_data([times[record]], [loss[record]])
         plane.set_title(f"{heading}, τ = {times[record]:.3g}", fontsize=style.FONT, loc="left")
-        return [dots, marks, now, plane]
+        return [dots, marks, now, plane._left_title]
 
     show(frames[-1])
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # else the axes move from frame to frame
-    return FuncAnimation(figure, show, frames, interval=1000 / FRAMES_PER_SECOND)
-
-
-def save_animation(animation: FuncAnimation, path: Path) -> None:
-    """Write an animation as GIF."""
-    animation.save(path, writer=PillowWriter(fps=FRAMES_PER_SECOND), dpi=DPI)
+    return Scene(figure, frames, show)
 
 
 def _chosen(parts: list[Part]) -> Part:

@@ -88,7 +88,7 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
             figure = draw(run)
             for suffix in ("png", "pdf"):
                 write(f"{name}.{suffix}", lambda path, figure=figure: _save(figure, path))  # type: ignore[misc]
-        write("spectrum.gif", lambda path: save_animation(spectrum_animation(run), path))
+        write("spectrum.gif", lambda path: save_animation(run, path))
     return paths
 
 

@@ -28,6 +28,10 @@ def infinite_width(
     error that falls geometrically (`converged_length` measures it). Eigenvalues inside of the disc |λ| < σ mean nothing:
     the bulk is not in it.
 
+    Means of finite networks differ from it by 1/N: at σ = 0.3, decay 0.2 and unit norms the mean loss is above it by at most 26, 9 and 5 % of
+    itself at N = 64, 128 and 256, ‖W - W(0)‖_F by 0.7, 0.3 and 0.2 %. Single networks scatter around it by 1/√N, so means of 32 networks of
+    256 units are within 2 standard errors at 85 % of records (`benchmarks/theory.py`).
+
     Args:
         weight_scale: σ, radius of the bulk, positive or zero; from 1 on the network is unstable.
         input_scale: |u|, positive or zero.

@@ -55,7 +55,7 @@ def test_a_run_without_results_is_animated_too():
 def test_the_gif_has_a_picture_for_each_record(tmp_path):
     run = made_up(weight_scale=0.1, models=(), seeds=1)
     run.dataset = run.dataset.isel(record=slice(0, 3))
-    save_animation(spectrum_animation(run), tmp_path / "spectrum.gif")
+    save_animation(run, tmp_path / "spectrum.gif")
     with Image.open(tmp_path / "spectrum.gif") as picture:
         assert picture.n_frames == 3
         assert picture.info["loop"] == 0
