@@ -11,7 +11,7 @@ def run(tmp_path_factory):
     tables = {
         "target": {"kind": "leaky_integrator", "decay": 0.3},
         "network": {"num_units": 20, "weight_scale": [0.0, 0.1], "num_seeds": 2},
-        "learning": {"method": "gradient_flow", "train_time": 6.0},
+        "learning": {"learning_rate": 0.05, "num_steps": 120},
         "record": {"num": 5},
         "theory": {
             "models": ["word_subspace", "single_outlier"],

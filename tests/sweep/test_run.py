@@ -351,11 +351,12 @@ def test_provenance_names_what_it_was_made_with(finished):
 def test_no_lapack_in_the_learning_segment(finished):
     plan = finished.plan
     values = {key: value[:2] for key, value in plan.values.items()}
-    rnns, targets = program.make_members(finished.experiment, 6, values, plan.seeds[:2])
+    rnns = program.make_networks(finished.experiment, 6, values, plan.seeds[:2])
+    targets = program.make_targets(finished.experiment, values)
     learner = program.make_learner(finished.experiment, values)
     state = program._start(learner, rnns, targets)
     zero = jax.numpy.int32(0)
     text = program._advance.lower(learner, state, targets, zero, zero).as_text()
     assert "dot_general" in text
     assert "custom_call" not in text
-    assert "lapack" in program._spectra.lower(rnns.W).as_text()
+    assert "lapack" in program._modes.lower(rnns).as_text()

@@ -3,24 +3,25 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import rnn_dynamics as rd
 
-TARGET, TIMES = rd.leaky_integrator(0.4), np.linspace(0, 6, 13)
+TARGET = rd.leaky_integrator(0.4)
 
 
-def flow(rnn):
-    return rd.gradient_flow(rnn, TARGET, TIMES)
+def descend(rnn):
+    return rd.gradient_descent(rnn, TARGET, optimizer=optax.sgd(0.1), num_steps=60, record_every=5)
 
 
 @pytest.mark.core
 def test_the_chosen_length_has_the_error_that_is_claimed():
     rnn = rd.random_rnn(jax.random.key(0), 30, 0.1)
-    found = rd.theory.converged_length(partial(rd.theory.word_subspace, rnn), flow, 2e-4)
+    found = rd.theory.converged_length(partial(rd.theory.word_subspace, rnn), descend, 2e-4)
     assert found.converged
-    full = flow(rnn)
-    error = np.abs(flow(rd.theory.word_subspace(rnn, found.max_length)).loss - full.loss).max()
+    full = descend(rnn)
+    error = np.abs(descend(rd.theory.word_subspace(rnn, found.max_length)).loss - full.loss).max()
     error /= full.loss[0]
     assert error <= 2e-4
     # an estimate, not a bound: it must have the size of the true error
@@ -61,7 +62,7 @@ def test_what_does_not_converge_is_said_not_to():
 
 def test_rounding_counts_as_converged():
     rnn = rd.random_rnn(jax.random.key(1), 12, 0.0)
-    found = rd.theory.converged_length(partial(rd.theory.word_subspace, rnn), flow, 1e-6)
+    found = rd.theory.converged_length(partial(rd.theory.word_subspace, rnn), descend, 1e-6)
     assert (found.converged, found.max_length) == (True, 1)
 
 
