@@ -11,6 +11,7 @@ from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import real_scalar
 from rnn_dynamics.theory.pair import pair_velocity
 from rnn_dynamics.theory.single_outlier import mean_response, transfer_function
+from rnn_dynamics.theory.vectors import unit, without
 
 
 def pair_start(
@@ -48,12 +49,12 @@ def _start(
     W, u, inverts = rnn.W, rnn.u, mean_response(target) < 0
     sign = jnp.where(inverts, -1, 1).astype(rnn.dtype)
     v, target = sign * rnn.v, LinearRNN(target.W, target.u, sign * target.v)
-    e1 = _unit(u + v)
+    e1 = unit(u + v)
     p, a = e1 @ W @ e1, e1 @ (u + v) / 2
-    couplings = _without(e1, e1 @ W - W @ e1) / 2
-    gains = _without(e1, u - v) / 2
+    couplings = without(e1, e1 @ W - W @ e1) / 2
+    gains = without(e1, u - v) / 2
     m = _growing(p, a, target, eta, end)
-    e2 = _unit(m[0] * couplings + m[1] * gains)
+    e2 = unit(m[0] * couplings + m[1] * gains)
     q, r, b = e2 @ couplings, e2 @ W @ e2, e2 @ gains
     straight, swapped = (p, q, r, a, b), (r, -q, p, b, a)
     return tuple(jnp.where(inverts, y, x) for x, y in zip(straight, swapped, strict=True))
@@ -80,13 +81,4 @@ def _growing(
     state = ode.start(velocity, jnp.zeros_like(end), y, args)
     # growth may exceed all bounds before the end; the last good state has settled long before that
     columns = ode.advance(velocity, state, end, args).y[2:].reshape(2, 2)
-    return _unit(columns[:, 0])
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    size = jnp.linalg.norm(x)
-    return x / jnp.where(size > 0, size, jnp.ones_like(size))
-
-
-def _without(axis: jax.Array, x: jax.Array) -> jax.Array:
-    return x - (axis @ x) * axis
+    return unit(columns[:, 0])

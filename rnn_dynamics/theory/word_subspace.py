@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import positive_int
+from rnn_dynamics.theory.vectors import unit
 
 
 def num_words(max_length: int) -> int:
@@ -50,10 +51,10 @@ def word_basis(rnn: LinearRNN, max_length: int) -> jax.Array:
     def add(i: jax.Array, basis: jax.Array) -> jax.Array:
         shorter = basis[:, jnp.maximum(i - 2, 0) // 2]  # as in a heap: two words follow from each
         longer = jnp.where(i % 2 == 0, rnn.W @ shorter, rnn.W.T @ shorter)
-        x = _unit(jnp.where(i < 2, jnp.where(i == 0, rnn.u, rnn.v), longer))
+        x = unit(jnp.where(i < 2, jnp.where(i == 0, rnn.u, rnn.v), longer))
         for _ in range(2):
             x = x - basis @ (basis.T @ x)
-        return basis.at[:, i].set(jnp.where(jnp.linalg.norm(x) > rounding, _unit(x), 0))
+        return basis.at[:, i].set(jnp.where(jnp.linalg.norm(x) > rounding, unit(x), 0))
 
     with jax.default_matmul_precision("highest"):
         return jax.lax.fori_loop(0, size, add, jnp.zeros((num_units, size), rnn.dtype))
@@ -64,9 +65,3 @@ def _project(rnn: LinearRNN, max_length: int) -> LinearRNN:
     with jax.default_matmul_precision("highest"):
         B = word_basis(rnn, max_length)
         return LinearRNN(B.T @ rnn.W @ B, B.T @ rnn.u, B.T @ rnn.v)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """x of unit length; 0 stays 0."""
-    size = jnp.linalg.norm(x)
-    return x / jnp.where(size > 0, size, jnp.ones_like(size))
