@@ -2,14 +2,15 @@
 
     width       infinite width (word lengths 0 and 4) against means of 32 networks at N = 64, 128, 256; weight scale 0.3, decay 0.2
     bias        the same at word length 3 against 16 such means, whose networks are reduced to their words of length 3 first: what is left
-                of the distance when chance is averaged out, how it falls with N, and how many of the means are within 2 standard errors
+                of the distance when chance is averaged out, how it falls with N, and how many of the means are within 2 standard errors;
+                likewise at N = 256 for the cases of the next study
     regimes     infinite width against means of 12 networks at N = 256; decay 0.5, weight scales 0.3, 0.6, 0.8
     oscillator  times of the pair's events against simulations with small weights; decay 0.3, frequency 1
     lazy        read-out training at infinite width against means of 32 networks at N = 512; decay 0.4, weight scales 0.3 … 0.8
 
     python benchmarks/theory.py [width] [bias] [regimes] [oscillator] [lazy] [--members 32]
 
-On two cores: about 10, 6, 8, 2 and 5 minutes. Each writes `theory_<name>_<platform>.jsonl`.
+On two cores: about 10, 10, 8, 2 and 5 minutes. Each writes `theory_<name>_<platform>.jsonl`.
 """
 
 import tempfile
@@ -79,44 +80,45 @@ def width(members: int) -> Rows:
 
 def bias(members: int) -> Rows:
     """Means of reduced networks: the truncation of the words is the same on both sides and cancels."""
-    groups, length, target = 16, 3, rd.leaky_integrator(0.2)
-    names = ("loss", "weight_change", "overlap")
+    cases = [(units, 0.3, 0.2, 0.02, 500) for units in (64, 128, 256)]
+    cases += [(256, scale, 0.5, 0.05, 400) for scale in (0.3, 0.6, 0.8)]
+    return [_bias(members, *case) for case in cases]
+
+
+def _bias(
+    members: int, units: int, scale: float, decay: float, rate: float, num_steps: int
+) -> dict[str, Any]:
+    groups, length, target = 16, 3, rd.leaky_integrator(decay)
+    names = ("loss", "weight_change", "overlap", "input_norm", "output_norm")
 
     def learn(rnn: rd.LinearRNN) -> dict[str, jax.Array]:
         curve = rd.gradient_descent(
-            rnn, target, optimizer=optax.sgd(0.02), num_steps=500, record_every=25
+            rnn, target, optimizer=optax.sgd(rate), num_steps=num_steps, record_every=25
         )
-        return {name: getattr(curve, name) for name in names}
+        return {name: getattr(curve, name)[1:] for name in names}
 
-    theory = {
-        k: np.asarray(v) for k, v in learn(rd.theory.infinite_width(0.3, max_length=length)).items()
-    }
-    learn_all = jax.jit(jax.vmap(learn))
-    rows = []
-    for units in (64, 128, 256):
+    def reduced(key: jax.Array) -> rd.LinearRNN:
+        return rd.theory.word_subspace(rd.random_rnn(key, units, scale, overlap=0.0), length)
 
-        def reduced(key: jax.Array, units: int = units) -> rd.LinearRNN:
-            return rd.theory.word_subspace(rd.random_rnn(key, units, 0.3, overlap=0.0), length)
-
-        reduce_all = jax.jit(jax.vmap(reduced))
-        found = []
-        for group in range(groups):
-            keys = jax.random.split(jax.random.fold_in(jax.random.key(1), group), members)
-            found.append({k: np.asarray(v) for k, v in learn_all(reduce_all(keys)).items()})
-        row: dict[str, Any] = {"units": units, "members": members, "groups": groups}
-        for name in names:
-            every = np.stack([one[name] for one in found])[:, :, 1:]
-            gap = every.mean(axis=(0, 1)) - theory[name][1:]
-            error = every.std(axis=(0, 1), ddof=1) / np.sqrt(groups * members)
-            worst = int(np.argmax(abs(gap / theory[name][1:])))
-            row[f"{name}_bias"] = float(gap[worst] / theory[name][1:][worst])
-            row[f"{name}_bias_error"] = float(error[worst] / theory[name][1:][worst])
-            z = abs(every.mean(axis=1) - theory[name][1:])
-            z = z / (every.std(axis=1, ddof=1) / np.sqrt(members))
-            row[f"{name}_records_within_2"] = float(np.mean(z <= 2))
-            row[f"{name}_means_within_2"] = float(np.mean((z <= 2).all(axis=1)))
-        rows.append(row)
-    return rows
+    theory = learn(rd.theory.infinite_width(scale, max_length=length))
+    learn_all, reduce_all = jax.jit(jax.vmap(learn)), jax.jit(jax.vmap(reduced))
+    found = []
+    for group in range(groups):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), group), members)
+        found.append({k: np.asarray(v) for k, v in learn_all(reduce_all(keys)).items()})
+    row: dict[str, Any] = {"units": units, "weight_scale": scale, "decay": decay}
+    row |= {"members": members, "groups": groups}
+    for name in names:
+        every, exact = np.stack([one[name] for one in found]), np.asarray(theory[name])
+        gap = every.mean(axis=(0, 1)) - exact
+        error = every.std(axis=(0, 1), ddof=1) / np.sqrt(groups * members)
+        worst = int(np.argmax(abs(gap / exact)))
+        row[f"{name}_bias"] = float(gap[worst] / exact[worst])
+        row[f"{name}_bias_error"] = float(error[worst] / exact[worst])
+        z = abs(every.mean(axis=1) - exact) / (every.std(axis=1, ddof=1) / np.sqrt(members))
+        row[f"{name}_records_within_2"] = float(np.mean(z <= 2))
+        row[f"{name}_means_within_2"] = float(np.mean((z <= 2).all(axis=1)))
+    return row
 
 
 def regimes(members: int) -> Rows:

@@ -37,6 +37,10 @@ def readout_only(
     Modes n ≥ 256 are taken not to move: their part of the loss is exact but for a relative error of 2 |u|² κ_256 τ, and the
     coordinate `truncation_error` bounds what this makes of the loss (relative to the loss, 1e-71 |u|² τ at σ = 0.95, 1e-31 |u|² τ at 0.99).
 
+    Means of 32 networks of 512 units, decay 0.4, are within 2 standard errors of it for σ = 0.3 … 0.6 up to τ = 1000, for 0.7 up to
+    τ = 100 and for 0.8 up to τ = 3. Then losses are below 0.4 % of the initial one, and those of finite networks, which few bad draws
+    dominate, are above it (`benchmarks/theory.py`).
+
     Args:
         target: any stable `LinearRNN`.
         weight_scale: σ, radius of the bulk, 0 ≤ σ < 1.
