@@ -1,46 +1,13 @@
-import errno
-import json
-import shutil
-
 import jax
 import numpy as np
 import pytest
 import xarray as xr
+from small_sweep import experiment
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import PopulationLoss
-from rnn_dynamics.sweep import program, store
+from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.config import make_experiment
-
-
-def experiment(**changes):
-    tables = {
-        "target": {"kind": "leaky_integrator", "decay": 0.3},
-        "network": {"num_units": 6, "weight_scale": [0.1, 0.3], "num_seeds": 2},
-        "learning": {"learning_rate": 0.05, "num_steps": 40},
-        "record": {"num": 3},
-        "compute": {"chunk_size": 2},
-    }
-    for key, value in changes.items():
-        section, name = key.split("__")
-        tables.setdefault(section, {})[name] = value
-    return make_experiment(tables)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs") / "finished"
-    theories = {"theory__models": ["word_subspace", "single_outlier"]}
-    return rd.run(experiment(**theories), directory, progress=False)
-
-
-def copy(run, tmp_path):
-    return shutil.copytree(run.directory, tmp_path / "copy")
-
-
-def same(first, second):
-    xr.testing.assert_identical(first.dataset, second.dataset)
-    xr.testing.assert_identical(first.theory, second.theory)
 
 
 @pytest.mark.core
@@ -108,129 +75,6 @@ def test_others_read_the_results_with_xarray(finished):
     xr.testing.assert_identical(xr.open_zarr(path, consolidated=False).load(), finished.dataset)
     theory = xr.open_zarr(path, group="theory", consolidated=False).load()
     np.testing.assert_array_equal(theory.loss, finished.theory.loss)
-
-
-def test_an_unbroken_run_and_an_interrupted_one_have_the_same_bits(finished, tmp_path, monkeypatch):
-    calls = []
-    commit = store.Store.commit
-
-    def interrupted(self, index, arrays, facts):
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        calls.append(index)
-        commit(self, index, arrays, facts)
-
-    directory = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store.Store, "commit", interrupted)
-        rd.run(finished.experiment, directory, progress=False)
-    half = rd.open_run(directory)
-    assert not half.complete
-    assert "1 chunks to compute" in str(half)
-    assert np.isnan(half.dataset.loss.sel(weight_scale=0.3)).all()
-    assert (half.dataset.status.sel(weight_scale=0.3) == rd.Status.not_run).all()
-    resumed = rd.run(finished.experiment, directory, progress=False)
-    assert resumed.complete
-    same(resumed, finished)
-
-
-def test_a_finished_run_computes_nothing(finished, monkeypatch):
-    monkeypatch.setattr(program, "train", lambda *_: pytest.fail("something was computed"))
-    same(rd.run(finished.experiment, finished.directory, progress=False), finished)
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
-def test_a_damaged_chunk_is_found_and_computed_again(finished, tmp_path, damage):
-    directory = copy(finished, tmp_path)
-    path = directory / "chunks" / "00001.npz"
-    content = bytearray(path.read_bytes())
-    if damage == "flip":
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    elif damage == "truncate":
-        path.write_bytes(content[:-10])
-    else:
-        path.unlink()
-    broken = rd.open_run(directory)
-    assert not broken.complete
-    with pytest.raises(rd.StoreError, match=r"Chunk 1 of .* must be intact, but `00001.npz`"):
-        _ = broken.dataset
-    same(rd.run(finished.experiment, directory, progress=False), finished)
-
-
-def test_another_config_in_the_directory_is_refused(finished, tmp_path):
-    directory = copy(finished, tmp_path)
-    before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-    with pytest.raises(
-        rd.StoreError, match=r"differs in `network.num_seeds`, `learning.learning_rate`"
-    ):
-        other = experiment(
-            network__num_seeds=3,
-            learning__learning_rate=0.04,
-            theory__models=["word_subspace", "single_outlier"],
-        )
-        rd.run(other, directory, progress=False)
-    assert before == {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-
-
-def test_a_directory_of_something_else_is_refused(tmp_path):
-    (tmp_path / "thesis.tex").write_text("ten years of work")
-    with pytest.raises(rd.StoreError, match="must be empty or hold a run of this config"):
-        rd.run(experiment(), tmp_path, progress=False)
-    with pytest.raises(rd.StoreError, match="must be empty or hold a run of this config"):
-        rd.run(experiment(), tmp_path / "thesis.tex", progress=False)
-    assert (tmp_path / "thesis.tex").read_text() == "ten years of work"
-    with pytest.raises(rd.StoreError, match=r"must hold a run, but `manifest.json` cannot be read"):
-        rd.open_run(tmp_path / "nothing")
-
-
-def refuse(number):
-    def write(*_, **__):
-        raise OSError(number, "as the operating system says")
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [
-        (errno.EROFS, "must be writable, but: as the operating system says"),
-        (errno.EACCES, "must be writable, but"),
-        (errno.ENOSPC, "must have room for the results, but"),
-    ],
-)
-def test_a_disk_that_refuses_at_the_start(tmp_path, monkeypatch, number, message):
-    monkeypatch.setattr(store.os, "fsync", refuse(number))
-    with pytest.raises(rd.StoreError, match=message):
-        rd.run(experiment(), tmp_path / "run", progress=False)
-
-
-def test_a_disk_that_fills_up_loses_nothing(finished, tmp_path, monkeypatch):
-    directory = copy(finished, tmp_path)
-    (directory / "chunks" / "00001.npz").unlink()
-    with monkeypatch.context() as patch:
-        patch.setattr(store.np, "savez", refuse(errno.ENOSPC))
-        with pytest.raises(store.WriteError, match=r"room for the results.*committed is kept"):
-            rd.run(finished.experiment, directory, progress=False)
-    assert not list(directory.rglob("*.partial"))
-    left = rd.open_run(directory)
-    assert list(left.store.damages()) == [1]
-    same(rd.run(finished.experiment, directory, progress=False), finished)
-
-
-def test_damaged_manifests_and_unknown_schemas_are_refused(finished, tmp_path):
-    directory = copy(finished, tmp_path)
-    path = directory / "manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "schema_version": 99}))
-    with pytest.raises(rd.StoreError, match="must have schema version 2, but has 99"):
-        rd.open_run(directory)
-    path.write_text(path.read_text()[:100])
-    with pytest.raises(rd.StoreError, match="must be a manifest, but is damaged"):
-        rd.run(finished.experiment, directory, progress=False)
-    (directory / "config.toml").write_text("nonsense")
-    with pytest.raises(rd.StoreError, match="its config is damaged"):
-        rd.run(finished.experiment, directory, progress=False)
 
 
 @pytest.mark.core
