@@ -59,7 +59,7 @@ def save_animation(run: Run, path: Path) -> None:
         for artist in show(record):
             figure.draw_artist(artist)
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-    first, *rest = (picture.quantize(64) for picture in pictures)
+    first, *rest = (picture.quantize(256) for picture in pictures)
     first.save(path, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)
 
 

@@ -156,7 +156,8 @@ def _curves(run: Run, panels: list[tuple[str, list[Part]]], notes: list[str]) ->
     if model is not None:
         look = style.theory_line(0, COLOUR)
         handles.append(Line2D([], [], label=style.theory_name(model), **look))
-    handles.append(Line2D([], [], label="threshold σ = |λ*|", **style.EDGE_LINE))
+    if any(float(abs(parts[0].target).max()) <= view[1] for _, parts in shown):
+        handles.append(Line2D([], [], label="threshold σ = |λ*|", **style.EDGE_LINE))
     if "outlier" in names:
         handles.append(Line2D([], [], label="target |λ*|", **style.TARGET_LINE))
         handles.append(Line2D([], [], label="bulk edge |λ| = σ", **BULK_EDGE))

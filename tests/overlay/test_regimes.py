@@ -136,3 +136,11 @@ def test_an_oscillator_has_its_threshold_at_its_modulus():
 def test_one_weight_scale_is_refused():
     with pytest.raises(ValueError, match="must have several weight scales"):
         rich_to_lazy(made_up(weight_scale=0.1))
+
+
+@pytest.mark.parametrize(("scales", "named"), [((0.1, 0.3), False), ((0.1, 0.9), True)])
+def test_the_key_names_the_threshold_only_where_it_is_in_view(scales, named):
+    figure = rich_to_lazy(made_up(weight_scale=scales))
+    labels = [text.get_text() for text in figure.legends[-1].get_texts()]
+    assert ("threshold σ = |λ*|" in labels) is named
+    assert ("out of view" in figure.legends[-1].get_title().get_text()) is not named
