@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnn_dynamics import ode, theory
     from rnn_dynamics.learning import Rates, Status, Trajectory, gradient_descent, gradient_flow
-    from rnn_dynamics.loss import PopulationLoss
+    from rnn_dynamics.loss import PopulationLoss, SampledLoss
     from rnn_dynamics.model import (
         LinearRNN,
         bulk_radius,
@@ -42,7 +42,7 @@ _HOMES = {
             "track_eigenvalues",
         ),
     ),
-    "loss": ("PopulationLoss",),
+    "loss": ("PopulationLoss", "SampledLoss"),
     "learning": ("Rates", "Status", "Trajectory", "gradient_descent", "gradient_flow"),
     "sweep.experiment": ("Experiment",),
     "sweep.config": ("ConfigError", "load_experiment"),
@@ -61,6 +61,7 @@ __all__ = [
     "PopulationLoss",
     "Rates",
     "Run",
+    "SampledLoss",
     "Status",
     "StoreError",
     "Trajectory",

@@ -1,5 +1,8 @@
 """Losses of a student against a target, with their exact gradients."""
 
 from rnn_dynamics.loss.population import PopulationLoss
+from rnn_dynamics.loss.sampled import SampledLoss
 
-__all__ = ["PopulationLoss"]
+__all__ = ["Loss", "PopulationLoss", "SampledLoss"]
+
+Loss = PopulationLoss | SampledLoss

@@ -13,28 +13,23 @@ exact to rounding there; with E = e^{-Ah}, every further step doubles the time t
 as long as ‖E‖ is not negligible. Only matrix products occur: no LAPACK, no inverse, nothing that a batch on a CPU, a GPU or
 a TPU does badly. All terms are positive semidefinite, so nothing cancels. And ‖E‖ < 1 at any time *proves* stability,
 whereas an unstable network, for which Lyapunov solvers return plausible numbers, never gets there.
+
+The same holds in discrete time, where a panel is one Euler step M = I - dt A; there ∂/∂W = Q M P.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from rnn_dynamics.loss.panels import euler_panels, euler_step, gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.propagator import (
-    TAYLOR_DEGREE,
-    growth,
-    taylor_exponential,
-    taylor_powers,
-)
 
-NUM_NODES = 8  # Gauss-Legendre nodes per panel: exact to 1e-15 for rates up to 3 / panel
 NUM_PANELS = 64  # panels on which k(t) is sampled; most networks have forgotten their input by then
-MAX_DOUBLINGS = 25  # rates slower than about 1e-6 per leak time constant count as unstable
+MAX_DOUBLINGS = 25  # rates slower than about 1e-6 per panel count as unstable
 
 
 class Gramians(NamedTuple):
@@ -47,29 +42,36 @@ class Gramians(NamedTuple):
 
 
 @jax.jit
-def gramians(rnn: LinearRNN, panel_scale: ArrayLike = 1.0) -> Gramians:
+def gramians(rnn: LinearRNN, panel_scale: ArrayLike = 1.0, time_step: Any = None) -> Gramians:
     """Both Gramians of a network over an infinite horizon, and its energy ½∫k² dt.
 
     Args:
         rnn: one network of N units.
         panel_scale: shortens the first panel, between 0 and 1. The result depends on it by rounding and truncation
-            alone, so the difference between two values measures the error.
+            alone, so the difference between two values measures the error. In discrete time a panel is one step for 1,
+            and three steps for less.
+        time_step: dt of the Euler network, or None for continuous time.
 
     Returns:
         The Gramians. Unless `stable`, the energy is infinite and P and Q are NaN. Stability is certified by ‖e^{-At}‖_F
         falling below 1 at some time t; a network whose slowest rate is below about 1e-6 counts as unstable.
     """
     with jax.default_matmul_precision("highest"):
-        return _gramians(rnn, panel_scale)
+        return _gramians(rnn, panel_scale, time_step)
 
 
-def _gramians(rnn: LinearRNN, panel_scale: ArrayLike) -> Gramians:
+def _gramians(rnn: LinearRNN, panel_scale: ArrayLike, time_step: Any) -> Gramians:
     W, dtype, num_units = rnn.W, rnn.dtype, rnn.num_units
-    h = jax.lax.stop_gradient(panel_length(W)) * jnp.asarray(panel_scale, dtype)
-    powers = taylor_powers(h * W)
-    E = jnp.exp(-h) * taylor_exponential(powers)
-    X = _first_panel(powers, rnn.u, h)
-    Z = _first_panel([power.T for power in powers], rnn.v, h)
+    scale = jnp.asarray(panel_scale, dtype)
+    if time_step is None:
+        panel, Z = gauss_panels(W, rnn.u, rnn.v, longest_panel(W) * scale)
+        X, E = panel.X, panel.E
+    else:
+        panel, Z = euler_panels(W, rnn.u, rnn.v, jnp.asarray(time_step, dtype))
+        M, more = panel.E, (scale < 1).astype(dtype)
+        X = jnp.concatenate([panel.X, more * (M @ panel.X), more * (M @ (M @ panel.X))], axis=1)
+        Z = jnp.concatenate([Z, more * (M.T @ Z), more * (M.T @ (M.T @ Z))], axis=1)
+        E = jnp.where(scale < 1, M @ M @ M, M)
 
     # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the Gramians themselves.
     panels = 1
@@ -117,51 +119,36 @@ def _gramians(rnn: LinearRNN, panel_scale: ArrayLike) -> Gramians:
     )
 
 
-def panel_length(W: jax.Array) -> jax.Array:
-    """Length h of the first panel, (N, N) → (): h · growth ≤ 1 for the Taylor series, h (1 + growth) ≤ 3/2 for the nodes."""
-    rate = growth(W)
-    return jnp.minimum(1 / rate, 1.5 / (1 + rate))
-
-
 def _size(E: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(jnp.sqrt(jnp.sum(E**2)))
 
 
-def _first_panel(powers: list[jax.Array], x: jax.Array, h: jax.Array) -> jax.Array:
-    """Columns √w_i e^{-A t_i} x at the nodes of the panel [0, h], (N,) → (N, NUM_NODES)."""
-    block = jnp.stack([power @ x for power in powers[:4]], axis=1)
-    blocks = [block]
-    for _ in range(TAYLOR_DEGREE // 4):
-        blocks.append(powers[4] @ blocks[-1])
-    krylov = jnp.concatenate(blocks, axis=1)
-    nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
-    nodes, weights = (nodes + 1) / 2, weights / 2
-    degrees = np.arange(krylov.shape[1])
-    factorials = np.array([math.factorial(k) for k in degrees], dtype=float)
-    taylor = nodes[None, :] ** degrees[:, None] / factorials[:, None] * np.sqrt(weights)
-    decays = jnp.exp(-h * jnp.asarray(nodes, x.dtype)) * jnp.sqrt(h)
-    return (krylov @ jnp.asarray(taylor, x.dtype)) * decays[None, :]
-
-
 @jax.custom_vjp
-def energy(rnn: LinearRNN) -> jax.Array:
-    """½∫₀^∞ k(t)² dt of one network, infinite if it is unstable; its gradient is exact, not differentiated code."""
-    return gramians(rnn).energy
+def energy(rnn: LinearRNN, time_step: Any = None) -> jax.Array:
+    """½∫₀^∞ k(t)² dt of one network, infinite if it is unstable; its gradient is exact, not differentiated code.
+
+    In discrete time ½ dt Σ k_n², with k_n = vᵀ M^n u.
+    """
+    return gramians(rnn, 1.0, time_step).energy
 
 
-def _energy_forward(rnn: LinearRNN) -> tuple[jax.Array, LinearRNN]:
-    G = gramians(rnn)
-    return G.energy, energy_gradient(rnn, G)
+def _energy_forward(rnn: LinearRNN, time_step: Any) -> tuple[jax.Array, Any]:
+    G = gramians(rnn, 1.0, time_step)
+    return G.energy, (energy_gradient(rnn, G, time_step), time_step)
 
 
-def _energy_backward(gradient: LinearRNN, cotangent: jax.Array) -> tuple[LinearRNN]:
-    return (jax.tree.map(lambda g: cotangent * g, gradient),)
+def _energy_backward(kept: Any, cotangent: jax.Array) -> tuple[LinearRNN, Any]:
+    gradient, time_step = kept
+    return jax.tree.map(lambda g: cotangent * g, gradient), jax.tree.map(jnp.zeros_like, time_step)
 
 
 energy.defvjp(_energy_forward, _energy_backward)
 
 
-def energy_gradient(rnn: LinearRNN, G: Gramians) -> LinearRNN:
-    """∂/∂W = Q P, ∂/∂u = Q u, ∂/∂v = P v of the energy."""
+def energy_gradient(rnn: LinearRNN, G: Gramians, time_step: Any = None) -> LinearRNN:
+    """∂/∂W = Q P, ∂/∂u = Q u, ∂/∂v = P v of the energy; in discrete time ∂/∂W = Q M P."""
     with jax.default_matmul_precision("highest"):
-        return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (G.Q @ G.P, G.Q @ rnn.u, G.P @ rnn.v))
+        P = G.P
+        if time_step is not None:
+            P = euler_step(rnn.W, jnp.asarray(time_step, rnn.dtype)) @ P
+        return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (G.Q @ P, G.Q @ rnn.u, G.P @ rnn.v))

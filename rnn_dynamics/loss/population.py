@@ -1,14 +1,19 @@
 """The population loss: the expected squared error on white noise, without sampling."""
 
+import math
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.energy import energy, gramians
+from rnn_dynamics.loss.energy import energy, energy_gradient, gramians
+from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
+from rnn_dynamics.loss.timing import check_timing, steps_are_stable
 from rnn_dynamics.model import LinearRNN, parallel
-from rnn_dynamics.model.arguments import is_traced
+from rnn_dynamics.model.arguments import is_traced, require
 
 OTHER_PANEL = (
     0.7  # relative length of the panels of the second gradient, from which the error is estimated
@@ -16,23 +21,71 @@ OTHER_PANEL = (
 
 
 class PopulationLoss(eqx.Module):
-    """Expected squared error on white noise over an infinite horizon.
+    """Expected squared error on white noise.
 
-        L = ½ ∫₀^∞ (k(t) - k*(t))² dt
+        L = ½ ∫₀^T m(t) (k(t) - k*(t))² dt
 
-    k and k* are the impulse responses of student and target. L is the energy of one network, the student in parallel with
-    the target of reversed sign, so its gradient is exact: no noise is drawn and no time grid is chosen. Any `LinearRNN` can be
-    the target; it is cast to the student's dtype.
+    k and k* are the impulse responses of student and target; m(t) = 1, the error at the last time of a sequence of length T, or
+    m(t) = 1 - t/T, the error averaged over the sequence. L is the energy of one network, the student in parallel with the target of
+    reversed sign, so its gradient is exact: no noise is drawn and no time grid is chosen. Any `LinearRNN` can be the target; it is
+    cast to the student's dtype.
 
-    An unstable student has an infinite loss and a NaN gradient: neither is ever a plausible wrong number.
+    Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient: neither is
+    ever a plausible wrong number. A finite horizon needs no stability; a loss that overflows, or a horizon of more than 2²⁰ panels of
+    about a leak time constant, is infinite.
+
+    With a `time_step` dt both networks are simulated by the Euler scheme, h ← h + dt (W h - h + u x) with noise of variance 1/dt, and
+
+        L = ½ dt Σ_{n < T/dt} m(n dt) (k_n - k*_n)²,    k_n = vᵀ (I - dt A)ⁿ u,
+
+    which is what sampled training averages to.
+
+    Attributes:
+        horizon: T in leak time constants, by default infinite.
+        weighting: "uniform" or "time_averaged".
+        time_step: dt, or None for continuous time.
+
+    Raises:
+        ValueError: if the horizon or the time step is not positive, the horizon not a whole number of steps, the weighting unknown,
+            or "time_averaged" over an infinite horizon.
 
     Source: sections 1 and 2 of the theory note.
     """
 
+    _horizon: Any  # None if infinite: the two are different programs
+    weighting: str = eqx.field(static=True)
+    time_step: Any
+
+    def __init__(
+        self, horizon: ArrayLike = math.inf, weighting: str = "uniform", time_step: Any = None
+    ) -> None:
+        infinite = isinstance(horizon, int | float | np.number) and horizon == math.inf
+        self._horizon = None if infinite else check_timing(horizon, time_step)
+        if infinite:
+            check_timing(1.0, None if time_step is None else time_step, whole=False)
+        words = ("uniform", "time_averaged")
+        require(weighting in words, "weighting", f"be one of {words}", repr(weighting))
+        if infinite and weighting != "uniform":
+            raise ValueError(
+                "Argument `weighting` must be 'uniform' for an infinite horizon, but is "
+                f"{weighting!r}."
+            )
+        self.weighting, self.time_step = weighting, time_step
+
+    @property
+    def horizon(self) -> Any:
+        """T in leak time constants."""
+        return math.inf if self._horizon is None else self._horizon
+
+    @property
+    def expected(self) -> "PopulationLoss":
+        """The loss itself: nothing is sampled."""
+        return self
+
     def __call__(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> jax.Array:
-        """The loss, (). It can be differentiated by `jax.grad` (reverse mode) in both networks.
+        """The loss, (). It can be differentiated by `jax.grad` (reverse mode) in both networks, not in the horizon.
 
         Args:
             rnn: the student, N units.
@@ -40,10 +93,10 @@ class PopulationLoss(eqx.Module):
             key: not used; losses that sample noise need it.
 
         Raises:
-            ValueError: if the target is unstable: its loss over an infinite horizon is infinite.
+            ValueError: if the horizon is infinite and the target unstable.
         """
         self.check(target)
-        return energy(difference(rnn, target))
+        return _value(self, rnn, target)
 
     def value_and_grad(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
@@ -51,36 +104,49 @@ class PopulationLoss(eqx.Module):
         """The loss, (), and its exact gradient in the student, a `LinearRNN`.
 
         Raises:
-            ValueError: if the target is unstable.
+            ValueError: if the horizon is infinite and the target unstable.
         """
         self.check(target)
-        return _value_and_grad(rnn, target, 1.0)
+        return _value_and_grad(self, rnn, target, jnp.zeros((), bool))
 
     def check(self, target: LinearRNN) -> None:
         """Refuse a target that has an infinite loss; one that is being traced is passed over.
 
         Raises:
-            ValueError: if an eigenvalue of `target.W` has a real part of 1 or more.
+            ValueError: if the horizon is infinite and an eigenvalue of `target.W` has a real part of 1 or more, or grows under the
+                Euler scheme of the time step.
         """
-        if is_traced(target.W):
+        if self._horizon is not None or is_traced(target.W) or is_traced(self.time_step):
             return
-        largest = float(np.max(np.linalg.eigvals(np.asarray(target.W)).real))
+        eigenvalues = np.linalg.eigvals(np.asarray(target.W))
+        largest = float(np.max(eigenvalues.real))
         if largest >= 1:
             raise ValueError(
                 "Argument `target` must be stable for an infinite horizon (every eigenvalue of W with a real part below "
                 f"1), but has one at {largest:.6g}."
             )
+        if self.time_step is not None:
+            factor = float(np.max(np.abs(1 + float(self.time_step) * (eigenvalues - 1))))
+            if factor >= 1:
+                raise ValueError(
+                    "Argument `target` must be stable in steps of `time_step` for an infinite horizon, but grows by a factor "
+                    f"of {factor:.6g} per step."
+                )
 
     def gradient_and_error(
-        self, rnn: LinearRNN, target: LinearRNN
+        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN, jax.Array]:
         """The loss, its gradient, and an estimate of the gradient's relative error, ().
 
-        Two gradients from panels of different length share no quadrature node and round differently; the error is the norm of
-        their difference relative to the norm of the gradient.
+        Two gradients from panels of different length share no quadrature node and round differently (over a finite horizon the
+        second is that of the transposed network too); the error is the norm of their difference relative to the norm of the gradient.
         """
         self.check(target)
-        return _gradient_and_error(rnn, target)
+        return _gradient_and_error(self, rnn, target)
+
+    def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
+        """Whether the Euler scheme of the time step follows both networks, () bool: it may grow no faster than they do."""
+        return steps_are_stable(difference(rnn, target).W, self.time_step)
 
 
 def difference(rnn: LinearRNN, target: LinearRNN) -> LinearRNN:
@@ -89,28 +155,50 @@ def difference(rnn: LinearRNN, target: LinearRNN) -> LinearRNN:
     return parallel(rnn, eqx.tree_at(lambda r: r.v, target, -target.v))
 
 
+def transposed(rnn: LinearRNN) -> LinearRNN:
+    """The network (Wᵀ, v, u), which has the same impulse response."""
+    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (rnn.W.T, rnn.v, rnn.u))
+
+
+@jax.jit
+def _value(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
+    both = difference(rnn, target)
+    if loss._horizon is None:
+        return energy(both, loss.time_step)
+    averaged = loss.weighting == "time_averaged"
+    return finite_energy(both, jnp.asarray(loss._horizon, rnn.dtype), averaged, loss.time_step)
+
+
 @jax.jit
 def _value_and_grad(
-    rnn: LinearRNN, target: LinearRNN, panel_scale: ArrayLike
+    loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN, other: jax.Array
 ) -> tuple[jax.Array, LinearRNN]:
-    both = difference(rnn, target)
-    G = gramians(both, panel_scale)
+    """The loss and its gradient, the latter by a second way if `other`, a bool ()."""
+    both, dt = difference(rnn, target), loss.time_step
+    if loss._horizon is None:
+        G = gramians(both, jnp.where(other, OTHER_PANEL, 1.0).astype(rnn.dtype), dt)
+        value, gradient = G.energy, energy_gradient(both, G, dt)
+    else:
+        one = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(both), both)
+        horizon, averaged = jnp.asarray(loss._horizon, rnn.dtype), loss.weighting != "uniform"
+        value, found = finite_energy_and_gradient(one, horizon, averaged, dt, other)
+        gradient = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(found), found)
     N = rnn.num_units
-    with jax.default_matmul_precision("highest"):
-        gradient = (G.Q[:N] @ G.P[:, :N], G.Q[:N] @ both.u, G.P[:N] @ both.v)
-    return G.energy, eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, gradient)
+    parts = (gradient.W[:N, :N], gradient.u[:N], gradient.v[:N])
+    return value, eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
 
 
 @jax.jit
 def _gradient_and_error(
-    rnn: LinearRNN, target: LinearRNN
+    loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN
 ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-    scales = jnp.asarray([1.0, OTHER_PANEL], rnn.dtype)
-    values, gradients = jax.lax.map(lambda scale: _value_and_grad(rnn, target, scale), scales)
+    ways = jnp.asarray([False, True])
+    values, gradients = jax.lax.map(lambda other: _value_and_grad(loss, rnn, target, other), ways)
     gradient = jax.tree.map(lambda x: x[0], gradients)
     gap = jax.tree.map(lambda x: x[1] - x[0], gradients)
-    return values[0], gradient, _norm(gap) / _norm(gradient)
+    return values[0], gradient, norm(gap) / norm(gradient)
 
 
-def _norm(rnn: LinearRNN) -> jax.Array:
+def norm(rnn: LinearRNN) -> jax.Array:
+    """Norm of all parameters, ()."""
     return jnp.sqrt(jnp.sum(rnn.W**2) + jnp.sum(rnn.u**2) + jnp.sum(rnn.v**2))

@@ -1,0 +1,88 @@
+"""How time is cut into panels: what one panel does to the state, and the samples of the impulse response in it.
+
+In continuous time a panel of length h has Gauss-Legendre nodes, exact to rounding there; in discrete time it is one step of the
+Euler scheme, E = I - dt A. Everything else is the same for both: with columns X = (√w_j q(t_j))_j,
+
+    ∫ q qᵀ dt over a panel = X Xᵀ,    and over the next one = E X Xᵀ Eᵀ
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnn_dynamics.model.propagator import (
+    TAYLOR_DEGREE,
+    growth,
+    taylor_exponential,
+    taylor_powers,
+)
+
+NUM_NODES = 8  # Gauss-Legendre nodes per panel: exact to 1e-15 for rates up to 3 / panel
+
+
+class Panel(NamedTuple):
+    """One panel of a network (W, x).
+
+    Attributes:
+        E: what the panel does to the state, (N, N).
+        X: columns √w_j q(t_j) with q(t) = e^{-A t} x, (N, J).
+        times: t_j from the start of the panel, (J,).
+        length: of the panel, ().
+    """
+
+    E: jax.Array
+    X: jax.Array
+    times: jax.Array
+    length: jax.Array
+
+
+def longest_panel(W: jax.Array) -> jax.Array:
+    """The longest panel that is exact, (N, N) → (): h · growth ≤ 1 for the Taylor series, h (1 + growth) ≤ 3/2 for the nodes."""
+    rate = growth(W)
+    return jax.lax.stop_gradient(jnp.minimum(1 / rate, 1.5 / (1 + rate)))
+
+
+def gauss_panels(W: jax.Array, u: jax.Array, v: jax.Array, h: jax.Array) -> tuple[Panel, jax.Array]:
+    """The panel of (W, u) in continuous time, and the columns of (Wᵀ, v), (N, J)."""
+    powers = taylor_powers(h * W)
+    E = jnp.exp(-h) * taylor_exponential(powers)
+    nodes = jnp.asarray(_nodes()[0], W.dtype)
+    Z = _columns([power.T for power in powers], v, h)
+    return Panel(E, _columns(powers, u, h), h * nodes, h), Z
+
+
+def euler_panels(
+    W: jax.Array, u: jax.Array, v: jax.Array, dt: jax.Array
+) -> tuple[Panel, jax.Array]:
+    """The panel of (W, u) in discrete time, one step of length dt, and the column of (Wᵀ, v), (N, 1)."""
+    X, Z = jnp.sqrt(dt) * u[:, None], jnp.sqrt(dt) * v[:, None]
+    return Panel(euler_step(W, dt), X, jnp.zeros((1,), W.dtype), dt), Z
+
+
+def euler_step(W: jax.Array, dt: jax.Array) -> jax.Array:
+    """I - dt (I - W), (N, N)."""
+    eye = jnp.eye(W.shape[0], dtype=W.dtype)
+    return eye + dt * (W - eye)
+
+
+def _nodes() -> tuple[np.ndarray, np.ndarray]:
+    nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
+    return (nodes + 1) / 2, weights / 2
+
+
+def _columns(powers: list[jax.Array], x: jax.Array, h: jax.Array) -> jax.Array:
+    """Columns √w_i e^{-A t_i} x at the nodes of the panel [0, h], (N,) → (N, NUM_NODES)."""
+    block = jnp.stack([power @ x for power in powers[:4]], axis=1)
+    blocks = [block]
+    for _ in range(TAYLOR_DEGREE // 4):
+        blocks.append(powers[4] @ blocks[-1])
+    krylov = jnp.concatenate(blocks, axis=1)
+    nodes, weights = _nodes()
+    degrees = np.arange(krylov.shape[1])
+    factorials = np.array([math.factorial(k) for k in degrees], dtype=float)
+    taylor = nodes[None, :] ** degrees[:, None] / factorials[:, None] * np.sqrt(weights)
+    decays = jnp.exp(-h * jnp.asarray(nodes, x.dtype)) * jnp.sqrt(h)
+    return (krylov @ jnp.asarray(taylor, x.dtype)) * decays[None, :]

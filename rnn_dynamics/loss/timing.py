@@ -1,0 +1,81 @@
+"""Horizons and time steps: their checks, and whether the Euler scheme follows a network."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
+from rnn_dynamics.model.arguments import is_traced, real_scalar
+
+MAX_STEPS = 2**20  # of a horizon
+NUM_SQUARINGS = 20  # growth rates are told apart to about log N / 2²⁰
+SLACK = 1e-4  # growth rates per leak time constant that count as equal
+
+
+def check_timing(horizon: ArrayLike, time_step: Any, *, whole: bool = True) -> Any:
+    """Refuse a horizon or a time step that is not positive, and a horizon that is not a whole number of steps; the horizon.
+
+    Raises:
+        TypeError: if one is not a real number.
+        ValueError: if it is out of range.
+    """
+    for name, value in (("horizon", horizon), ("time_step", time_step)):
+        if value is None:
+            continue
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if not 0 < value < math.inf:  # a Python number stays one: defaults must not start JAX
+                must = "be positive" if not value > 0 else "be finite"
+                raise ValueError(f"Argument `{name}` must {must}, but is {value}.")
+        else:
+            real_scalar(name, value, positive=True)
+    if whole and time_step is not None and not (is_traced(horizon) or is_traced(time_step)):
+        num_steps(horizon, time_step)
+    return horizon
+
+
+def num_steps(horizon: ArrayLike, time_step: ArrayLike) -> int:
+    """The number of time steps of a horizon.
+
+    Raises:
+        ValueError: if it is not a whole number from 1 to 2²⁰.
+    """
+    ratio = float(np.asarray(horizon)) / float(np.asarray(time_step))
+    number = round(ratio)
+    if abs(ratio - number) > 1e-6 * ratio or not 1 <= number <= MAX_STEPS:
+        raise ValueError(
+            f"Argument `horizon` must be a whole number of time steps, from 1 to {MAX_STEPS}, but is {ratio:.9g} of them."
+        )
+    return number
+
+
+def steps_are_stable(W: jax.Array, time_step: Any) -> jax.Array:
+    """Whether Euler steps of length dt grow no faster than the network, or decay if it does, (N, N) → () bool.
+
+    Growth rates are log ‖E^k‖/t of the step and of the exact propagator, for k = 2²⁰ steps by squaring: matrix products alone. True in
+    continuous time.
+    """
+    if time_step is None:
+        return jnp.ones((), bool)
+    with jax.default_matmul_precision("highest"):
+        dt = jnp.asarray(time_step, W.dtype)
+        h = longest_panel(W)
+        zero = jnp.zeros_like(W[0])
+        exact = _growth_rate(gauss_panels(W, zero, zero, h)[0].E, h)
+        return _growth_rate(euler_step(W, dt), dt) <= jnp.maximum(exact, 0) + SLACK
+
+
+def _growth_rate(E: jax.Array, time: jax.Array) -> jax.Array:
+    """log of the spectral radius of E per unit of time, ()."""
+
+    def square(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        E, rate = carry
+        size = jnp.linalg.norm(E)
+        E = E / jnp.where(size > 0, size, jnp.ones_like(size))
+        return E @ E, 2 * (rate + jnp.log(size))
+
+    E, rate = jax.lax.fori_loop(0, NUM_SQUARINGS, square, (E, jnp.zeros((), E.dtype)))
+    return (rate + jnp.log(jnp.linalg.norm(E))) / (2.0**NUM_SQUARINGS * time)
