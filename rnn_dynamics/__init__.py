@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnn_dynamics import ode, theory
-    from rnn_dynamics.learning import Rates, Status, Trajectory, gradient_descent, gradient_flow
+    from rnn_dynamics.learning import (
+        Rates,
+        Status,
+        Stop,
+        StopReason,
+        Trajectory,
+        gradient_descent,
+        gradient_flow,
+    )
     from rnn_dynamics.loss import PopulationLoss, SampledLoss
     from rnn_dynamics.model import (
         LinearRNN,
@@ -43,7 +51,10 @@ _HOMES = {
         ),
     ),
     "loss": ("PopulationLoss", "SampledLoss"),
-    "learning": ("Rates", "Status", "Trajectory", "gradient_descent", "gradient_flow"),
+    "learning": (
+        *("Rates", "Status", "Stop", "StopReason"),
+        *("Trajectory", "gradient_descent", "gradient_flow"),
+    ),
     "sweep.experiment": ("Experiment",),
     "sweep.config": ("ConfigError", "load_experiment"),
     "sweep.plan": ("plan",),
@@ -63,6 +74,8 @@ __all__ = [
     "Run",
     "SampledLoss",
     "Status",
+    "Stop",
+    "StopReason",
     "StoreError",
     "Trajectory",
     "bulk_radius",

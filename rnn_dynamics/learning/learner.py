@@ -16,7 +16,8 @@ import optax
 from rnn_dynamics import ode
 from rnn_dynamics.learning.observables import Observables, observe
 from rnn_dynamics.learning.rates import Rates
-from rnn_dynamics.loss import PopulationLoss
+from rnn_dynamics.learning.stopping import Rest, Stop
+from rnn_dynamics.loss import Loss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
 
@@ -29,6 +30,7 @@ class State(eqx.Module):
         rnn: the network now; after a failure the last one whose loss and gradient were finite.
         status: a `Status`, () int32.
         num_gradients: gradients of the loss evaluated so far, () int32.
+        rest: whether the network has learned enough, and since when.
         inner: what the method keeps: the ODE solver's state, or the previous network and the optimiser's state.
     """
 
@@ -36,17 +38,26 @@ class State(eqx.Module):
     rnn: LinearRNN
     status: jax.Array
     num_gradients: jax.Array
+    rest: Rest
     inner: Any
+
+    @property
+    def learns(self) -> jax.Array:
+        """Whether the network neither failed nor came to rest, () bool."""
+        return (self.status == Status.ok) & ~self.rest.at_rest
 
 
 class Learner(Protocol):
     """What recording and sweeps need of a learning method."""
 
     @property
-    def loss(self) -> PopulationLoss: ...
+    def loss(self) -> Loss: ...
 
     @property
     def rates(self) -> Rates: ...
+
+    @property
+    def stop(self) -> Stop: ...
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State: ...
 
@@ -56,16 +67,19 @@ class Learner(Protocol):
 
     def take_back(self, state: State) -> LinearRNN: ...
 
+    def noise_key(self, tick: jax.Array) -> jax.Array | None: ...
+
 
 class GradientFlow(eqx.Module):
     """W' = -η_W ∂L/∂W and likewise u and v, integrated by an adaptive method; ticks are learning times."""
 
-    loss: PopulationLoss
+    loss: Loss
     rates: Rates
     rtol: Any = None
     atol: Any = None
     max_steps: int = eqx.field(static=True, default=1_000_000)
     method: Any = eqx.field(static=True, default=ode.TSIT5)
+    stop: Stop = Stop()
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
         zero = jnp.zeros((), rnn.dtype)
@@ -73,7 +87,8 @@ class GradientFlow(eqx.Module):
         # finite weights without a finite gradient: the network is unstable
         failed = jnp.where(_all_finite(rnn), jnp.int32(Status.unstable), jnp.int32(Status.diverged))
         status = jnp.where(inner.status == Status.ok, inner.status, failed)
-        return State(rnn, rnn, status, inner.stats.num_evaluations, inner)
+        rest = Rest.start(rnn.dtype)
+        return State(rnn, rnn, status, inner.stats.num_evaluations, rest, inner)
 
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
@@ -81,17 +96,21 @@ class GradientFlow(eqx.Module):
         inner = ode.advance(
             self._velocity,
             state.inner,
-            next_tick,
+            jnp.where(state.rest.at_rest, jnp.zeros_like(next_tick), next_tick),
             target,
             max_steps=self.max_steps,
             **self._options,
         )
         running = state.status == Status.ok
         status = jnp.where(running, inner.status, state.status)
-        return State(state.initial, inner.y, status, inner.stats.num_evaluations, inner)
+        count = inner.stats.num_evaluations
+        return State(state.initial, inner.y, status, count, state.rest, inner)
 
     def take_back(self, state: State) -> LinearRNN:
         return state.rnn  # the solver accepts finite steps only
+
+    def noise_key(self, tick: jax.Array) -> None:
+        return None
 
     def _velocity(self, _: jax.Array, rnn: LinearRNN, target: LinearRNN) -> LinearRNN:
         _, gradient = self.loss.value_and_grad(rnn, target)
@@ -106,19 +125,22 @@ class GradientDescent(eqx.Module):
     """Steps of an optax optimiser on the loss; ticks are numbers of steps.
 
     The optimiser is built inside of the program from traced hyperparameters, so that a sweep over them compiles once. Rates
-    multiply the optimiser's updates: they are relative learning rates, and 0 freezes, whatever the optimiser.
+    multiply the optimiser's updates: they are relative learning rates, and 0 freezes, whatever the optimiser. Losses that sample noise
+    draw it from `key`, folded with the step.
     """
 
-    loss: PopulationLoss
+    loss: Loss
     rates: Rates
     make_optimizer: Callable[..., optax.GradientTransformation] = eqx.field(static=True)
     hyperparameters: dict[str, Any]
     key: jax.Array | None = None
+    stop: Stop = Stop()
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
         optimizer = self.make_optimizer(**self.hyperparameters)
         zero = jnp.zeros((), jnp.int32)
-        return State(rnn, rnn, zero + Status.ok, zero, (rnn, optimizer.init(rnn)))
+        inner = (rnn, optimizer.init(rnn))
+        return State(rnn, rnn, zero + Status.ok, zero, Rest.start(rnn.dtype), inner)
 
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
@@ -127,37 +149,47 @@ class GradientDescent(eqx.Module):
 
         def step(index: jax.Array, state: State) -> State:
             previous, memory = state.inner
-            value, gradient = self.loss.value_and_grad(state.rnn, target, self._key(index))
+            value, gradient = self.loss.value_and_grad(state.rnn, target, self.noise_key(index))
             updates, new_memory = optimizer.update(gradient, memory, state.rnn)
             proposal = jax.tree.map(jnp.add, state.rnn, self.rates.times(updates))
-            running = state.status == Status.ok
+            running = state.learns
             status = jnp.where(running, health(state.rnn, value, gradient), state.status)
-            good = status == Status.ok
+            good = running & (status == Status.ok)
             rnn = where(good, proposal, where(running, previous, state.rnn))
             inner = (where(good, state.rnn, previous), where(good, new_memory, memory))
             count = state.num_gradients + running.astype(jnp.int32)
-            return State(state.initial, rnn, status, count, inner)
+            return State(state.initial, rnn, status, count, state.rest, inner)
 
         return jax.lax.fori_loop(tick, next_tick, step, state)
 
     def take_back(self, state: State) -> LinearRNN:
         return state.inner[0]
 
-    def _key(self, step: jax.Array) -> jax.Array | None:
-        return None if self.key is None else jax.random.fold_in(self.key, step)
+    def noise_key(self, tick: jax.Array) -> jax.Array | None:
+        return None if self.key is None else jax.random.fold_in(self.key, tick)
 
 
-def look(learner: Learner, state: State, target: LinearRNN) -> tuple[State, Observables]:
-    """The observables now, NaN unless the status is ok; a network found to have failed is taken back to the last good one."""
-    seen = observe(state.rnn, state.initial, target, learner.loss, learner.rates)
-    running = state.status == Status.ok
+def look(
+    learner: Learner, state: State, target: LinearRNN, tick: jax.Array, train_time: jax.Array
+) -> tuple[State, Observables]:
+    """A record at a tick, and at learning time `train_time`, both ().
+
+    The observables are NaN of a network that failed, and of one that came to rest at an earlier record. One that is found to have
+    failed is taken back to the last good one; that Euler steps do not follow a network counts as unstable.
+    """
+    key = learner.noise_key(tick)
+    seen = observe(state.rnn, state.initial, target, learner.loss, learner.rates, key)
+    running = state.learns
     failed = health(state.rnn, seen.loss, seen.gradient_norm)
+    follows = learner.loss.steps_are_stable(state.rnn, target)
+    failed = jnp.where((failed == Status.ok) & ~follows, jnp.int32(Status.unstable), failed)
     status = jnp.where(running, failed, state.status)
-    good = status == Status.ok
+    good = running & (status == Status.ok)
     rnn = where(running & ~good, learner.take_back(state), state.rnn)
     nan = jnp.asarray(jnp.nan, seen.loss.dtype)
     seen = jax.tree.map(lambda x: jnp.where(good, x, nan), seen)
-    return eqx.tree_at(lambda s: (s.rnn, s.status), state, (rnn, status)), seen
+    rest = where(good, state.rest.look(learner.stop, seen.loss, train_time), state.rest)
+    return eqx.tree_at(lambda s: (s.rnn, s.status, s.rest), state, (rnn, status, rest)), seen
 
 
 def health(rnn: LinearRNN, value: jax.Array, gradient: Any) -> jax.Array:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from rnn_dynamics.learning.rates import Rates
-from rnn_dynamics.loss import PopulationLoss
+from rnn_dynamics.loss import Loss
 from rnn_dynamics.model import LinearRNN
 
 
@@ -13,9 +13,10 @@ class Observables(eqx.Module):
     """Scalars of one network at one record, each (); of a whole trajectory, each (R,). All NaN after a failure.
 
     Attributes:
-        loss: the loss.
+        loss: the loss; of a loss on sampled noise its exact expectation.
         gradient_norm: norm of the gradient of the loss in all parameters.
-        gradient_error: estimate of the relative error of that gradient.
+        gradient_error: estimate of the relative error of that gradient; of a loss on sampled noise the relative error of the gradient
+            that the next step is made with.
         weight_norm: ‖W‖_F.
         weight_change: ‖W - W(0)‖_F.
         relative_change: ‖W - W(0)‖_F / ‖W(0)‖_F; infinite once W has left W(0) = 0.
@@ -39,11 +40,16 @@ class Observables(eqx.Module):
 
 
 def observe(
-    rnn: LinearRNN, initial: LinearRNN, target: LinearRNN, loss: PopulationLoss, rates: Rates
+    rnn: LinearRNN,
+    initial: LinearRNN,
+    target: LinearRNN,
+    loss: Loss,
+    rates: Rates,
+    key: jax.Array | None = None,
 ) -> Observables:
-    """The observables of `rnn`, which started as `initial`."""
+    """The observables of `rnn`, which started as `initial`; sampled noise is that of `key`."""
     with jax.default_matmul_precision("highest"):
-        value, gradient, error = loss.gradient_and_error(rnn, target)
+        value, gradient, error = loss.gradient_and_error(rnn, target, key)
         squares = [jnp.sum(x**2) for x in (gradient.W, gradient.u, gradient.v)]
         change, start = jnp.linalg.norm(rnn.W - initial.W), jnp.linalg.norm(initial.W)
         (C, scale), (C0, _) = rates.conserved(rnn), rates.conserved(initial)

@@ -13,7 +13,8 @@ from rnn_dynamics import ode
 from rnn_dynamics.learning.learner import GradientDescent, GradientFlow, Learner, look
 from rnn_dynamics.learning.observables import Observables
 from rnn_dynamics.learning.rates import Rates
-from rnn_dynamics.loss import PopulationLoss
+from rnn_dynamics.learning.stopping import Stop, StopReason
+from rnn_dynamics.loss import Loss, PopulationLoss, SampledLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, positive_int, real_scalar, record_times
 from rnn_dynamics.ode import Status
@@ -29,6 +30,8 @@ class Trajectory(eqx.Module):
         num_gradients: gradients evaluated up to each record, (R,) int32.
         rnn: the final network; after a failure the last good one.
         status: a `Status`, () int32.
+        stop_reason: a `StopReason`, () int32.
+        num_records: records that were made, () int32: the others, after a failure or a stop, are NaN.
     """
 
     train_time: jax.Array
@@ -37,6 +40,8 @@ class Trajectory(eqx.Module):
     num_gradients: jax.Array
     rnn: LinearRNN
     status: jax.Array
+    stop_reason: jax.Array
+    num_records: jax.Array
 
     def __getattr__(self, name: str) -> Any:
         if name in Observables.__dataclass_fields__:
@@ -47,11 +52,13 @@ class Trajectory(eqx.Module):
         if is_traced(self.train_time) or self.train_time.ndim != 1:
             return f"Trajectory of shape {self.train_time.shape}"
         loss, top = np.asarray(self.loss), np.asarray(self.eigenvalues)
-        last = int(np.flatnonzero(np.isfinite(loss))[-1]) if np.isfinite(loss).any() else 0
+        last = max(int(self.num_records) - 1, 0)
+        reason = StopReason(int(self.stop_reason))
+        ended = "" if reason == StopReason.none else f", stopped by {reason.name} at record {last}"
         lead = top[last][np.argmax(np.nan_to_num(top[last].real, nan=-np.inf))]
         return (
             f"Trajectory of {self.rnn.num_units} units, {len(loss)} records to learning time "
-            f"{float(self.train_time[-1]):g}: {Status(int(self.status)).name}\n"
+            f"{float(self.train_time[-1]):g}: {Status(int(self.status)).name}{ended}\n"
             f"  loss             {loss[0]:.6g} -> {loss[last]:.6g}\n"
             f"  top eigenvalue   {lead:.6g}\n"
             f"  change of W      {float(self.relative_change[last]):.3g} (relative)\n"
@@ -71,6 +78,7 @@ def gradient_flow(
     atol: float | None = None,
     max_steps: int = 1_000_000,
     method: Any = ode.TSIT5,
+    stop: Stop = Stop(),
 ) -> Trajectory:
     """Train a network by gradient flow.
 
@@ -78,7 +86,7 @@ def gradient_flow(
 
     Args:
         rnn: the network at learning time 0, N units.
-        target: any stable `LinearRNN`.
+        target: any `LinearRNN`, stable if the horizon of the loss is infinite.
         train_time: learning times of the records, (R,), increasing, positive or zero.
         loss: by default `PopulationLoss()`.
         rates: by default all 1.
@@ -86,20 +94,27 @@ def gradient_flow(
         atol: absolute tolerance; by default 1e-10 in float64, 1e-7 in float32.
         max_steps: most attempted steps; then the status is `max_steps` and later records are NaN.
         method: an explicit method of `rnn_dynamics.ode`.
+        stop: criteria to stop at a record before the last.
 
     Returns:
         The trajectory. Failure is a status, never an exception.
 
     Raises:
-        ValueError: if `train_time` is not increasing or the target is unstable.
+        TypeError: if the loss samples noise, of which a flow knows nothing.
+        ValueError: if `train_time` is not increasing or the target has an infinite loss.
 
     Source: section 2 of the theory note.
     """
+    if isinstance(loss, SampledLoss):
+        raise TypeError(
+            "Argument `loss` must be a PopulationLoss for a gradient flow, such as `loss.expected`, but is a SampledLoss."
+        )
     times = record_times(train_time, rnn.dtype)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if tolerance is not None:
             real_scalar(name, tolerance, positive=True)
-    learner = GradientFlow(loss, rates, rtol, atol, positive_int("max_steps", max_steps), method)
+    limit = positive_int("max_steps", max_steps)
+    learner = GradientFlow(loss, rates, rtol, atol, limit, method, stop)
     return _record(learner, rnn, target, times, times)
 
 
@@ -107,12 +122,13 @@ def gradient_descent(
     rnn: LinearRNN,
     target: LinearRNN,
     *,
-    loss: PopulationLoss = PopulationLoss(),
+    loss: Loss = PopulationLoss(),
     optimizer: optax.GradientTransformation,
     num_steps: int,
     record_every: int = 1,
     rates: Rates = Rates(),
     key: jax.Array | None = None,
+    stop: Stop = Stop(),
 ) -> Trajectory:
     """Train a network by steps of an optax optimiser.
 
@@ -121,20 +137,22 @@ def gradient_descent(
 
     Args:
         rnn: the network at step 0, N units.
-        target: any stable `LinearRNN`.
-        loss: by default `PopulationLoss()`.
+        target: any `LinearRNN`, stable if the horizon of the loss is infinite.
+        loss: by default `PopulationLoss()`; with a `SampledLoss`, the recorded loss is its exact expectation.
         optimizer: any optax gradient transformation, for example `optax.sgd(0.02)`.
         num_steps: number of steps, positive.
         record_every: steps between records, positive.
         rates: multiply the updates, by default 1; 0 freezes a parameter.
         key: a JAX random key for losses that sample noise, folded with the step.
+        stop: criteria to stop at a record before the last.
 
     Returns:
-        The trajectory. Failure is a status, never an exception.
+        The trajectory. Failure is a status, never an exception; so is a time step with which the Euler scheme does not follow the
+        networks (`unstable`).
 
     Raises:
         TypeError: if `optimizer` is not an optax transformation or a count is not an integer.
-        ValueError: if a count is below 1 or the target is unstable.
+        ValueError: if a count is below 1, the target has an infinite loss, or a loss that samples noise has no key.
     """
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
@@ -144,7 +162,9 @@ def gradient_descent(
     record_every = positive_int("record_every", record_every)
     steps = np.append(np.arange(0, num_steps, record_every), num_steps).astype(np.int32)
     make_optimizer: Any = _Given(optimizer)
-    learner = GradientDescent(loss, rates, make_optimizer, {}, key)
+    if isinstance(loss, SampledLoss) and key is None:
+        raise ValueError("Argument `key` must be a random key for sampled noise, but is None.")
+    learner = GradientDescent(loss, rates, make_optimizer, {}, key, stop)
     train_time = jnp.asarray(steps, rnn.dtype) * _euler_step(optimizer, rnn)
     return _record(learner, rnn, target, jnp.asarray(steps), train_time)
 
@@ -186,25 +206,31 @@ def _record(
     learner = jax.tree.map(
         lambda x: jnp.asarray(x, rnn.dtype) if isinstance(x, int | float) else x, learner
     )
-    state, seen, counts, weights, good = _learn(learner, rnn, target, ticks)
+    state, seen, counts, weights = _learn(learner, rnn, target, ticks, train_time)
+    good = jnp.isfinite(seen.loss)
     eigenvalues = jnp.where(good[:, None], _spectra(weights), jnp.nan)
-    return Trajectory(train_time, seen, eigenvalues, counts, state.rnn, state.status)
+    rest = state.rest
+    return Trajectory(
+        train_time, seen, eigenvalues, counts, state.rnn, state.status, rest.reason, rest.records
+    )
 
 
 @eqx.filter_jit
-def _learn(learner: Learner, rnn: LinearRNN, target: LinearRNN, ticks: jax.Array) -> Any:
-    def to_next(carry: Any, next_tick: jax.Array) -> Any:
+def _learn(
+    learner: Learner, rnn: LinearRNN, target: LinearRNN, ticks: jax.Array, train_time: jax.Array
+) -> Any:
+    def to_next(carry: Any, at: tuple[jax.Array, jax.Array]) -> Any:
         state, tick = carry
+        next_tick, time = at
         state = learner.advance(state, target, tick, next_tick)
-        state, seen = look(learner, state, target)
-        out = (seen, state.num_gradients, state.rnn.W, state.status == Status.ok)
-        return (state, next_tick), out
+        state, seen = look(learner, state, target, next_tick, time)
+        return (state, next_tick), (seen, state.num_gradients, state.rnn.W)
 
     start = learner.start(rnn, target)
-    (state, _), (seen, counts, weights, good) = jax.lax.scan(
-        to_next, (start, jnp.zeros_like(ticks[0])), ticks
+    (state, _), (seen, counts, weights) = jax.lax.scan(
+        to_next, (start, jnp.zeros_like(ticks[0])), (ticks, train_time)
     )
-    return state, seen, counts, weights, good
+    return state, seen, counts, weights
 
 
 @jax.jit

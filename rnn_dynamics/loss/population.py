@@ -78,6 +78,11 @@ class PopulationLoss(eqx.Module):
         return math.inf if self._horizon is None else self._horizon
 
     @property
+    def is_infinite(self) -> bool:
+        """Whether the horizon is infinite."""
+        return self._horizon is None
+
+    @property
     def expected(self) -> "PopulationLoss":
         """The loss itself: nothing is sampled."""
         return self
@@ -116,7 +121,7 @@ class PopulationLoss(eqx.Module):
             ValueError: if the horizon is infinite and an eigenvalue of `target.W` has a real part of 1 or more, or grows under the
                 Euler scheme of the time step.
         """
-        if self._horizon is not None or is_traced(target.W) or is_traced(self.time_step):
+        if not self.is_infinite or is_traced(target.W) or is_traced(self.time_step):
             return
         eigenvalues = np.linalg.eigvals(np.asarray(target.W))
         largest = float(np.max(eigenvalues.real))
@@ -163,7 +168,7 @@ def transposed(rnn: LinearRNN) -> LinearRNN:
 @jax.jit
 def _value(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
     both = difference(rnn, target)
-    if loss._horizon is None:
+    if loss.is_infinite:
         return energy(both, loss.time_step)
     averaged = loss.weighting == "time_averaged"
     return finite_energy(both, jnp.asarray(loss._horizon, rnn.dtype), averaged, loss.time_step)
@@ -175,7 +180,7 @@ def _value_and_grad(
 ) -> tuple[jax.Array, LinearRNN]:
     """The loss and its gradient, the latter by a second way if `other`, a bool ()."""
     both, dt = difference(rnn, target), loss.time_step
-    if loss._horizon is None:
+    if loss.is_infinite:
         G = gramians(both, jnp.where(other, OTHER_PANEL, 1.0).astype(rnn.dtype), dt)
         value, gradient = G.energy, energy_gradient(both, G, dt)
     else:
