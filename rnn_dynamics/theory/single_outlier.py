@@ -19,6 +19,7 @@ def single_outlier(
     train_time: ArrayLike,
     rates: Any = None,
     *,
+    loss: PopulationLoss = PopulationLoss(),
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 100_000,
@@ -31,11 +32,15 @@ def single_outlier(
     Exact if the network starts in this form, and if v(0) = 0, W(0) = 0 and u is frozen; the limit of the full network as its
     initial weights go to 0. p²/η_u - q²/η_v is conserved. Stiff near the solution, so integrated by an L-stable method.
 
+    Over a finite horizon, or in discrete time, the same three numbers follow the gradient of that loss instead, as a network of one
+    unit does.
+
     Args:
-        target: any stable `LinearRNN`.
-        initial: (input gain p, output gain q, eigenvalue λ) at τ = 0, with λ < 1.
+        target: any `LinearRNN`, stable if the horizon is infinite.
+        initial: (input gain p, output gain q, eigenvalue λ) at τ = 0, with λ < 1 if the horizon is infinite.
         train_time: learning times of the records, (R,), increasing, positive or zero.
         rates: `Rates`, by default all 1.
+        loss: by default `PopulationLoss()`.
         rtol: relative tolerance, by default 1e-8 in float64, 1e-5 in float32.
         atol: absolute tolerance, by default 1e-10 in float64, 1e-7 in float32.
         max_steps: most attempted steps.
@@ -44,19 +49,21 @@ def single_outlier(
         The curve, with one eigenvalue and the coordinates `input_gain`, `output_gain` and `eigenvalue`, among others.
 
     Raises:
-        ValueError: if the target is unstable, λ is not below 1, or `train_time` does not increase.
+        ValueError: if the target has an infinite loss, λ is not below 1 though the horizon is infinite, or `train_time` does not
+            increase.
     """
     dtype = target.dtype
     start = jnp.stack([jnp.asarray(x, dtype) for x in initial])
     require(start.shape == (3,), "initial", "hold three numbers", start.shape)
     if not is_traced(start):
         require(bool(jnp.all(jnp.isfinite(start))), "initial", "be finite", start)
-        require(bool(start[2] < 1), "initial", "have an eigenvalue below 1", float(start[2]))
+        if loss.is_infinite:
+            require(bool(start[2] < 1), "initial", "have an eigenvalue below 1", float(start[2]))
     times = record_times(train_time, dtype)
-    PopulationLoss().check(target)
+    loss.check(target)
     weights = [1.0, 1.0, 1.0] if rates is None else [rates.u, rates.v, rates.W]
     eta = jnp.stack([jnp.asarray(rate, dtype) for rate in weights])
-    return _solve(target, start, times, eta, (rtol, atol), max_steps)
+    return _solve(target, start, times, eta, (rtol, atol), max_steps, loss)
 
 
 def outlier_start(
@@ -106,6 +113,11 @@ def outlier_loss(a: jax.Array, c: jax.Array, transfer: tuple[jax.Array, jax.Arra
     return a**2 / (4 * c) - a * jnp.polyval(numerator, c) / jnp.polyval(denominator, c)
 
 
+def _network(y: jax.Array) -> LinearRNN:
+    """The network of one unit of (p, q, λ)."""
+    return LinearRNN(y[2].reshape(1, 1), y[:1], y[1:2])
+
+
 @jax.jit(static_argnums=(4, 5))
 def _solve(
     target: LinearRNN,
@@ -114,15 +126,24 @@ def _solve(
     eta: jax.Array,
     tolerances: tuple[float | None, float | None],
     max_steps: int,
+    loss: PopulationLoss,
 ) -> TheoryCurve:
-    def velocity(_: jax.Array, y: jax.Array, args: Any) -> jax.Array:
+    def general(_: jax.Array, y: jax.Array, args: Any) -> jax.Array:
+        target, eta, loss = args
+        _, gradient = loss.value_and_grad(_network(y), target)
+        return -eta * jnp.concatenate([gradient.u, gradient.v, gradient.W[0]])
+
+    def closed_form(_: jax.Array, y: jax.Array, args: Any) -> jax.Array:
         transfer, eta = args
         p, q, eigenvalue = y
         a, c = p * q, 1 - eigenvalue
         da, dc = jax.grad(outlier_loss, argnums=(0, 1))(a, c, transfer)
         return eta * jnp.stack([-q * da, -p * da, dc])
 
-    args = (transfer_function(target), eta)
+    velocity: Any = general
+    args: Any = (target, eta, loss)
+    if loss.is_infinite and loss.time_step is None:
+        velocity, args = closed_form, (transfer_function(target), eta)
     options: Any = {"method": ode.RODAS5P, "rtol": tolerances[0], "atol": tolerances[1]}
     state = ode.start(velocity, jnp.zeros((), times.dtype), start, args, **options)
 
@@ -133,11 +154,10 @@ def _solve(
 
     state, ys = jax.lax.scan(to_record, state, times)
     p, q, eigenvalue = ys.T
-    networks = jax.vmap(LinearRNN)(eigenvalue[:, None, None], p[:, None], q[:, None])
-    loss = jax.vmap(PopulationLoss(), in_axes=(0, None))(networks, target)
+    values = jax.vmap(lambda y: loss(_network(y), target))(ys)
     return TheoryCurve(
         train_time=times,
-        loss=jnp.where(jnp.isnan(p), p, loss),
+        loss=jnp.where(jnp.isnan(p), p, values),
         eigenvalues=jax.lax.complex(eigenvalue, jnp.zeros_like(eigenvalue))[:, None],
         coordinates={
             "input_gain": p,
