@@ -14,7 +14,15 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from rnn_dynamics.overlay import style
-from rnn_dynamics.overlay.selection import Part, best_theory, expected_size, select
+from rnn_dynamics.overlay.selection import (
+    Part,
+    best_theory,
+    demand,
+    expected_size,
+    lacks_eigenvalues,
+    select,
+    time_label,
+)
 from rnn_dynamics.sweep.run import Run
 
 MODELS = ("conjugate_pair", "infinite_width", "word_subspace", "single_outlier")
@@ -38,6 +46,9 @@ def spectrum_animation(run: Run) -> FuncAnimation:
     Shown are all seeds of one weight scale: the largest of at most half the target's modulus, so that there is a bulk to be seen and
     an outlier that leaves it. Dots are the simulation, open markers the theory's outliers, crosses the target, the circle is
     the initial bulk. Of many records at most 32 are shown.
+
+    Raises:
+        ValueError: if the run does not keep eigenvalues.
     """
     figure, records, show = _scene(run)
     return FuncAnimation(figure, show, records, interval=1000 / FRAMES_PER_SECOND)
@@ -64,6 +75,7 @@ def save_animation(run: Run, path: Path) -> None:
 
 
 def _scene(run: Run) -> Scene:
+    demand(lacks_eigenvalues(run))
     panels, notes = select(run, 1)
     part, title = _chosen(panels[0][1]), panels[0][0]
     model, times = best_theory(part, *MODELS), part.simulation["train_time"]
@@ -126,7 +138,7 @@ def _draw_loss(run: Run, axes: Axes, part: Part, model: str | None) -> Line2D:
     if run.experiment.record.spacing == "log":
         style.log_time(axes, known.min(), known.max())
     axes.set_xlim(0, known.max())
-    style.finish(axes, "", "learning time τ", "loss L")
+    style.finish(axes, "", time_label(run), "loss L")
     look: dict[str, Any] = {"color": style.INK, "markersize": 5, "linestyle": "none"}
     return axes.plot([], [], marker="o", zorder=5, gid="now", **look)[0]
 

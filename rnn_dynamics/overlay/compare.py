@@ -41,6 +41,8 @@ def overlay(run: Run) -> xr.Dataset:
         standard errors of the former; NaN for a single seed, or where some seed has no outlier;
         without the dim record, `applies`, and `why_not`, a sentence where a theory does not.
 
+    What the config leaves out of `record.observables` is not compared; without eigenvalues there is nothing of outliers.
+
     Raises:
         ValueError: if the config names no theory.
     """
@@ -54,8 +56,10 @@ def overlay(run: Run) -> xr.Dataset:
     initial = result["loss_simulation"].isel(record=0, drop=True)
     result["loss_error"] = abs(result["loss_theory"] - result["loss_simulation"]) / initial
     dims = result["loss_theory"].dims
-    for name, value in _match(run, theory["eigenvalues"], simulation["eigenvalues"]).items():
-        result[name] = (dims, value)
+    if run.experiment.record.keeps("eigenvalues"):
+        for name, value in _match(run, theory["eigenvalues"], simulation["eigenvalues"]).items():
+            result[name] = (dims, value)
+        result["outlier_error"].attrs = {"long_name": "distance of the outlier from the theory"}
     for name in [str(name).removesuffix("_theory") for name in result if "_theory" in str(name)]:
         result[f"{name}_z"] = _distance_of_means(result, name)
     reasons = [
@@ -66,7 +70,6 @@ def overlay(run: Run) -> xr.Dataset:
     result["why_not"] = (dims[:-1], shaped)
     result["applies"] = result["why_not"] == ""
     result["loss_error"].attrs = {"long_name": "loss error relative to the initial loss"}
-    result["outlier_error"].attrs = {"long_name": "distance of the outlier from the theory"}
     return result
 
 
@@ -92,7 +95,9 @@ def error_table(compared: xr.Dataset) -> list[dict[str, Any]]:
                     "weight_scale": scale,
                     "theory": model,
                     "loss_error": _largest(one["loss_error"]),
-                    "outlier_error": _largest(one["outlier_error"]),
+                    "outlier_error": _largest(one["outlier_error"])
+                    if "outlier_error" in one
+                    else float("nan"),
                     "within": float(np.mean(known <= 2)) if known.size else float("nan"),
                     "why_not": "; ".join(reasons),
                 }

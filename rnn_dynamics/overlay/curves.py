@@ -16,11 +16,15 @@ from rnn_dynamics.overlay import style
 from rnn_dynamics.overlay.selection import (
     MOST_PANELS,
     Part,
+    demand,
     expected_size,
+    lacks_eigenvalues,
     lacks_frequency,
+    lacks_responses,
     named_theories,
     select,
     target_rnn,
+    time_label,
     weight_scales,
 )
 from rnn_dynamics.sweep.run import Run
@@ -60,7 +64,11 @@ def outlier_curves(run: Run) -> Figure:
 
     Real part, and for targets with a frequency the imaginary part (of the upper one of a pair) below it; thin lines are the target's
     eigenvalues. A curve is of the seeds that end with an outlier, and is drawn where all of theirs are outside of the bulk.
+
+    Raises:
+        ValueError: if the run does not keep eigenvalues.
     """
+    demand(lacks_eigenvalues(run))
     panels, notes = select(run)
     oscillates = any(part.target.imag.any() for _, parts in panels for part in parts)
     rows = (("Re", np.real), ("Im", np.imag)) if oscillates else (("Re", np.real),)
@@ -86,7 +94,11 @@ def impulse_responses(run: Run) -> Figure:
     """Impulse response k(t) before (grey) and after learning against the target's.
 
     One panel per weight scale, or, if the sweep has other axes, per combination of these.
+
+    Raises:
+        ValueError: if the run does not keep impulse responses.
     """
+    demand(lacks_responses(run))
     panels, notes = select(run)
     if len(panels) == 1:
         title, every = panels[0]
@@ -138,7 +150,7 @@ def _finish(run: Run, axes: Axes, parts: list[Part], title: str, label: str, emp
     if run.experiment.record.spacing == "log":
         style.log_time(axes, times.min(), times.max())
     axes.set_xlim(0, times.max())
-    style.finish(axes, title, "learning time τ", label, empty)
+    style.finish(axes, title, time_label(run), label, empty)
 
 
 def _handles(run: Run) -> list[Any]:

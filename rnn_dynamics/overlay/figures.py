@@ -15,7 +15,13 @@ from rnn_dynamics.overlay.pairs import pair_paths
 from rnn_dynamics.overlay.phase import phase_plane
 from rnn_dynamics.overlay.plane import spectra
 from rnn_dynamics.overlay.regimes import rich_to_lazy
-from rnn_dynamics.overlay.selection import lacks_frequency, lacks_one_mode, lacks_weight_scales
+from rnn_dynamics.overlay.selection import (
+    lacks_eigenvalues,
+    lacks_pairs,
+    lacks_plane,
+    lacks_regimes,
+    lacks_responses,
+)
 from rnn_dynamics.sweep.run import Run
 from rnn_dynamics.sweep.store import writing
 
@@ -47,9 +53,12 @@ FIGURES: dict[str, Draw] = {
 }
 # what a run lacks for a figure, as a sentence: nothing if the figure fits
 NEEDS: dict[str, Callable[[Run], str]] = {
-    "pair_paths": lacks_frequency,
-    "phase_plane": lacks_one_mode,
-    "rich_to_lazy": lacks_weight_scales,
+    "outlier_curves": lacks_eigenvalues,
+    "spectra": lacks_eigenvalues,
+    "impulse_responses": lacks_responses,
+    "pair_paths": lacks_pairs,
+    "phase_plane": lacks_plane,
+    "rich_to_lazy": lacks_regimes,
 }
 
 
@@ -61,7 +70,7 @@ def fitting(run: Run) -> dict[str, Draw]:
 
 
 def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
-    """Draw every figure that fits a run and write it as PNG and PDF, and the spectrum's animation as GIF.
+    """Draw every figure that fits a run and write it as PNG and PDF, and the spectrum's animation as GIF if it has eigenvalues.
 
     Each file is there whole or not at all.
 
@@ -88,7 +97,8 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
             figure = draw(run)
             for suffix in ("png", "pdf"):
                 write(f"{name}.{suffix}", lambda path, figure=figure: _save(figure, path))  # type: ignore[misc]
-        write("spectrum.gif", lambda path: save_animation(run, path))
+        if not lacks_eigenvalues(run):
+            write("spectrum.gif", lambda path: save_animation(run, path))
     return paths
 
 

@@ -18,8 +18,9 @@ from rnn_dynamics.overlay.selection import (
     best_theory,
     demand,
     expected_size,
-    lacks_frequency,
+    lacks_pairs,
     select_single,
+    time_label,
 )
 from rnn_dynamics.sweep.run import Run
 
@@ -63,9 +64,9 @@ def pair_paths(run: Run) -> Figure:
     theory and in simulation.
 
     Raises:
-        ValueError: if no target of the run has a frequency.
+        ValueError: if no target of the run has a frequency, or the run does not keep eigenvalues.
     """
-    demand(lacks_frequency(run))
+    demand(lacks_pairs(run))
     singles, notes = select_single(run, MOST_PANELS)
     parts = [part for _, part in singles]
     norm, cmap = _clock(run, parts), style.shades()
@@ -106,7 +107,7 @@ def pair_paths(run: Run) -> Figure:
     num_seeds = run.dataset.sizes["seed"]
     if num_seeds > MOST_SEEDS:
         notes = [f"the first {MOST_SEEDS} of {num_seeds} seeds are shown", *notes]
-    style.colour_bar(figure, list(grid[:, 0]), norm, cmap, "learning time τ")
+    style.colour_bar(figure, list(grid[:, 0]), norm, cmap, time_label(run))
     style.line_key(figure, _handles(next((m for m in models if m), None), cmap), notes)
     return figure
 

@@ -11,7 +11,7 @@ from rnn_dynamics.overlay import style
 from rnn_dynamics.overlay.selection import (
     Part,
     demand,
-    lacks_one_mode,
+    lacks_plane,
     select,
     target_rnn,
     weight_scales,
@@ -74,9 +74,9 @@ def phase_plane(run: Run) -> Figure:
     have a pair. Colours are weight scales; one panel per combination of the other axes.
 
     Raises:
-        ValueError: if the target has several modes, or a parameter is frozen.
+        ValueError: if the target has several modes, a parameter is frozen, or the run does not keep eigenvalues and residues.
     """
-    demand(lacks_one_mode(run))
+    demand(lacks_plane(run))
     panels, notes = select(run)
     figure, grid = style.sheet(len(panels), style.num_columns(len(panels)), 1, 2.5)
     theory = False

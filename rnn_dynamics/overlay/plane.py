@@ -5,7 +5,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rnn_dynamics.overlay import style
-from rnn_dynamics.overlay.selection import Part, expected_size, named_theories, select_single
+from rnn_dynamics.overlay.selection import (
+    Part,
+    demand,
+    expected_size,
+    lacks_eigenvalues,
+    named_theories,
+    select_single,
+)
 from rnn_dynamics.sweep.run import Run
 
 MOST_ROWS = 4
@@ -16,7 +23,11 @@ def spectra(run: Run) -> Figure:
 
     Rows are weight scales and combinations of the other axes, at most four in all. The circle is the initial bulk, crosses are the
     target's eigenvalues, open markers the theories' outliers; at the broken line, Re λ = 1, a network loses stability.
+
+    Raises:
+        ValueError: if the run does not keep eigenvalues.
     """
+    demand(lacks_eigenvalues(run))
     rows, notes = select_single(run, MOST_ROWS)
     x, y = _view([part for _, part in rows])
     figure, grid = style.sheet(3 * len(rows), 3, 1, min(4.0 * y / (x[1] - x[0]) + 0.35, 2.0))

@@ -15,7 +15,7 @@ from rnn_dynamics.overlay.selection import (
     Part,
     best_theory,
     demand,
-    lacks_weight_scales,
+    lacks_regimes,
     select,
     weight_scales,
 )
@@ -55,9 +55,9 @@ def rich_to_lazy(run: Run) -> Figure:
     1 % of its initial value, interpolated between records. What fewer than half of the seeds have is not shown.
 
     Raises:
-        ValueError: if the run has one weight scale.
+        ValueError: if the run has one weight scale, or does not keep eigenvalues and the change of W.
     """
-    demand(lacks_weight_scales(run))
+    demand(lacks_regimes(run))
     panels, notes = select(run, run.experiment.num_members)
     return (
         _maps(run, panels, notes) if DECAY in run.experiment.axes else _curves(run, panels, notes)

@@ -65,6 +65,12 @@ def select(run: Run, most: int = MOST_PANELS) -> tuple[list[tuple[str, list[Part
     return panels, [note for note, holds in notes.items() if holds]
 
 
+def time_label(run: Run) -> str:
+    """What an axis of `train_time` shows."""
+    name = run.dataset["train_time"].attrs.get("long_name", "learning time")
+    return f"{name} τ" if name == "learning time" else name
+
+
 def select_single(run: Run, most: int) -> tuple[list[tuple[str, Part]], list[str]]:
     """At most so many parts, each titled by the axes other than the weight scale, and notes on what is not seen."""
     scales = weight_scales(run)
@@ -185,6 +191,42 @@ def lacks_weight_scales(run: Run) -> str:
     if len(weight_scales(run)) > 1:
         return ""
     return "The run must have several weight scales for this figure, but has one."
+
+
+def lacks_eigenvalues(run: Run) -> str:
+    """A sentence if eigenvalues are not kept, nothing if they are."""
+    return _lacks_kept(run, "eigenvalues")
+
+
+def lacks_responses(run: Run) -> str:
+    """A sentence if impulse responses are not kept, nothing if they are."""
+    return _lacks_kept(run, "impulse_responses")
+
+
+def lacks_pairs(run: Run) -> str:
+    """A sentence if there are no eigenvalues of an oscillator, nothing if there are."""
+    return lacks_frequency(run) or lacks_eigenvalues(run)
+
+
+def lacks_plane(run: Run) -> str:
+    """A sentence if there is not one mode to be learned, or gain and decay of the outlier are not kept, nothing otherwise."""
+    gains = ["residues", *(["overlap"] if run.experiment.theory.models else [])]
+    return lacks_one_mode(run) or _lacks_kept(run, "eigenvalues", *gains)
+
+
+def lacks_regimes(run: Run) -> str:
+    """A sentence if there is one weight scale, or outlier and change of W are not kept, nothing otherwise."""
+    return lacks_weight_scales(run) or _lacks_kept(run, "eigenvalues", "weight_change")
+
+
+def _lacks_kept(run: Run, *names: str) -> str:
+    left_out = [f"`{name}`" for name in names if not run.experiment.record.keeps(name)]
+    if not left_out:
+        return ""
+    wanted = " and ".join(left_out)
+    return (
+        f"The run must have {wanted} recorded for this figure, but has not (`record.observables`)."
+    )
 
 
 def demand(lack: str) -> None:

@@ -20,6 +20,7 @@ class Number:
     minimum: float = -math.inf
     maximum: float = math.inf
     axis: bool = True
+    infinite: bool = False
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
         return no_info_plain_validator_function(self.check)
@@ -49,7 +50,9 @@ class Number:
             result: Any = value if self.integer else float(value)  # type: ignore[arg-type]
         except OverflowError:
             result = math.inf
-        if not self.integer and not math.isfinite(result):
+        if not self.integer and not (
+            math.isfinite(result) or (self.infinite and result == math.inf)
+        ):
             raise ValueError(f"must be finite, but is {_show(value)}")
         if self.positive and not result > 0:
             raise ValueError(f"must be positive, but is {_show(value)}")
@@ -79,6 +82,19 @@ class Choice:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         listed = ", ".join(repr(name) for name in self.names)
         raise ValueError(f"must be one of {listed}, but is {_show(value)}{hint}")
+
+
+class Text:
+    """A key that is a text."""
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
+        return no_info_plain_validator_function(self.check)
+
+    def check(self, value: Any) -> str:
+        """The text, or a ValueError."""
+        if isinstance(value, str) and value:
+            return value
+        raise ValueError(f"must be a text that is not empty, but is {_show(value)}")
 
 
 def _expand(table: dict[str, Any], integer: bool) -> list[float]:

@@ -2,14 +2,25 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from rnn_dynamics.sweep.experiment import Experiment
+from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
+from rnn_dynamics.sweep.optimizers import ARGUMENTS, UNSCHEDULED
+from rnn_dynamics.sweep.sampling import loss_contradictions
+from rnn_dynamics.sweep.ticks import fewest_records
+
+# the tables of several kinds, the key that tells them apart, and its words
+KINDS: dict[Any, tuple[str, tuple[str, ...]]] = {
+    "target": ("kind", ("leaky_integrator", "damped_oscillator", "modes")),
+    "learning": ("method", ("gradient_descent", "gradient_flow")),
+    "schedule": ("kind", ("constant", "linear", "cosine", "exponential", "warmup_cosine")),
+}
 
 
 class ConfigError(ValueError):
@@ -128,11 +139,20 @@ def _contradictions(experiment: Experiment) -> list[str]:
                 f"Key `record.every` must be at most the learning time, {min(ends):g}, "
                 f"but is {record.every:g}."
             )
-    optimizer = getattr(learning, "optimizer", "sgd")
-    if experiment.theory.models and optimizer != "sgd":
+    problems += loss_contradictions(experiment)
+    if isinstance(learning, GradientDescentTable):
+        problems += _optimizer_contradictions(learning)
+    if isinstance(record.weights, tuple) and record.weights and not problems:
+        fewest = fewest_records(experiment)
+        outside = [index for index in record.weights if not -fewest <= index < fewest]
+        if outside:
+            problems.append(
+                f"Key `record.weights` must hold records from {-fewest} to {fewest - 1}, as members have {fewest} "
+                f"records or more, but has {outside[0]}."
+            )
+    if network.warm_start_record is not None and network.warm_start is None:
         problems.append(
-            "Key `theory.models` must be empty unless `learning.optimizer` is 'sgd', the Euler scheme of the "
-            f"gradient flow that the theories describe, but it is {optimizer!r}."
+            "Key `network.warm_start_record` must be absent without `network.warm_start`, but is given."
         )
     names = list(experiment.dimensions.values())
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -140,15 +160,38 @@ def _contradictions(experiment: Experiment) -> list[str]:
     return problems
 
 
+def _optimizer_contradictions(learning: GradientDescentTable) -> list[str]:
+    problems = []
+    schedule, optimizer = learning.schedule, learning.optimizer
+    if schedule.kind != "constant" and optimizer in UNSCHEDULED:
+        problems.append(
+            f"Key `learning.schedule.kind` must be 'constant' for {optimizer!r}, which chooses its own step sizes, "
+            f"but is {schedule.kind!r}."
+        )
+    if schedule.kind == "warmup_cosine":
+        length = learning.num_steps if schedule.steps is None else schedule.steps
+        warmup, steps = int(np.max(schedule.warmup_steps)), int(np.min(length))
+        if warmup >= steps:
+            problems.append(
+                f"Key `learning.schedule.warmup_steps` must be less than the steps of the schedule, {steps}, "
+                f"but is {warmup}."
+            )
+    if learning.weight_decay is not None and "weight_decay" in learning.optimizer_arguments:
+        problems.append(
+            "Key `learning.weight_decay` must be absent beside `learning.optimizer_arguments.weight_decay`, "
+            "but is given."
+        )
+    return problems
+
+
 def _sentence(detail: Any) -> str:
     """One pydantic error as a sentence that names the key."""
-    tags = {"leaky_integrator", "damped_oscillator", "modes", "gradient_descent", "gradient_flow"}
+    raw = detail["loc"]
     location = [
         str(part)
-        for depth, part in enumerate(detail["loc"])
-        if not (
-            depth == 1 and part in tags
-        )  # pydantic names the kind of table here, which is no key
+        for depth, part in enumerate(raw)
+        # pydantic names the kind of table here, which is no key
+        if not (depth and part in KINDS.get(raw[depth - 1], ("", ()))[1])
     ]
     key, kind = ".".join(location), detail["type"]
     if kind == "extra_forbidden":
@@ -156,13 +199,9 @@ def _sentence(detail: Any) -> str:
     if kind == "missing":
         return f"Key `{key}` must be given, but is missing."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        name = "kind" if location[0] == "target" else "method"
+        name, kinds = KINDS[location[-1]]
         have = detail["input"].get(name) if isinstance(detail["input"], dict) else None
-        wanted = (
-            "'leaky_integrator', 'damped_oscillator' or 'modes'"
-            if name == "kind"
-            else "'gradient_descent' or 'gradient_flow'"
-        )
+        wanted = f"{', '.join(map(repr, kinds[:-1]))} or {kinds[-1]!r}"
         if not isinstance(detail["input"], dict):
             return f"Key `{key}` must be a table, but is {_short(detail['input'])}."
         state = "missing" if have is None else _short(have)
@@ -179,33 +218,33 @@ def _sentence(detail: Any) -> str:
 
 def _nearest(raw: tuple[Any, ...], location: list[str]) -> str:
     """The nearest known key to a misspelt or misplaced one."""
-    known = list(_known_keys(Experiment, ""))
     name, section = location[-1], ".".join(location[:-1])
-    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
-    if section in ("target", "learning") and len(raw) > 1:
-        siblings = {k: key for k, key in siblings.items() if _belongs(key, str(raw[1]))}
-    elsewhere = [key for key in known if key.rpartition(".")[2] == name]
+    here = _known_keys(Experiment, "", raw[:-1])
+    siblings = {key.rpartition(".")[2]: key for key in here if key.rpartition(".")[0] == section}
+    known = [
+        *_known_keys(Experiment, ""),
+        *map("learning.optimizer_arguments.{}".format, ARGUMENTS),
+    ]
+    elsewhere = [k for k in known if k.rpartition(".")[2] == name and k != ".".join(location)]
     close = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
     any_near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.0)
     nearest = [siblings[key] for key in close] or elsewhere or [siblings[key] for key in any_near]
     return f" (the nearest known key is `{nearest[0]}`)" if nearest else ""
 
 
-def _belongs(key: str, tag: str) -> bool:
-    section, _, name = key.partition(".")
-    for cls in _classes(Experiment.model_fields[section]):
-        field = cls.model_fields.get("kind") or cls.model_fields.get("method")
-        if field is not None and field.default == tag:
-            return name in cls.model_fields
-    return True
-
-
-def _known_keys(cls: type[BaseModel], prefix: str) -> Iterable[str]:
+def _known_keys(cls: type[BaseModel], prefix: str, kinds: Container[Any] = ()) -> Iterable[str]:
+    """The dotted keys of a table, of a table of several kinds those of the kinds that are named, if any is."""
     for name, field in cls.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
         yield key
-        for inner in _classes(field):
-            yield from _known_keys(inner, key)
+        tables = _classes(field)
+        for inner in [table for table in tables if _kind(table) in kinds] or tables:
+            yield from _known_keys(inner, key, kinds)
+
+
+def _kind(cls: type[BaseModel]) -> Any:
+    field = cls.model_fields.get("kind") or cls.model_fields.get("method")
+    return None if field is None else field.default
 
 
 def _classes(field: Any) -> list[type[BaseModel]]:

@@ -5,11 +5,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from rnn_dynamics.learning import StopReason
 from rnn_dynamics.ode import Status
-from rnn_dynamics.sweep.applicability import theory_labels
+from rnn_dynamics.sweep.applicability import theory_labels, why_no_flow
+from rnn_dynamics.sweep.descent import train_times
 from rnn_dynamics.sweep.experiment import GradientDescentTable
-from rnn_dynamics.sweep.plan import Plan, network_time
+from rnn_dynamics.sweep.plan import Chunk, Plan
 from rnn_dynamics.sweep.store import Store
+from rnn_dynamics.sweep.ticks import network_time
 
 LONG_NAMES = {
     "loss": "loss L",
@@ -29,11 +32,22 @@ LONG_NAMES = {
     "impulse_final": "impulse response after learning",
     "impulse_target": "impulse response of the target",
     "status": "status of the member",
+    "stop_reason": "why the member came to rest",
+    "stop_record": "record at which the member came to rest, -1 if it did not",
+    "W": "recurrent weights W",
+    "u": "input weights u",
+    "v": "read-out weights v",
 }
+FLAGS: dict[str, Any] = {"status": Status, "stop_reason": StopReason}
 TRAILING = {
     "eigenvalues": ("record", "unit"),
     "residues": ("record", "unit"),
     "status": (),
+    "stop_reason": (),
+    "stop_record": (),
+    "W": ("weights_record", "unit", "from_unit"),
+    "u": ("weights_record", "unit"),
+    "v": ("weights_record", "unit"),
     "impulse_initial": ("network_time",),
     "impulse_final": ("network_time",),
     "impulse_target": ("network_time",),
@@ -84,16 +98,26 @@ def _labelled(plan: Plan, variables: dict[str, Any]) -> xr.Dataset:
         ticks[group.members, : len(group.ticks)] = group.ticks
     if isinstance(experiment.learning, GradientDescentTable):
         coordinates["step"] = _by_axes(plan, ticks, "number of steps")
-        ticks = ticks * plan.values["learning.learning_rate"][:, None]
-    coordinates["train_time"] = _by_axes(plan, ticks, "learning time")
+    times = np.full(ticks.shape, np.nan)
+    for group in plan.groups:
+        own = train_times(experiment, group.ticks, plan.values_of(group.members))
+        times[group.members, : len(group.ticks)] = own
+    flows = (why_no_flow(experiment, plan.values) == "").any()
+    name = "learning time" if flows else "number of steps"
+    coordinates["train_time"] = _by_axes(plan, times, name)
     if any("network_time" in dims for dims, *_ in variables.values()):
         attributes = {"long_name": "network time", "units": "leak time constants"}
         coordinates["network_time"] = ("network_time", network_time(experiment), attributes)
+    if any("weights_record" in dims for dims, *_ in variables.values()):
+        attributes = {"long_name": "record at which weights are saved"}
+        records = np.array(plan.weights_records, dtype=np.int64)
+        coordinates["weights_record"] = ("weights_record", records, attributes)
     dataset = xr.Dataset(variables, coords=coordinates)
-    if "status" in dataset:
-        names = " ".join(status.name for status in Status)
-        flags = {"flag_values": [int(status) for status in Status], "flag_meanings": names}
-        dataset["status"].attrs |= flags
+    for name, words in FLAGS.items():
+        if name in dataset:
+            names = " ".join(word.name for word in words)
+            flags = {"flag_values": [int(word) for word in words], "flag_meanings": names}
+            dataset[name].attrs |= flags
     return dataset
 
 
@@ -121,6 +145,7 @@ def _collect(plan: Plan, store: Store, prefix: str) -> dict[str, np.ndarray]:
                 for name, value in arrays.items()
                 if name.startswith(prefix + "/")
             }
+            own |= _on_all_records(plan, chunk, own)
             parts.append((chunk.members, own))
     collected: dict[str, np.ndarray] = {}
     for name in parts[0][1] if parts else ():
@@ -145,6 +170,22 @@ def _collect(plan: Plan, store: Store, prefix: str) -> dict[str, np.ndarray]:
     return collected
 
 
+def _on_all_records(
+    plan: Plan, chunk: Chunk, arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The weights of a chunk, (M, K, …), on the records at which any member of the sweep has some, NaN where it has none."""
+    record, num_records = plan.experiment.record, len(plan.groups[chunk.group].ticks)
+    slots = np.searchsorted(plan.weights_records, record.weights_at(num_records))
+    found: dict[str, np.ndarray] = {}
+    for name in ("W", "u", "v"):
+        if name in arrays:
+            value = arrays[name]
+            shape = (len(value), len(plan.weights_records), *value.shape[2:])
+            found[name] = np.full(shape, np.nan, value.dtype)
+            found[name][:, slots] = value
+    return found
+
+
 def _padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     full = np.full(shape, _fill("", array.dtype), array.dtype)
     full[tuple(slice(0, n) for n in array.shape)] = array
@@ -152,6 +193,6 @@ def _padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _fill(name: str, dtype: np.dtype) -> Any:
-    if name == "status":
-        return int(Status.not_run)
+    if name in FLAGS:
+        return int(Status.not_run if name == "status" else StopReason.none)
     return np.nan if dtype.kind in "fc" else -1

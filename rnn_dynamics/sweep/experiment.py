@@ -9,39 +9,41 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
-from rnn_dynamics.sweep.axes import Choice, Number, Values
+from rnn_dynamics.sweep.axes import Choice, Number, Text, Values
+from rnn_dynamics.sweep.learning_tables import GradientDescentTable, GradientFlowTable
+from rnn_dynamics.sweep.recording import OBSERVABLES, ObservableNames, Weights, saved_records
+from rnn_dynamics.sweep.section import Section, told_by
 
-OPTIMIZERS = (
-    *("adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad"),
-    *("fromage", "lamb", "lars", "lion", "nadam", "nadamw", "novograd"),
-    *("optimistic_gradient_descent", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "sm3", "yogi"),
-)
 THEORIES = (
     *("single_outlier", "conjugate_pair", "word_subspace"),
-    *("infinite_width", "readout_only"),
+    *("infinite_width", "readout_only", "population"),
 )
 
 
-class Section(BaseModel):
-    """A table of the config: unknown keys are refused, values cannot be changed later."""
+class Decay(Number):
+    """A positive number; 0, of a perfect integrator, is for a finite horizon."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    def _check_one(self, value: Any) -> float | int:
+        try:
+            return super()._check_one(value)
+        except ValueError as error:
+            raise ValueError(str(error).replace("positive or zero", "positive")) from None
 
 
 class LeakyIntegrator(Section):
     """k*(t) = exp(-decay t)."""
 
     kind: Literal["leaky_integrator"] = "leaky_integrator"
-    decay: Annotated[Values, Number(positive=True)]
+    decay: Annotated[Values, Decay(minimum=0)]
 
 
 class DampedOscillator(Section):
     """k*(t) = exp(-decay t) cos(frequency t + phase)."""
 
     kind: Literal["damped_oscillator"] = "damped_oscillator"
-    decay: Annotated[Values, Number(positive=True)]
+    decay: Annotated[Values, Decay(minimum=0)]
     frequency: Annotated[Values, Number()]
     phase: Annotated[Values, Number()] = 0.0
 
@@ -49,7 +51,7 @@ class DampedOscillator(Section):
 class Mode(Section):
     """amplitude exp(-decay t) cos(frequency t + phase)."""
 
-    decay: Annotated[Values, Number(positive=True)]
+    decay: Annotated[Values, Decay(minimum=0)]
     frequency: Annotated[Values, Number()] = 0.0
     phase: Annotated[Values, Number()] = 0.0
     amplitude: Annotated[Values, Number()] = 1.0
@@ -63,7 +65,11 @@ class Modes(Section):
 
 
 class Network(Section):
-    """Initial networks: W = weight_scale G/√N, u = input_scale g/√N, v = output_scale g'/√N."""
+    """Initial networks: W = weight_scale G/√N, u = input_scale g/√N, v = output_scale g'/√N.
+
+    With `warm_start` they are those that the run in that directory saved at `warm_start_record` (the last, if absent), and the
+    scales say what these were drawn with.
+    """
 
     num_units: Annotated[Values, Number(integer=True, minimum=1, maximum=16384)]
     weight_scale: Annotated[Values, Number(minimum=0)]
@@ -71,49 +77,20 @@ class Network(Section):
     output_scale: Annotated[Values, Number(minimum=0)] = 1.0
     overlap: Annotated[Values, Number(minimum=-1, maximum=1)] | None = None
     num_seeds: Annotated[int, Number(integer=True, minimum=1, maximum=10_000_000, axis=False)] = 1
-
-
-class RatesTable(Section):
-    """Relative rates of the parameters; 0 freezes."""
-
-    W: Annotated[Values, Number(minimum=0)] = 1.0
-    u: Annotated[Values, Number(minimum=0)] = 1.0
-    v: Annotated[Values, Number(minimum=0)] = 1.0
-
-
-class GradientDescentTable(Section):
-    """Steps of an optax optimiser."""
-
-    method: Literal["gradient_descent"] = "gradient_descent"
-    optimizer: Annotated[str, Choice(*OPTIMIZERS)] = "sgd"
-    learning_rate: Annotated[Values, Number(positive=True)]
-    num_steps: Annotated[Values, Number(integer=True, minimum=1, maximum=2_000_000_000)]
-    loss: Annotated[str, Choice("population")] = "population"
-    rates: RatesTable = RatesTable()
-
-
-class GradientFlowTable(Section):
-    """Gradient flow to a learning time."""
-
-    method: Literal["gradient_flow"] = "gradient_flow"
-    train_time: Annotated[Values, Number(positive=True)]
-    rtol: Annotated[float, Number(positive=True, maximum=0.1, axis=False)] | None = None
-    atol: Annotated[float, Number(positive=True, axis=False)] | None = None
-    max_steps: Annotated[
-        int, Number(integer=True, minimum=1, maximum=2_000_000_000, axis=False)
-    ] = 1_000_000
-    loss: Annotated[str, Choice("population")] = "population"
-    rates: RatesTable = RatesTable()
+    warm_start: Annotated[str, Text()] | None = None
+    warm_start_record: Annotated[int, Number(integer=True, axis=False)] | None = None
 
 
 class Record(Section):
-    """When to record: `every` so many steps (descent) or so much learning time (flow), or `num` records."""
+    """When to record: `every` so many steps (descent) or so much learning time (flow), or `num` records; and what to keep."""
 
     every: Annotated[float, Number(positive=True, axis=False)] | None = None
     num: Annotated[int, Number(integer=True, minimum=2, maximum=1_000_000, axis=False)] | None = (
         None
     )
     spacing: Annotated[str, Choice("linear", "log")] = "linear"
+    observables: ObservableNames | None = None
+    weights: Annotated[Any, Weights()] = "none"
 
     @model_validator(mode="after")
     def _one_way(self) -> "Record":
@@ -122,6 +99,15 @@ class Record(Section):
         if self.every is not None and self.spacing == "log":
             raise ValueError("must have `num` and not `every` for log spacing")
         return self
+
+    def keeps(self, name: str) -> bool:
+        """Whether a variable is kept on disk; the loss, and what is no observable, like the status, always is."""
+        chosen = self.observables is None or name == "loss" or name in self.observables
+        return chosen or name not in OBSERVABLES
+
+    def weights_at(self, num_records: int) -> tuple[int, ...]:
+        """The records at which weights are saved, of so many records in all."""
+        return saved_records(self.weights, num_records)
 
 
 class WordSubspace(Section):
@@ -161,25 +147,16 @@ class Compute(Section):
     seed: Annotated[int, Number(integer=True, minimum=0, maximum=2**31 - 1, axis=False)] = 0
 
 
-def _key(name: str, default: str | None = None) -> Discriminator:
-    def tag(table: Any) -> Any:
-        return (
-            table.get(name, default) if isinstance(table, dict) else getattr(table, name, default)
-        )
-
-    return Discriminator(tag)
-
-
 Target = Annotated[
     Annotated[LeakyIntegrator, Tag("leaky_integrator")]
     | Annotated[DampedOscillator, Tag("damped_oscillator")]
     | Annotated[Modes, Tag("modes")],
-    _key("kind"),
+    told_by("kind"),
 ]
 Learning = Annotated[
     Annotated[GradientDescentTable, Tag("gradient_descent")]
     | Annotated[GradientFlowTable, Tag("gradient_flow")],
-    _key("method", "gradient_descent"),
+    told_by("method", "gradient_descent"),
 ]
 
 
@@ -198,13 +175,13 @@ class Experiment(Section):
         """Every numeric key of target, network and learning that may be an axis, by dotted name."""
         tables = {
             "target": self.target.model_dump(),
-            "network": self.network.model_dump(exclude={"num_seeds"}),
+            "network": self.network.model_dump(exclude={"num_seeds", "warm_start_record"}),
             "learning": self.learning.model_dump(exclude={"rtol", "atol", "max_steps"}),
         }
         return {
             key: value
             for key, value in _flatten(tables, "")
-            if value is not None and not isinstance(value, str)
+            if value is not None and not isinstance(value, str | bool)
         }
 
     @property
@@ -219,8 +196,12 @@ class Experiment(Section):
         for key in short:
             if key.startswith("learning.rates."):
                 short[key] = "rate_" + short[key]
+            elif key.startswith("learning.stop."):
+                short[key] = "stop_" + short[key]
             elif key == "learning.train_time":
                 short[key] = "duration"  # `train_time` is the time of each record
+            elif key == "learning.optimizer_arguments.decay":
+                short[key] = "optimizer_decay"  # `decay` is the target's
             elif key.startswith("target.modes."):
                 short[key] = "_".join(key.split(".")[2:][::-1])
         return short

@@ -9,6 +9,9 @@ import numpy as np
 
 from rnn_dynamics.sweep.applicability import theory_labels, why_not
 from rnn_dynamics.sweep.experiment import Compute, Experiment, GradientDescentTable
+from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
+from rnn_dynamics.sweep.sampling import num_time_steps, shapes
+from rnn_dynamics.sweep.ticks import record_ticks
 
 MAX_AUTO_CHUNK = (
     64  # members: larger batches are no faster on a CPU, and progress and resuming get coarser
@@ -19,6 +22,7 @@ MATRICES_PER_MEMBER = (
 PRODUCTS_PER_GRADIENT = (
     36  # N × N products in one exact gradient of a network that forgets within 64 panels
 )
+SAMPLED_PRODUCTS = 3  # N × N matrix-vector products per time step of a gradient on sampled noise
 FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
 
 
@@ -88,6 +92,13 @@ class Plan:
         parts = [f"{names[key]}={self.values[key][member]:g}" for key in self.experiment.axes]
         return ", ".join([*parts, f"seed={self.seeds[member]}"])
 
+    @cached_property
+    def weights_records(self) -> tuple[int, ...]:
+        """The records at which weights are saved of any member, increasing."""
+        record = self.experiment.record
+        found = {index for group in self.groups for index in record.weights_at(len(group.ticks))}
+        return tuple(sorted(found))
+
     def padded(self, chunk: Chunk) -> np.ndarray:
         """The members of a chunk, padded by repetition to the chunk size: one shape, one program."""
         return np.resize(chunk.members, self.chunk_size)
@@ -101,28 +112,46 @@ class Plan:
         """Gradients per member, averaged: the steps of a descent; for a flow an estimate from its fastest rate.
 
         The flow's explicit method takes steps of at most 3.3 / rate, and the fastest rate near a solution that decays at s
-        is 1/(4 s³) (section 3.1 of the theory note).
+        is 1/(4 s³) (section 3.1 of the theory note); a horizon T acts like a decay of 1/T.
         """
         learning = self.experiment.learning
         if isinstance(learning, GradientDescentTable):
             return float(np.mean(self.values["learning.num_steps"]))
         decays = [v for k, v in self.values.items() if k.startswith("target.") and "decay" in k]
-        slowest = np.min(np.stack(decays), axis=0)
+        slowest = np.min(np.stack(decays), axis=0) + 1 / self.values["learning.horizon"]
         steps = 100 + self.values["learning.train_time"] / (4 * slowest**3) / 3.3
         return float(np.mean(6 * steps))
 
     @property
     def flops(self) -> float:
         """Estimated floating-point operations of the learning."""
-        each = [2.0 * PRODUCTS_PER_GRADIENT * g.num_units**3 * len(g.members) for g in self.groups]
-        return self.num_gradients * sum(each)
+        sizes, horizon = (
+            self.values["network.num_units"].astype(float),
+            self.values["learning.horizon"],
+        )
+        steps = num_time_steps(self.values)
+        if self.experiment.learning.loss == "sampled":
+            each = SAMPLED_PRODUCTS * steps * sizes**2
+        else:
+            panels = np.where(steps > 0, steps, 1.4 * np.where(np.isinf(horizon), 1, horizon))
+            averaged = self.experiment.learning.weighting != "uniform"
+            products = (13 if averaged else 8) * np.ceil(np.log2(np.maximum(panels, 2)))
+            each = np.where(np.isinf(horizon), PRODUCTS_PER_GRADIENT, products + 8) * sizes**3
+        return self.num_gradients * 2.0 * float(np.sum(each))
 
     @property
     def result_bytes(self) -> int:
         """Size of the recorded results."""
         item = 8 if self.experiment.compute.dtype == "float64" else 4
-        per_member = [len(g.ticks) * (12 + 4 * g.num_units) * item for g in self.groups]
-        return sum(size * len(g.members) for size, g in zip(per_member, self.groups, strict=True))
+        record = self.experiment.record
+        scalars, spectra = (sum(map(record.keeps, names)) for names in (SCALARS, SPECTRA))
+        numbers = 0
+        for group in self.groups:
+            n, num_records = group.num_units, len(group.ticks)
+            weights = len(record.weights_at(num_records)) * (n**2 + 2 * n)
+            each = num_records * (scalars + 2 * n * spectra) + weights  # a complex number is two
+            numbers += len(group.members) * each
+        return numbers * item
 
     @property
     def chunk_bytes(self) -> int:
@@ -159,9 +188,17 @@ class Plan:
             f"work            about {self.flops:.2g} floating-point operations",
             f"time            about {_duration(self.estimated_seconds)} on {cores} cores at "
             f"{FLOPS_PER_SECOND_AND_CORE:.0e} operations per second each, compilation apart",
+            *self._warm_start_lines(),
             *self._theory_lines(),
         ]
         return "\n".join(lines)
+
+    def _warm_start_lines(self) -> list[str]:
+        network = self.experiment.network
+        if network.warm_start is None:
+            return []
+        record = -1 if network.warm_start_record is None else network.warm_start_record
+        return [f"start           networks of {network.warm_start} at record {record}"]
 
     def _theory_lines(self) -> list[str]:
         """The theories, and why they leave members out."""
@@ -195,11 +232,11 @@ def plan(experiment: Experiment) -> Plan:
     }
     length = "num_steps" if isinstance(experiment.learning, GradientDescentTable) else "train_time"
     lengths = values[f"learning.{length}"]
-    keys = np.stack([values["network.num_units"].astype(float), lengths.astype(float)])
+    keys = np.column_stack([values["network.num_units"], lengths, shapes(experiment, values)])
     groups = []
-    for units, end in np.unique(keys, axis=1).T:
-        members = np.flatnonzero((keys[0] == units) & (keys[1] == end))
-        groups.append(Group(int(units), record_ticks(experiment, end), members))
+    for key in np.unique(keys.astype(float), axis=0):
+        members = np.flatnonzero(np.all(keys == key, axis=1))
+        groups.append(Group(int(key[0]), record_ticks(experiment, key[1]), members))
     experiment = _with_chunk_size(experiment, groups)
     width = int(experiment.compute.chunk_size)
     chunks: list[Chunk] = []
@@ -207,32 +244,6 @@ def plan(experiment: Experiment) -> Plan:
         for low in range(0, len(group.members), width):
             chunks.append(Chunk(len(chunks), number, group.members[low : low + width]))
     return Plan(experiment, shape, values, indices[-1], tuple(groups), tuple(chunks))
-
-
-def record_ticks(experiment: Experiment, end: float) -> np.ndarray:
-    """Where records are made, from 0 to `end`, (R,): whole steps for a descent, learning times for a flow."""
-    record = experiment.record
-    discrete = isinstance(experiment.learning, GradientDescentTable)
-    if record.every is not None:
-        ticks = np.arange(0, end, float(record.every))
-        ticks = np.append(ticks[ticks < end * (1 - 1e-12)], end)
-    else:
-        num = int(record.num or 50)
-        if record.spacing == "linear":
-            ticks = np.linspace(0, end, num)
-        else:
-            first = 1.0 if discrete else end * 1e-3
-            ticks = np.append(0, np.geomspace(end, min(first, end), num - 1)[::-1])
-    if discrete:
-        return np.unique(np.round(ticks).astype(np.int32))
-    return ticks
-
-
-def network_time(experiment: Experiment) -> np.ndarray:
-    """The grid on which impulse responses are recorded, in leak time constants, (201,): five times the slowest target's memory."""
-    numbers = experiment.numbers
-    decays = [v for k, v in numbers.items() if k.startswith("target.") and k.endswith("decay")]
-    return np.linspace(0, 5 / min(np.min(decay) for decay in decays), 201)
 
 
 def _with_chunk_size(experiment: Experiment, groups: list[Group]) -> Experiment:

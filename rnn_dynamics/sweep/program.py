@@ -5,17 +5,24 @@ its decays, scales and learning rates. The host advances all members of a chunk 
 nothing but its own numbers and the width of the chunk.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Container, Iterable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from rnn_dynamics.learning import GradientDescent, GradientFlow, Learner, Rates, State, look
-from rnn_dynamics.loss import PopulationLoss
+from rnn_dynamics.learning import (
+    GradientDescent,
+    GradientFlow,
+    Learner,
+    Rates,
+    State,
+    Stop,
+    look,
+)
 from rnn_dynamics.model import (
     LinearRNN,
     damped_oscillator,
@@ -25,12 +32,15 @@ from rnn_dynamics.model import (
     random_rnn,
 )
 from rnn_dynamics.model.propagator import propagator
+from rnn_dynamics.ode import Status
+from rnn_dynamics.sweep.descent import hyperparameters, make_optimizer
 from rnn_dynamics.sweep.experiment import (
     Experiment,
-    GradientDescentTable,
     GradientFlowTable,
     Modes,
 )
+from rnn_dynamics.sweep.losses import make_loss, noise_keys
+from rnn_dynamics.sweep.recording import SPECTRA
 
 INITIALISATION = 0  # purpose of a random key, folded in after the seed
 
@@ -47,6 +57,11 @@ def make_networks(
     return _make_networks(key, jnp.asarray(seeds), traced, num_units, experiment.compute.dtype)
 
 
+def given_networks(parameters: Iterable[np.ndarray], dtype: str) -> LinearRNN:
+    """Networks of W (B, N, N), u (B, N) and v (B, N), as a batch."""
+    return jax.vmap(LinearRNN)(*(jnp.asarray(x, dtype) for x in parameters))
+
+
 def make_targets(experiment: Experiment, values: dict[str, np.ndarray]) -> LinearRNN:
     """Targets of members, as a batch."""
     target = experiment.target
@@ -59,26 +74,48 @@ def _traced(experiment: Experiment, values: dict[str, np.ndarray], prefix: str) 
     return {k: jnp.asarray(v, dtype) for k, v in values.items() if k.startswith(prefix)}
 
 
-def make_learner(experiment: Experiment, values: dict[str, np.ndarray]) -> Learner:
-    """The learning method with the members' own rates, as a batch."""
+def make_learner(
+    experiment: Experiment, values: dict[str, np.ndarray], seeds: np.ndarray
+) -> GradientDescent | GradientFlow:
+    """The learning method with the members' own numbers, as a batch."""
     learning, dtype = experiment.learning, experiment.compute.dtype
     size = len(next(iter(values.values())))
 
     def batch(number: Any) -> jax.Array | None:
         return None if number is None else jnp.full(size, number, dtype)
 
+    loss, stop = make_loss(experiment, values), _make_stop(values, dtype)
     rates = jax.vmap(Rates)(*(jnp.asarray(values[f"learning.rates.{x}"], dtype) for x in "Wuv"))
     if isinstance(learning, GradientFlowTable):
         return GradientFlow(
-            PopulationLoss(),
+            loss,
             rates,
             batch(learning.rtol),
             batch(learning.atol),
             max_steps=int(learning.max_steps),
+            stop=stop,
         )
-    hyperparameters = {"learning_rate": jnp.asarray(values["learning.learning_rate"], dtype)}
-    optimizer = getattr(optax, learning.optimizer)
-    return GradientDescent(PopulationLoss(), rates, optimizer, hyperparameters)
+    numbers = hyperparameters(learning, values, dtype)
+    key = noise_keys(experiment, values, seeds) if learning.loss == "sampled" else None
+    return GradientDescent(loss, rates, make_optimizer(learning), numbers, key, stop)
+
+
+def _make_stop(values: dict[str, np.ndarray], dtype: str) -> Stop:
+    prefix = "learning.stop."
+    own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+    return jax.vmap(lambda own: Stop(**own))({k: jnp.asarray(v, dtype) for k, v in own.items()})
+
+
+def in_expectation(learner: GradientDescent | GradientFlow) -> GradientDescent | GradientFlow:
+    """The same learning on the exact expectation of its loss, to the last record: what theories are integrated with."""
+    changes: dict[str, Any] = (
+        {"loss": jax.vmap(lambda loss: loss.expected)(learner.loss)}
+        if jax.tree.leaves(learner.loss)
+        else {}
+    )
+    if isinstance(learner, GradientDescent):
+        changes["key"] = None
+    return dataclasses.replace(learner, stop=Stop(), **changes)
 
 
 def train(
@@ -86,45 +123,70 @@ def train(
     rnns: LinearRNN,
     targets: LinearRNN,
     ticks: np.ndarray,
+    times: np.ndarray,
     on_record: Callable[[], None] = lambda: None,
+    keeps: Callable[[str], bool] = lambda _: True,
+    weights_at: Container[int] = (),
 ) -> tuple[Records, LinearRNN]:
     """Train a batch of networks and record them at the ticks; a tick is a step or a learning time.
 
+    Args:
+        learner, rnns, targets: batches of B.
+        ticks: (R,).
+        times: learning times of the members' records, (B, R).
+        on_record: called after each record.
+        keeps: whether an observable of this name is wanted; spectra that are not wanted are not computed.
+        weights_at: the K indices of the records at which W, u and v are wanted.
+
     Returns:
-        Arrays with leading axes (B, R), or (B,) for the status, and the final networks.
+        Arrays with leading axes (B, R), (B, K) for W, u and v, or (B,) for the status, and the final networks.
     """
     dtype = ticks.dtype if ticks.dtype.kind == "i" else rnns.dtype
     state = _start(learner, rnns, targets)
     columns: list[Records] = []
-    # accelerators are slow at general eigenvalues, or cannot
-    host = jax.local_devices(backend="cpu")[0]
+    networks: list[Records] = []
+    column: Records = {}
     previous = jnp.zeros((), dtype)
-    for tick in ticks:
+    for index, tick in enumerate(ticks):
         following = jnp.asarray(tick, dtype)
-        state, seen = _advance(learner, state, targets, previous, following)
-        spectra = [np.array(x) for x in _modes(jax.device_put(state.rnn, host))]
-        column = {name: np.asarray(value) for name, value in vars(seen).items()}
-        for values in spectra:
-            values[np.isnan(column["loss"])] = np.nan
-        column |= {
-            "eigenvalues": spectra[0],
-            "residues": spectra[1],
-            "num_gradients": np.asarray(state.num_gradients),
-        }
-        columns.append(column)
+        if index == 0 or np.any(state.learns):
+            at = (previous, following, jnp.asarray(times[:, index], rnns.dtype))
+            state, seen = _advance(learner, state, targets, *at)
+            column = _column(state, seen, keeps)
+        else:  # every member has failed or come to rest
+            column = {name: np.full_like(value, np.nan) for name, value in column.items()}
+        failed = np.isnan(column["loss"])
+        counted = column | {"num_gradients": np.asarray(state.num_gradients)}
+        columns.append({name: value for name, value in counted.items() if keeps(name)})
+        if index in weights_at:
+            # the last network is also that of a member that has come to rest before and records nothing more
+            lost = np.asarray(state.status) != Status.ok if index == len(ticks) - 1 else failed
+            network = {name: np.array(getattr(state.rnn, name)) for name in ("W", "u", "v")}
+            for values in network.values():
+                values[lost] = np.nan
+            networks.append(network)
         previous = following
         on_record()
-    records = {name: np.stack([c[name] for c in columns], axis=1) for name in columns[0]}
-    return records | {"status": np.asarray(state.status)}, state.rnn
+    records = {
+        name: np.stack([column[name] for column in part], axis=1)
+        for part in (columns, networks)
+        for name in (part[0] if part else ())
+    }
+    reason = np.asarray(state.rest.reason)
+    records |= {"status": np.asarray(state.status), "stop_reason": reason}
+    records["stop_record"] = np.where(reason, np.asarray(state.rest.records) - 1, -1)
+    return records, state.rnn
 
 
-def train_times(
-    experiment: Experiment, ticks: np.ndarray, values: dict[str, np.ndarray]
-) -> np.ndarray:
-    """Learning times of the members' records, (B, R)."""
-    if isinstance(experiment.learning, GradientDescentTable):
-        return ticks[None, :] * values["learning.learning_rate"][:, None]
-    return np.broadcast_to(ticks, (len(values["learning.train_time"]), len(ticks)))
+def _column(state: State, seen: Any, keeps: Callable[[str], bool]) -> Records:
+    """What one record holds; spectra are taken on the host: accelerators are slow at general eigenvalues, or cannot."""
+    column = {name: np.asarray(value) for name, value in vars(seen).items()}
+    if any(keeps(name) for name in SPECTRA):
+        host = jax.local_devices(backend="cpu")[0]
+        for name, values in zip(SPECTRA, _modes(jax.device_put(state.rnn, host)), strict=True):
+            column[name] = np.array(values)
+            column[name][np.isnan(column["loss"])] = np.nan
+    return column
 
 
 def impulse_responses(rnns: LinearRNN, network_time: np.ndarray) -> np.ndarray:
@@ -181,12 +243,18 @@ def _start(learner: Any, rnns: LinearRNN, targets: LinearRNN) -> State:
 
 @jax.jit
 def _advance(
-    learner: Any, state: State, targets: LinearRNN, tick: jax.Array, next_tick: jax.Array
+    learner: Any,
+    state: State,
+    targets: LinearRNN,
+    tick: jax.Array,
+    next_tick: jax.Array,
+    times: jax.Array,
 ) -> Any:
-    def one(learner: Any, state: State, target: LinearRNN) -> Any:
-        return look(learner, learner.advance(state, target, tick, next_tick), target)
+    def one(learner: Any, state: State, target: LinearRNN, time: jax.Array) -> Any:
+        state = learner.advance(state, target, tick, next_tick)
+        return look(learner, state, target, next_tick, time)
 
-    return jax.vmap(one)(learner, state, targets)
+    return jax.vmap(one)(learner, state, targets, times)
 
 
 @jax.jit

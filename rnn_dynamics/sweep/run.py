@@ -14,13 +14,19 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
+from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.dataset import simulation_dataset, theory_dataset
+from rnn_dynamics.sweep.descent import train_times
 from rnn_dynamics.sweep.experiment import Experiment
-from rnn_dynamics.sweep.plan import Chunk, Plan, network_time, plan
+from rnn_dynamics.sweep.plan import Chunk, Plan, plan
+from rnn_dynamics.sweep.recording import RESPONSES
 from rnn_dynamics.sweep.store import Store, StoreError, read_config
 from rnn_dynamics.sweep.theories import num_trainings, theory_records
+from rnn_dynamics.sweep.ticks import network_time
+from rnn_dynamics.sweep.warm_start import WarmStart, check_unchanged, load_start
+from rnn_dynamics.sweep.weights import saved_network
 
 
 class Run:
@@ -69,6 +75,19 @@ class Run:
             if status not in (Status.ok, Status.not_run)
         }
 
+    def rnn(self, *, record: int = -1, **where: Any) -> LinearRNN:
+        """A network that the run saved, to go on from.
+
+        Args:
+            record: index of the record, negative ones counted from the member's last.
+            **where: the member by its value on each dimension of the dataset, for example `run.rnn(weight_scale=0.1, seed=2)`; those of
+                one value may be left out.
+
+        Raises:
+            ValueError: if there is no such member, it has failed or not run yet, or weights were not saved at that record.
+        """
+        return saved_network(self.plan, self.dataset, record, where)
+
     @property
     def complete(self) -> bool:
         """Whether every chunk is committed and intact."""
@@ -100,6 +119,8 @@ def open_run(directory: str | Path) -> Run:
 def run(experiment: Experiment, directory: str | Path, *, progress: bool = True) -> Run:
     """Create a run, or go on with it: a chunk that is on disk is not computed again.
 
+    With `network.warm_start` its networks are those that another run saved; the optimiser and learning time start anew.
+
     Interrupting it (Ctrl-C) loses at most the chunk under way; the same call goes on, and ends with the same bits as a run that
     was never interrupted (same device kind and dtype).
 
@@ -113,12 +134,19 @@ def run(experiment: Experiment, directory: str | Path, *, progress: bool = True)
 
     Raises:
         RuntimeError: if the config wants float64 and JAX does not have it switched on.
+        ConfigError: if the run cannot start from the one that `network.warm_start` names; nothing is created then.
         StoreError: if the directory holds another run, or cannot be written.
     """
     require_precision(experiment.compute.dtype)
     layout = plan(experiment)
     directory = Path(directory)
-    store = Store.create(directory, layout, _provenance())
+    warm = experiment.network.warm_start is not None
+    # a finished run needs its start no more, wherever that is by now
+    start = load_start(layout) if warm and not _is_finished(directory) else None
+    provenance = _provenance() | ({} if start is None else {"warm_start": start.facts})
+    store = Store.create(directory, layout, provenance)
+    if start is not None:
+        check_unchanged(start, store)
     damages = store.damages()
     todo = [chunk for chunk in layout.chunks if chunk.index in damages]
     ticks = sum(_num_ticks(layout, chunk) for chunk in todo)
@@ -126,7 +154,7 @@ def run(experiment: Experiment, directory: str | Path, *, progress: bool = True)
         for chunk in todo:
             bar.set_description(f"chunk {chunk.index + 1}/{len(layout.chunks)}")
             began = time.perf_counter()
-            arrays = compute_chunk(layout, chunk, lambda: bar.update() and None)
+            arrays = compute_chunk(layout, chunk, lambda: bar.update() and None, start)
             seconds = round(time.perf_counter() - began, 3)
             store.commit(chunk.index, arrays, {"seconds": seconds})
     result = Run(directory, layout, store)
@@ -148,22 +176,39 @@ def require_precision(dtype: str) -> None:
         )
 
 
-def compute_chunk(layout: Plan, chunk: Chunk, on_record: Any) -> dict[str, np.ndarray]:
+def compute_chunk(
+    layout: Plan, chunk: Chunk, on_record: Any, start: WarmStart | None = None
+) -> dict[str, np.ndarray]:
     """Train the members of a chunk and integrate their theories; arrays by name with the members first."""
     experiment, group = layout.experiment, layout.groups[chunk.group]
+    record = experiment.record
     members = layout.padded(chunk)
     values = layout.values_of(members)
-    rnns = program.make_networks(experiment, group.num_units, values, layout.seeds[members])
+    if start is None:
+        rnns = program.make_networks(experiment, group.num_units, values, layout.seeds[members])
+    else:
+        parameters = start.parameters(members, group.num_units)
+        rnns = program.given_networks(parameters, experiment.compute.dtype)
     targets = program.make_targets(experiment, values)
-    learner = program.make_learner(experiment, values)
-    records, final = program.train(learner, rnns, targets, group.ticks, on_record)
-    times = network_time(experiment)
-    for name, networks in (("initial", rnns), ("final", final), ("target", targets)):
-        records[f"impulse_{name}"] = program.impulse_responses(networks, times)
+    learner = program.make_learner(experiment, values, layout.seeds[members])
+    times = train_times(experiment, group.ticks, values)
+    records, final = program.train(
+        *(learner, rnns, targets, group.ticks, times, on_record),
+        keeps=record.keeps,
+        weights_at=record.weights_at(len(group.ticks)),
+    )
+    if record.keeps(RESPONSES):
+        grid = network_time(experiment)
+        for name, networks in (("initial", rnns), ("final", final), ("target", targets)):
+            records[f"impulse_{name}"] = program.impulse_responses(networks, grid)
     count = len(chunk.members)
     arrays = {f"simulation/{name}": value[:count] for name, value in records.items()}
     theories = theory_records(layout, chunk, rnns, on_record)
     return arrays | {f"theory/{name}": value for name, value in theories.items()}
+
+
+def _is_finished(directory: Path) -> bool:
+    return (directory / "manifest.json").exists() and not Store.open(directory).damages()
 
 
 def _num_ticks(layout: Plan, chunk: Chunk) -> int:

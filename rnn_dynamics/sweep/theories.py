@@ -14,11 +14,13 @@ import numpy as np
 
 from rnn_dynamics import theory
 from rnn_dynamics.learning import Rates
+from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.applicability import Values, theory_labels, why_not
-from rnn_dynamics.sweep.experiment import Experiment
+from rnn_dynamics.sweep.descent import rate_sums, train_times
+from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
 from rnn_dynamics.sweep.plan import Chunk, Plan
 from rnn_dynamics.sweep.program import Records
 
@@ -26,7 +28,7 @@ PREDICTED = (
     *("loss", "eigenvalues", "status"),
     *("weight_change", "input_norm", "output_norm", "overlap"),
 )
-TRAINED = ("word_subspace", "infinite_width")  # small networks, trained like the simulated ones
+TRAINED = ("population", "word_subspace", "infinite_width")  # trained like the simulated ones
 OF_CELLS = ("infinite_width", "readout_only")
 
 
@@ -49,12 +51,15 @@ def theory_records(
     for label, (model, option) in theory_labels(experiment).items():
         applies = why_not(experiment, model, layout.values_of(chunk.members)) == ""
         if not applies.any():
-            found |= {f"{label}/{k}": v for k, v in _nothing(count, len(ticks)).items()}
+            empty = _nothing(count, len(ticks))
+            found |= {f"{label}/{name}": empty[name] for name in _wanted(experiment)}
             continue
         of, rows = _cells(layout, members) if model in OF_CELLS else (members, np.arange(count))
         values = layout.values_of(of)
-        curves = _curves(experiment, ticks, model, option, values, rnns, on_record)
-        for name in PREDICTED:
+        curves = _curves(
+            *(experiment, ticks, model, option, values, layout.seeds[of], rnns), on_record
+        )
+        for name in _wanted(experiment):
             predicted = np.array(curves[name][rows[:count]])
             predicted[~applies] = int(Status.not_run) if name == "status" else np.nan
             found[f"{label}/{name}"] = predicted
@@ -64,6 +69,11 @@ def theory_records(
 def num_trainings(experiment: Experiment) -> int:
     """How many theories train a small network of their own."""
     return sum(model in TRAINED for model, _ in theory_labels(experiment).values())
+
+
+def _wanted(experiment: Experiment) -> list[str]:
+    """What is kept of a theory."""
+    return [name for name in PREDICTED if experiment.record.keeps(name)]
 
 
 def _cells(layout: Plan, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,42 +96,61 @@ def _curves(
     model: str,
     option: int,
     values: Values,
+    seeds: np.ndarray,
     rnns: LinearRNN,
     on_record: Callable[[], None],
 ) -> Records:
     """One theory of a batch of members or cells, arrays by name, (B, R) and so on."""
+    wanted = _wanted(experiment)
     targets = program.make_targets(experiment, values)
-    learner = program.make_learner(experiment, values)
+    learner = program.in_expectation(program.make_learner(experiment, values, seeds))
     names = ("weight_scale", "input_scale", "output_scale", "overlap")
     zero = np.zeros_like(values["network.weight_scale"])
     scales = [jnp.asarray(values.get(f"network.{name}", zero), rnns.dtype) for name in names]
-    if model == "word_subspace":
-        return program.train(learner, _word_subspaces(rnns, option), targets, ticks, on_record)[0]
-    if model == "infinite_width":
-        return program.train(learner, _infinite_widths(*scales, option), targets, ticks, on_record)[
-            0
-        ]
-    times = jnp.asarray(program.train_times(experiment, ticks, values), rnns.dtype)
+    if model in TRAINED:
+        own = rnns
+        if model == "word_subspace":
+            own = _word_subspaces(rnns, option)
+        if model == "infinite_width":
+            own = _infinite_widths(*scales, option)
+        clock = train_times(experiment, ticks, values)
+        return program.train(
+            *(learner, own, targets, ticks, clock, on_record), wanted.__contains__
+        )[0]
+    times = jnp.asarray(_flow_times(experiment, ticks, values), rnns.dtype)
     if model == "readout_only":
         curve = _readouts(targets, scales[0], times * learner.rates.v[:, None], scales[1])
     else:
-        curve = _from_starts(model, rnns, targets, learner.rates, times)
-    return {name: np.asarray(getattr(curve, name)) for name in PREDICTED}
+        curve = _from_starts(model, rnns, targets, learner.rates, times, learner.loss)
+    return {name: np.asarray(getattr(curve, name)) for name in wanted}
+
+
+def _flow_times(experiment: Experiment, ticks: np.ndarray, values: Values) -> np.ndarray:
+    """Learning times, (B, R), also of members of momentum and so on, whose own clock counts steps: a theory would take as many more."""
+    if isinstance(experiment.learning, GradientDescentTable):
+        return rate_sums(experiment.learning, ticks, values)
+    return train_times(experiment, ticks, values)
 
 
 @partial(jax.jit, static_argnums=0)
 def _from_starts(
-    model: str, rnns: LinearRNN, targets: LinearRNN, rates: Rates, times: jax.Array
+    model: str,
+    rnns: LinearRNN,
+    targets: LinearRNN,
+    rates: Rates,
+    times: jax.Array,
+    loss: PopulationLoss,
 ) -> theory.TheoryCurve:
-    def one(rnn: LinearRNN, target: LinearRNN, rates: Rates, times: jax.Array) -> Any:
+    def one(
+        rnn: LinearRNN, target: LinearRNN, rates: Rates, times: jax.Array, loss: PopulationLoss
+    ) -> Any:
         if model == "single_outlier":
-            return theory.single_outlier(
-                target, theory.outlier_start(rnn, target, rates), times, rates
-            )
-        start = theory.pair_start(rnn, target, rates, times[-1])
-        return theory.conjugate_pair(target, start, times, rates)
+            start = theory.outlier_start(rnn, target, rates)
+            return theory.single_outlier(target, start, times, rates, loss=loss)
+        pair = theory.pair_start(rnn, target, rates, times[-1])
+        return theory.conjugate_pair(target, pair, times, rates)
 
-    return jax.vmap(one)(rnns, targets, rates, times)
+    return jax.vmap(one)(rnns, targets, rates, times, loss)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -197,10 +197,11 @@ def test_no_lapack_in_the_learning_segment(finished):
     values = {key: value[:2] for key, value in plan.values.items()}
     rnns = program.make_networks(finished.experiment, 6, values, plan.seeds[:2])
     targets = program.make_targets(finished.experiment, values)
-    learner = program.make_learner(finished.experiment, values)
+    learner = program.make_learner(finished.experiment, values, plan.seeds[:2])
     state = program._start(learner, rnns, targets)
     zero = jax.numpy.int32(0)
-    text = program._advance.lower(learner, state, targets, zero, zero).as_text()
+    times = jax.numpy.zeros(2)
+    text = program._advance.lower(learner, state, targets, zero, zero, times).as_text()
     assert "dot_general" in text
     assert "custom_call" not in text
     assert "lapack" in program._modes.lower(rnns).as_text()
