@@ -11,7 +11,6 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.model.arguments import real_scalar, require
 
-
 PATIENCE = 3  # records
 
 

@@ -198,6 +198,8 @@ class Experiment(Section):
                 short[key] = "rate_" + short[key]
             elif key.startswith("learning.stop."):
                 short[key] = "stop_" + short[key]
+            elif key == "network.overlap":
+                short[key] = "initial_overlap"  # `overlap` is recorded
             elif key == "learning.train_time":
                 short[key] = "duration"  # `train_time` is the time of each record
             elif key == "learning.optimizer_arguments.decay":

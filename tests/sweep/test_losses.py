@@ -194,8 +194,10 @@ def test_a_flow_does_not_sample_and_a_perfect_integrator_needs_a_horizon():
     from rnn_dynamics.sweep.config import make_experiment
 
     noise = {"loss": "sampled", "horizon": 2.0, "time_step": 0.1, "batch_size": 2}
-    with pytest.raises(rd.ConfigError, match="`learning.loss` must be 'population' for a gradient"):
+    with pytest.raises(
+        rd.ConfigError, match=r"`learning.loss` must be 'population' for a gradient"
+    ):
         make_experiment(tables | {"learning": flow | noise})
-    with pytest.raises(rd.ConfigError, match="`target.decay` must be positive, but is 0: over an"):
+    with pytest.raises(rd.ConfigError, match=r"`target.decay` must be positive, but is 0: over an"):
         experiment(target__decay=0.0)
     assert experiment(target__decay=0.0, learning__horizon=3.0).num_members == 4

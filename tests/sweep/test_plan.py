@@ -98,3 +98,41 @@ def test_the_plan_says_what_it_costs():
         "time",
     ):
         assert word in text
+
+
+def test_no_axis_has_the_name_of_something_recorded():
+    """An axis over `network.overlap` used to end in an error of xarray, as `overlap` is recorded."""
+    from rnn_dynamics.sweep.dataset import LONG_NAMES
+
+    recorded = {*LONG_NAMES, "step", "train_time", "record", "unit", "network_time", "model"}
+    for changes in (
+        {"network__overlap": 0.1, "learning__rates": {"W": 1.0}, "learning__horizon": 5.0},
+        {"learning__stop": {"loss": 0.1, "train_time": 2.0, "plateau": 0.1}},
+        {"learning__optimizer": "rmsprop", "learning__optimizer_arguments": {"decay": 0.5}},
+    ):
+        config = experiment(network__weight_scale=0.1, learning__learning_rate=0.01, **changes)
+        for key in config.numbers:
+            tables = config.tables()
+            *path, last = key.split(".")
+            table = tables
+            for part in path:
+                table = table[part]
+            table[last] = [table[last], *(x for x in (2, 4) if x != table[last])][:2]
+            try:
+                name = make_experiment(tables).dimensions[key]
+            except rd.ConfigError:
+                continue  # not every number may be 2
+            assert name not in recorded, key
+
+
+def test_members_of_one_program_share_minibatch_and_number_of_steps():
+    noise = {"learning__loss": "sampled", "learning__time_step": [0.1, 0.2]}
+    layout = rd.plan(experiment(learning__horizon=[2.0, 4.0], learning__batch_size=[1, 2], **noise))
+    steps = layout.values["learning.horizon"] / layout.values["learning.time_step"]
+    batches = layout.values["learning.batch_size"]
+    assert len(layout.groups) == 6  # 10, 20 and 40 steps, twice
+    for group in layout.groups:
+        assert len(np.unique(np.round(steps[group.members]))) == 1
+        assert len(np.unique(batches[group.members])) == 1
+    both = rd.plan(experiment(learning__horizon=[2.0, 4.0, float("inf")]))
+    assert len(both.groups) == 2

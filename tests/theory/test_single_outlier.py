@@ -103,3 +103,16 @@ def test_bad_starts_are_refused(initial, message):
 def test_an_unstable_target_is_refused():
     with pytest.raises(ValueError, match="`target` must be stable"):
         rd.theory.single_outlier(rd.leaky_integrator(0.0), (0.1, 0.1, 0.0), [0.0, 1.0])
+
+
+def test_over_a_finite_horizon_it_is_the_flow_of_one_unit():
+    target, times = rd.leaky_integrator(0.0), jnp.array([0.0, 2.0, 8.0])
+    loss = rd.PopulationLoss(4.0, "time_averaged")
+    found = rd.theory.single_outlier(target, (0.2, 0.1, 0.3), times, loss=loss)
+    one = rd.LinearRNN(np.array([[0.3]]), np.array([0.2]), np.array([0.1]))
+    flow = rd.gradient_flow(one, target, times, loss=loss, rtol=1e-10, atol=1e-12)
+    # the default tolerance of the theory, 1e-8, over a few units of learning time
+    assert float(jnp.max(abs(found.eigenvalue - flow.eigenvalues[:, 0].real))) < 1e-7
+    assert float(jnp.max(abs(found.loss - flow.loss))) < 1e-7
+    start = (0.2, 0.1, 1.1)  # unstable: fine over a horizon
+    assert float(rd.theory.single_outlier(target, start, times, loss=loss).loss[-1]) < 1.0
