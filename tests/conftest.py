@@ -1,22 +1,14 @@
 """Tests run in float64 and refuse what JAX would silently allow: promotion of dtypes and of ranks."""
 
-import atexit
 import gzip
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Most of the suite's time is compilation; this halves it. The quickstart and the benchmarks run fully optimised.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-# So does a cache of what was compiled, for this session and the processes that its tests start.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest

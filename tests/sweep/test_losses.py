@@ -29,7 +29,7 @@ def test_a_sweep_over_horizons_is_what_single_networks_do(tmp_path):
         network__weight_scale=0.1,
         learning__horizon=[2.0, 5.0],
         learning__weighting="time_averaged",
-        theory__models=["single_outlier", "word_subspace", "infinite_width", "conjugate_pair"],
+        theory__models=["single_outlier", "conjugate_pair"],
     )
     assert len(rd.plan(config).groups) == 1  # horizons are numbers of one program
     run = rd.run(config, tmp_path / "run", progress=False)
@@ -50,7 +50,6 @@ def test_a_sweep_over_horizons_is_what_single_networks_do(tmp_path):
     why = compared.why_not.isel(horizon=0, seed=0)
     assert str(why.sel(model="conjugate_pair").item()) == "the target does not have two modes"
     assert (why.drop_sel(model="conjugate_pair") == "").all()
-    assert float(compared.loss_error.sel(model="word_subspace_2").max()) < 1e-3
 
 
 @pytest.fixture(scope="module")
