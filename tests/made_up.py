@@ -14,6 +14,12 @@ from rnn_dynamics.sweep.experiment import Experiment
 SCALES, MODELS = (0.0, 0.1, 0.5), ("word_subspace_2", "single_outlier")
 SEEDS, RECORDS, UNITS = 4, 9, 20
 INTEGRATOR = {"kind": "leaky_integrator", "decay": 0.2}
+NOISE = {
+    "weight_scale": 0.1,
+    "models": ("population", "single_outlier"),
+    "learning": {"loss": "sampled", "horizon": 4.0, "time_step": 0.1, "batch_size": (1, 4, 16)},
+}
+LENGTHS = {"weight_scale": 0.1, "learning": {"horizon": (2.0, 4.0, 8.0)}}
 OSCILLATOR = {"kind": "damped_oscillator", "decay": 0.2, "frequency": 1.0}
 
 
@@ -35,12 +41,13 @@ def made_up(
     seeds: int = SEEDS,
     spacing: str = "linear",
     learning_rate: Any = 0.1,
+    learning: dict[str, Any] | None = None,
 ) -> MadeUp:
     """A run whose leading eigenvalue grows to the target's, in theory a bit less; every member differs."""
     experiment = Experiment(
         target=target,
         network={"num_units": UNITS, "weight_scale": weight_scale, "num_seeds": seeds},
-        learning={"learning_rate": learning_rate, "num_steps": 80},
+        learning={"learning_rate": learning_rate, "num_steps": 80} | (learning or {}),
         record={"num": RECORDS, "spacing": spacing},
         theory={"models": tuple({re.sub(r"_\d$", "", m): None for m in models})},
     )
@@ -69,6 +76,7 @@ def made_up(
             "residues": ((*member, "record", "unit"), residues),
             "weight_change": ((*member, "record"), change),
             "relative_change": ((*member, "record"), 0.5 * change),
+            "gradient_error": ((*member, "record"), factor * (1 + growth)),
             "overlap": ((*member, "record"), growth),
             "status": (member, np.full(shape, int(Status.ok))),
             "impulse_initial": ((*member, "network_time"), 0.1 * response),

@@ -14,12 +14,11 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from rnn_dynamics.overlay import style
+from rnn_dynamics.overlay.needs import demand, lacks_eigenvalues
 from rnn_dynamics.overlay.selection import (
     Part,
     best_theory,
-    demand,
     expected_size,
-    lacks_eigenvalues,
     select,
     time_label,
 )

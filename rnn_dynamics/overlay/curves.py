@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rnn_dynamics.overlay import style
+from rnn_dynamics.overlay.needs import demand, lacks_eigenvalues, lacks_frequency, lacks_responses
 from rnn_dynamics.overlay.selection import (
     MOST_PANELS,
     Part,
-    demand,
     expected_size,
-    lacks_eigenvalues,
-    lacks_frequency,
-    lacks_responses,
+    forgets_and_flows,
     named_theories,
     select,
     target_rnn,
@@ -36,11 +34,11 @@ Take = Callable[[dict[str, np.ndarray]], np.ndarray]  # of what is drawn from va
 def loss_curves(run: Run) -> Figure:
     """Loss against learning time, each weight scale with its theories; one panel per combination of the other axes.
 
-    For targets with a frequency a thin line is the loss of the best single mode: the plateau on which a network rests until it
-    has a pair of eigenvalues.
+    For targets with a frequency a thin line is the loss of the best single mode over an infinite horizon: the plateau on which a
+    network rests until it has a pair of eigenvalues.
     """
     panels, notes = select(run)
-    plateau = not lacks_frequency(run)
+    oscillates, plateau = not lacks_frequency(run), False
     figure, grid = style.sheet(len(panels), style.num_columns(len(panels)))
     for (title, parts), axes in zip(panels, grid[:, 0], strict=True):
         axes.set_yscale("log", nonpositive="mask")
@@ -49,7 +47,8 @@ def loss_curves(run: Run) -> Figure:
         # a theory may go on to the rounding error, far below what is of interest
         if np.any(losses > 0):
             axes.set_ylim(0.1 * losses[losses > 0].min(), 3 * losses[losses < np.inf].max())
-        if plateau:
+        if oscillates and forgets_and_flows(parts[0].numbers):
+            plateau = True
             level = float(best_one_mode(target_rnn(parts[0])).loss)
             axes.axhline(level, zorder=1, gid="plateau", **style.TARGET_LINE)
         _finish(run, axes, parts, title, "loss L", "" if any(drawn) else "no results yet")

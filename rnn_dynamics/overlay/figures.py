@@ -11,17 +11,21 @@ from matplotlib.figure import Figure
 
 from rnn_dynamics.overlay.animation import save_animation, spectrum_animation
 from rnn_dynamics.overlay.curves import impulse_responses, loss_curves, outlier_curves
-from rnn_dynamics.overlay.pairs import pair_paths
-from rnn_dynamics.overlay.phase import phase_plane
-from rnn_dynamics.overlay.plane import spectra
-from rnn_dynamics.overlay.regimes import rich_to_lazy
-from rnn_dynamics.overlay.selection import (
+from rnn_dynamics.overlay.horizons import horizons
+from rnn_dynamics.overlay.needs import (
     lacks_eigenvalues,
+    lacks_horizons,
+    lacks_noise,
     lacks_pairs,
     lacks_plane,
     lacks_regimes,
     lacks_responses,
 )
+from rnn_dynamics.overlay.noise import noise
+from rnn_dynamics.overlay.pairs import pair_paths
+from rnn_dynamics.overlay.phase import phase_plane
+from rnn_dynamics.overlay.plane import spectra
+from rnn_dynamics.overlay.regimes import rich_to_lazy
 from rnn_dynamics.sweep.run import Run
 from rnn_dynamics.sweep.store import writing
 
@@ -29,8 +33,10 @@ __all__ = [
     "FIGURES",
     "NEEDS",
     "fitting",
+    "horizons",
     "impulse_responses",
     "loss_curves",
+    "noise",
     "outlier_curves",
     "pair_paths",
     "phase_plane",
@@ -50,6 +56,8 @@ FIGURES: dict[str, Draw] = {
     "pair_paths": pair_paths,
     "phase_plane": phase_plane,
     "rich_to_lazy": rich_to_lazy,
+    "noise": noise,
+    "horizons": horizons,
 }
 # what a run lacks for a figure, as a sentence: nothing if the figure fits
 NEEDS: dict[str, Callable[[Run], str]] = {
@@ -59,6 +67,8 @@ NEEDS: dict[str, Callable[[Run], str]] = {
     "pair_paths": lacks_pairs,
     "phase_plane": lacks_plane,
     "rich_to_lazy": lacks_regimes,
+    "noise": lacks_noise,
+    "horizons": lacks_horizons,
 }
 
 

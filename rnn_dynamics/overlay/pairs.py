@@ -12,13 +12,12 @@ from matplotlib.lines import Line2D
 
 from rnn_dynamics.model import track_eigenvalues
 from rnn_dynamics.overlay import style
+from rnn_dynamics.overlay.needs import demand, lacks_pairs
 from rnn_dynamics.overlay.selection import (
     MOST_PANELS,
     Part,
     best_theory,
-    demand,
     expected_size,
-    lacks_pairs,
     select_single,
     time_label,
 )

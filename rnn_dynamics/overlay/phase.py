@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rnn_dynamics.overlay import style
+from rnn_dynamics.overlay.needs import demand, lacks_plane
 from rnn_dynamics.overlay.selection import (
     Part,
-    demand,
-    lacks_plane,
     select,
     target_rnn,
     weight_scales,
@@ -74,7 +73,8 @@ def phase_plane(run: Run) -> Figure:
     have a pair. Colours are weight scales; one panel per combination of the other axes.
 
     Raises:
-        ValueError: if the target has several modes, a parameter is frozen, or the run does not keep eigenvalues and residues.
+        ValueError: if the target has several modes, a parameter is frozen, the horizon is finite or time is discrete, or the run does not
+            keep eigenvalues and residues.
     """
     demand(lacks_plane(run))
     panels, notes = select(run)

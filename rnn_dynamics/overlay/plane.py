@@ -5,11 +5,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rnn_dynamics.overlay import style
+from rnn_dynamics.overlay.needs import demand, lacks_eigenvalues
 from rnn_dynamics.overlay.selection import (
     Part,
-    demand,
     expected_size,
-    lacks_eigenvalues,
     named_theories,
     select_single,
 )

@@ -11,11 +11,10 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from rnn_dynamics.overlay import style
+from rnn_dynamics.overlay.needs import demand, lacks_regimes
 from rnn_dynamics.overlay.selection import (
     Part,
     best_theory,
-    demand,
-    lacks_regimes,
     select,
     weight_scales,
 )
@@ -97,7 +96,7 @@ def time_to_learn(times: np.ndarray, loss: np.ndarray) -> float:
     return float(times[record - 1] + share * (times[record] - times[record - 1]))
 
 
-def _mean(values: np.ndarray) -> tuple[float, float]:
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Mean over seeds and its standard error; NaN if fewer than half of the seeds have a value."""
     known = values[np.isfinite(values)]
     if not len(known) or 2 * len(known) < len(values):
@@ -110,8 +109,10 @@ def _summary(parts: list[Part], model: str | None, name: str) -> np.ndarray:
     """Mean and standard error of the simulation, and the theory's mean, (parts, 3)."""
     rows = []
     for part in parts:
-        seen = _mean(measure(part.simulation, part)[name])
-        told = np.nan if model is None else _mean(measure(part.theory[model], part)[name])[0]
+        seen = mean_and_error(measure(part.simulation, part)[name])
+        told = (
+            np.nan if model is None else mean_and_error(measure(part.theory[model], part)[name])[0]
+        )
         rows.append((*seen, told))
     return np.array(rows)
 

@@ -14,6 +14,7 @@ from rnn_dynamics.overlay.compare import FLOOR
 from rnn_dynamics.sweep.run import Run
 
 SCALE = "network.weight_scale"
+HORIZON, BATCH = "learning.horizon", "learning.batch_size"
 MOST_PANELS = 6
 
 
@@ -24,7 +25,7 @@ class Part:
     Attributes:
         numbers: the config's numbers by dotted key, at this place.
         scale: weight scale, the radius of the initial bulk.
-        colour: colour of the weight scale.
+        colour: colour of the weight scale, or of what else colours tell.
         line: look of its simulation.
         radius: modulus above which an eigenvalue is an outlier.
         target: the target's eigenvalues of Im ≥ 0.
@@ -42,24 +43,31 @@ class Part:
     theory: dict[str, dict[str, np.ndarray]]
 
 
-def select(run: Run, most: int = MOST_PANELS) -> tuple[list[tuple[str, list[Part]]], list[str]]:
-    """Titled panels of at most so many combinations of the axes other than the weight scale, and notes on what is not seen."""
+def select(
+    run: Run, most: int = MOST_PANELS, swept: str = SCALE
+) -> tuple[list[tuple[str, list[Part]]], list[str]]:
+    """Titled panels of at most so many combinations of the axes other than the one that colours tell, and notes on what is not seen.
+
+    Networks that a criterion stopped are shown as they stayed, up to the last record.
+    """
     axes, names = run.experiment.axes, run.experiment.dimensions
-    others = [key for key in axes if key != SCALE]
+    others = [key for key in axes if key != swept]
     words = {key: names[key].replace("_", " ") for key in others}
     combinations = list(np.ndindex(*(len(axes[key]) for key in others)))
     panels = []
     for positions in style.evenly(combinations, most):
         place = dict(zip(others, positions, strict=True))
         title = ", ".join(f"{words[key]} = {axes[key][i]:.4g}" for key, i in place.items())
-        panels.append((title, _parts(run, place)))
+        panels.append((title, _parts(run, place, swept)))
     status = run.dataset["status"].to_numpy()
     waiting = int(np.sum(status == Status.not_run))
+    resting = int(np.sum(run.dataset["stop_record"] >= 0)) if "stop_record" in run.dataset else 0
     failed = int(np.sum(status != Status.ok)) - waiting
     every, total, swept = len(combinations), status.size, ", ".join(words.values())
     notes = {
         f"{len(panels)} of {every} combinations are shown ({swept})": len(panels) < every,
         f"{failed} of {total} networks failed and are drawn until they did": failed,
+        f"{resting} of {total} networks stopped early and stay as they were": resting,
         f"{waiting} of {total} networks have not run yet": waiting,
     }
     return panels, [note for note, holds in notes.items() if holds]
@@ -82,13 +90,18 @@ def select_single(run: Run, most: int) -> tuple[list[tuple[str, Part]], list[str
     return singles, notes
 
 
-def _parts(run: Run, place: dict[str, int]) -> list[Part]:
-    """The weight scales at a position on the other axes."""
-    axes, names, scales = run.experiment.axes, run.experiment.dimensions, weight_scales(run)
-    widths, parts = np.linspace(3.6, 1.8, len(scales)), []  # what coincides stays in sight
-    for index, (scale, colour) in enumerate(zip(scales, style.palette(len(scales)), strict=True)):
-        where = place | ({SCALE: index} if SCALE in axes else {})
+def _parts(run: Run, place: dict[str, int], swept: str) -> list[Part]:
+    """What colours tell, at a position on the other axes."""
+    axes, names, count = (
+        run.experiment.axes,
+        run.experiment.dimensions,
+        len(swept_values(run, swept)),
+    )
+    widths, parts = np.linspace(3.6, 1.8, count), []  # what coincides stays in sight
+    for index, colour in enumerate(style.palette(count)):
+        where = place | ({swept: index} if swept in axes else {})
         numbers = run.experiment.numbers | {key: axes[key][i] for key, i in where.items()}
+        scale = float(numbers[SCALE])
         radius = max(scale * (1 + edge_margin(int(numbers["network.num_units"]))), FLOOR)
         at = {names[key]: i for key, i in where.items()}
         simulation = _arrays(run.dataset.isel(at, missing_dims="ignore"))
@@ -110,7 +123,23 @@ def _arrays(data: xr.Dataset) -> dict[str, np.ndarray]:
         "network_time": grid,
     }
     empty |= {f"impulse_{name}": np.zeros((0, 1)) for name in ("initial", "final", "target")}
-    return empty | {str(name): data[name].to_numpy() for name in data.variables}
+    found = {str(name): data[name].to_numpy() for name in data.variables}
+    return empty | _at_rest(found)
+
+
+def _at_rest(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Observables of networks that came to rest without failing, held at their last record to the end."""
+    loss, status = arrays.get("loss"), arrays.get("status")
+    if loss is None or status is None or not loss.size:
+        return arrays
+    records = np.arange(loss.shape[1])
+    last = np.where(np.isfinite(loss), records, 0).max(axis=1)
+    taken = np.where((status == Status.ok)[:, None], np.minimum(records, last[:, None]), records)
+    seeds = np.arange(len(loss))[:, None]
+    return {
+        name: values[seeds, taken] if values.shape[:2] == loss.shape else values
+        for name, values in arrays.items()
+    }
 
 
 def target_modes(numbers: dict[str, Any]) -> list[dict[str, float]]:
@@ -154,7 +183,17 @@ def best_theory(part: Part, *models: str) -> str | None:
 
 def weight_scales(run: Run) -> list[float]:
     """The weight scales of a run, one or several."""
-    return [float(scale) for scale in np.atleast_1d(run.experiment.numbers[SCALE])]
+    return swept_values(run, SCALE)
+
+
+def swept_values(run: Run, key: str) -> list[float]:
+    """The values of a number of the config, one or several."""
+    return [float(value) for value in np.atleast_1d(run.experiment.numbers[key])]
+
+
+def forgets_and_flows(numbers: dict[str, Any]) -> bool:
+    """Whether the horizon is infinite and time is continuous: what closed forms of one mode are of."""
+    return bool(np.isinf(numbers[HORIZON])) and "learning.time_step" not in numbers
 
 
 def named_theories(run: Run) -> list[tuple[int, str]]:
@@ -164,76 +203,3 @@ def named_theories(run: Run) -> list[tuple[int, str]]:
     known = np.isfinite(run.theory["loss"].to_numpy()).reshape(run.theory.sizes["model"], -1)
     labels = run.theory["model"].to_numpy().tolist()
     return [(i, style.theory_name(k)) for i, k in enumerate(labels) if known[i].any()]
-
-
-def lacks_frequency(run: Run) -> str:
-    """A sentence if no target of a run oscillates, nothing if one does."""
-    values = [v for k, v in run.experiment.numbers.items() if k.endswith("frequency")]
-    if any(np.any(np.asarray(value) != 0) for value in values):
-        return ""
-    return "The run must have a target with a frequency for this figure, but has none."
-
-
-def lacks_one_mode(run: Run) -> str:
-    """A sentence if the target has several modes or a parameter is frozen, nothing if one mode can be learned."""
-    numbers = run.experiment.numbers
-    count = len(target_modes(numbers))
-    if count > 1:
-        return f"The run must have a target of one mode for this figure, but it has {count}."
-    frozen = [x for x in "Wuv" if not np.all(np.asarray(numbers[f"learning.rates.{x}"]) > 0)]
-    if frozen:
-        return f"The run must train all parameters for this figure, but freezes {frozen[0]}."
-    return ""
-
-
-def lacks_weight_scales(run: Run) -> str:
-    """A sentence if there is one weight scale, nothing if there are several."""
-    if len(weight_scales(run)) > 1:
-        return ""
-    return "The run must have several weight scales for this figure, but has one."
-
-
-def lacks_eigenvalues(run: Run) -> str:
-    """A sentence if eigenvalues are not kept, nothing if they are."""
-    return _lacks_kept(run, "eigenvalues")
-
-
-def lacks_responses(run: Run) -> str:
-    """A sentence if impulse responses are not kept, nothing if they are."""
-    return _lacks_kept(run, "impulse_responses")
-
-
-def lacks_pairs(run: Run) -> str:
-    """A sentence if there are no eigenvalues of an oscillator, nothing if there are."""
-    return lacks_frequency(run) or lacks_eigenvalues(run)
-
-
-def lacks_plane(run: Run) -> str:
-    """A sentence if there is not one mode to be learned, or gain and decay of the outlier are not kept, nothing otherwise."""
-    gains = ["residues", *(["overlap"] if run.experiment.theory.models else [])]
-    return lacks_one_mode(run) or _lacks_kept(run, "eigenvalues", *gains)
-
-
-def lacks_regimes(run: Run) -> str:
-    """A sentence if there is one weight scale, or outlier and change of W are not kept, nothing otherwise."""
-    return lacks_weight_scales(run) or _lacks_kept(run, "eigenvalues", "weight_change")
-
-
-def _lacks_kept(run: Run, *names: str) -> str:
-    left_out = [f"`{name}`" for name in names if not run.experiment.record.keeps(name)]
-    if not left_out:
-        return ""
-    wanted = " and ".join(left_out)
-    return (
-        f"The run must have {wanted} recorded for this figure, but has not (`record.observables`)."
-    )
-
-
-def demand(lack: str) -> None:
-    """Refuse a run that a figure does not fit.
-
-    Raises:
-        ValueError: with what the run lacks, if it lacks anything.
-    """
-    if lack:
-        raise ValueError(lack)

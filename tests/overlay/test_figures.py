@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up import INTEGRATOR, MODELS, OSCILLATOR, RECORDS, SCALES, UNITS, lines, made_up
+from made_up import LENGTHS, MODELS, NOISE, OSCILLATOR, RECORDS, SCALES, UNITS, lines, made_up
 
 import rnn_dynamics as rd
 from rnn_dynamics.model import edge_margin
@@ -18,7 +18,7 @@ from rnn_dynamics.overlay.figures import (
     spectra,
 )
 
-FITTING_TARGETS = {"pair_paths": OSCILLATOR}  # of the other figures the leaky integrator
+FITTING = {"pair_paths": {"target": OSCILLATOR}, "noise": NOISE, "horizons": LENGTHS}
 
 
 def test_losses_are_the_medians_of_the_datasets():
@@ -59,6 +59,11 @@ def test_the_plateau_of_an_oscillator_is_marked_in_each_panel():
     assert lines(figure.axes[0])["plateau"].get_ydata()[0] == pytest.approx(0.17902, abs=5e-6)
     assert "best single mode" in [text.get_text() for text in figure.legends[1].get_texts()]
     assert "plateau" not in lines(loss_curves(made_up()).axes[0])
+    both = loss_curves(made_up(OSCILLATOR, 0.1, learning={"horizon": (4.0, np.inf)}))
+    assert ["plateau" in lines(axes) for axes in both.axes] == [False, True]  # it is of horizon ∞
+    steps = loss_curves(made_up(OSCILLATOR, 0.1, learning={"time_step": 0.1}))
+    assert "plateau" not in lines(steps.axes[0])
+    assert "best single mode" not in [text.get_text() for text in steps.legends[1].get_texts()]
 
 
 def test_keys_name_every_weight_scale_theory_and_the_band():
@@ -172,7 +177,7 @@ def test_of_many_combinations_six_are_shown_and_said_to_be():
 @pytest.mark.parametrize("spacing", ["linear", "log"])
 def test_failed_and_missing_members_are_drawn_as_far_as_they_got(name, spacing):
     draw = FIGURES[name]
-    run = made_up(FITTING_TARGETS.get(name, INTEGRATOR), spacing=spacing)
+    run = made_up(**FITTING.get(name, {}), spacing=spacing)
     for name in ("loss", "eigenvalues", "residues", "weight_change", "relative_change"):
         run.dataset[name][0, :, 4:] = np.nan  # failed after four records
         run.dataset[name][2] = np.nan  # not run yet
@@ -188,8 +193,33 @@ def test_failed_and_missing_members_are_drawn_as_far_as_they_got(name, spacing):
 
 
 @pytest.mark.parametrize("name", FIGURES)
+def test_stopped_members_stay_as_they_were(name):
+    run = made_up(**FITTING.get(name, {}))
+    whole = {key: run.dataset[key].copy() for key in ("loss", "eigenvalues")}
+    for key in ("loss", "eigenvalues", "residues", "weight_change", "relative_change"):
+        run.dataset[key][1, :2, 6:] = np.nan
+    stops = np.full(run.dataset["status"].shape, -1)
+    stops[1, :2] = 5
+    run.dataset["stop_record"] = (run.dataset["status"].dims, stops)
+    figure = FIGURES[name](run)
+    note = figure.legends[-1].get_title().get_text()
+    assert "2 of 12 networks stopped early and stay as they were" in note
+    assert "failed" not in note
+    if name == "loss_curves":
+        held = whole["loss"].to_numpy()[1].copy()
+        held[:2, 6:] = held[:2, 5:6]
+        drawn = lines(figure.axes[0])["simulation 0.1"].get_ydata()
+        np.testing.assert_allclose(drawn, np.median(held, axis=0), rtol=1e-14)
+    if name == "spectra":
+        shown = whole["eigenvalues"].to_numpy()[1, :, -1].copy()
+        shown[:2] = whole["eigenvalues"].to_numpy()[1, :2, 5]
+        drawn = lines(figure.axes[5])["spectrum"]
+        np.testing.assert_array_equal(drawn.get_xdata() + 1j * drawn.get_ydata(), shown.ravel())
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_run_without_any_result_draws_empty_axes(name):
-    run = made_up(FITTING_TARGETS.get(name, INTEGRATOR))
+    run = made_up(**FITTING.get(name, {}))
     run.dataset["status"][:] = Status.not_run
     run.dataset = run.dataset.drop_vars([*set(run.dataset) - {"status"}, "network_time"])
     run.theory = run.theory.drop_vars(list(run.theory))
@@ -198,7 +228,7 @@ def test_a_run_without_any_result_draws_empty_axes(name):
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_a_run_of_an_older_version_still_draws(name):
-    run = made_up(FITTING_TARGETS.get(name, INTEGRATOR))
+    run = made_up(**FITTING.get(name, {}))
     new = ["weight_change", "overlap"]
     run.dataset = run.dataset.drop_vars([*new, "residues", "relative_change"])
     run.theory = run.theory.drop_vars(new)
@@ -207,7 +237,7 @@ def test_a_run_of_an_older_version_still_draws(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_theory_that_does_not_apply_is_left_out(name):
-    run = made_up(FITTING_TARGETS.get(name, INTEGRATOR))
+    run = made_up(**FITTING.get(name, {}))
     for variable in run.theory:
         run.theory[variable][1] = np.nan
     figure = FIGURES[name](run)
@@ -249,7 +279,9 @@ def test_figures_are_offered_only_to_runs_that_they_fit():
     general = {"loss_curves", "outlier_curves", "spectra", "impulse_responses"}
     assert set(fitting(made_up())) == general | {"phase_plane", "rich_to_lazy"}
     assert set(fitting(made_up(weight_scale=0.1))) == general | {"phase_plane"}
-    assert set(fitting(made_up(OSCILLATOR))) == set(FIGURES)
+    assert set(fitting(made_up(OSCILLATOR))) == set(FIGURES) - {"noise", "horizons"}
+    assert set(fitting(made_up(**NOISE))) == general | {"noise"}
+    assert set(fitting(made_up(**LENGTHS))) == general | {"horizons"}
     still = made_up({**OSCILLATOR, "frequency": 0.0})
     assert "pair_paths" not in fitting(still)
     assert "phase_plane" not in fitting(made_up(MODES))

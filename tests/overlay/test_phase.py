@@ -86,6 +86,19 @@ def test_a_pair_is_no_single_mode():
     assert not any(np.isfinite(line.get_xdata()).any() for line in drawn)
 
 
+@pytest.mark.parametrize(
+    ("learning", "message"),
+    [
+        ({"horizon": 4.0}, "an infinite horizon for this figure, but has one of 4"),
+        ({"horizon": (np.inf, 8.0)}, "an infinite horizon for this figure, but has one of 8"),
+        ({"time_step": 0.1}, "continuous time for this figure, but has a time step"),
+    ],
+)
+def test_finite_horizons_and_discrete_time_are_refused(learning, message):
+    with pytest.raises(ValueError, match=message):
+        phase_plane(made_up(learning=learning))
+
+
 def test_several_modes_and_frozen_parameters_are_refused():
     modes = {"kind": "modes", "modes": [{"decay": 0.2}, {"decay": 0.5}]}
     with pytest.raises(ValueError, match="a target of one mode for this figure, but it has 2"):
