@@ -275,3 +275,8 @@ def _impulse_responses(rnns: LinearRNN, step: jax.Array, num: int) -> jax.Array:
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(rnns)
+
+
+PROGRAMS: tuple[Any, ...] = (
+    *(_make_networks, _make_targets, _start, _advance, _modes, _impulse_responses),
+)

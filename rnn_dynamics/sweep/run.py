@@ -23,10 +23,13 @@ from rnn_dynamics.sweep.experiment import Experiment
 from rnn_dynamics.sweep.plan import Chunk, Plan, plan
 from rnn_dynamics.sweep.recording import RESPONSES
 from rnn_dynamics.sweep.store import Store, StoreError, read_config
-from rnn_dynamics.sweep.theories import num_trainings, theory_records
+from rnn_dynamics.sweep.theories import num_trainings, release_programs, theory_records
 from rnn_dynamics.sweep.ticks import network_time
 from rnn_dynamics.sweep.warm_start import WarmStart, check_unchanged, load_start
 from rnn_dynamics.sweep.weights import saved_network
+
+# whose compiled programs are kept: one holds up to some thousands of the 65,530 memory maps that Linux allows a process
+MOST_GROUPS = 8
 
 
 class Run:
@@ -151,7 +154,12 @@ def run(experiment: Experiment, directory: str | Path, *, progress: bool = True)
     todo = [chunk for chunk in layout.chunks if chunk.index in damages]
     ticks = sum(_num_ticks(layout, chunk) for chunk in todo)
     with tqdm(total=ticks, unit="record", disable=not progress or not todo) as bar:
+        groups: set[int] = set()
         for chunk in todo:
+            if len(groups | {chunk.group}) > MOST_GROUPS:
+                release_programs()
+                groups.clear()
+            groups.add(chunk.group)
             bar.set_description(f"chunk {chunk.index + 1}/{len(layout.chunks)}")
             began = time.perf_counter()
             arrays = compute_chunk(layout, chunk, lambda: bar.update() and None, start)

@@ -168,3 +168,10 @@ def _infinite_widths(
 
 
 _readouts = jax.jit(jax.vmap(theory.readout_only))
+
+
+def release_programs() -> None:
+    """Let go of the compiled programs of simulations and theories."""
+    own: tuple[Any, ...] = (_from_starts, _word_subspaces, _infinite_widths, _readouts)
+    for program_of in (*program.PROGRAMS, *own):
+        program_of.clear_cache()

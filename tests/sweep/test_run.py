@@ -205,3 +205,19 @@ def test_no_lapack_in_the_learning_segment(finished):
     assert "dot_general" in text
     assert "custom_call" not in text
     assert "lapack" in program._modes.lower(rnns).as_text()
+
+
+def test_a_run_keeps_the_programs_of_few_compile_groups(tmp_path, monkeypatch):
+    """Compiled programs hold memory maps; a process that had some 70 groups behind it used to crash in the compiler."""
+    from rnn_dynamics.sweep import run as module
+
+    monkeypatch.setattr(module, "MOST_GROUPS", 2)
+    config = experiment(
+        network__num_units=[2, 3, 4, 5, 7],
+        network__weight_scale=0.1,
+        learning__num_steps=2,
+        record__observables=[],
+    )
+    jax.clear_caches()
+    rd.run(config, tmp_path / "run", progress=False)
+    assert program._advance._cache_size() == 1  # of groups 1 and 2, 3 and 4, 5
