@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.energy import energy, energy_gradient, gramians
 from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
-from rnn_dynamics.loss.timing import check_timing, steps_are_stable
+from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
 from rnn_dynamics.model import LinearRNN, parallel
-from rnn_dynamics.model.arguments import is_traced, require
+from rnn_dynamics.model.arguments import is_traced
 
 OTHER_PANEL = (
     0.7  # relative length of the panels of the second gradient, from which the error is estimated
@@ -63,14 +63,12 @@ class PopulationLoss(eqx.Module):
         self._horizon = None if infinite else check_timing(horizon, time_step)
         if infinite:
             check_timing(1.0, None if time_step is None else time_step, whole=False)
-        words = ("uniform", "time_averaged")
-        require(weighting in words, "weighting", f"be one of {words}", repr(weighting))
+        self.weighting, self.time_step = check_weighting(weighting), time_step
         if infinite and weighting != "uniform":
             raise ValueError(
                 "Argument `weighting` must be 'uniform' for an infinite horizon, but is "
                 f"{weighting!r}."
             )
-        self.weighting, self.time_step = weighting, time_step
 
     @property
     def horizon(self) -> Any:

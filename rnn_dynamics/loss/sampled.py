@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.panels import euler_step
 from rnn_dynamics.loss.population import PopulationLoss, difference, norm
-from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, num_steps
+from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, positive_int, require
 
@@ -64,15 +64,13 @@ class SampledLoss(eqx.Module):
             raise TypeError("Argument `time_step` must be a real number, but is None.")
         self.horizon, self.time_step = check_timing(horizon, time_step), time_step
         self.batch_size = positive_int("batch_size", batch_size)
-        words = ("uniform", "time_averaged")
-        require(weighting in words, "weighting", f"be one of {words}", repr(weighting))
-        self.weighting = weighting
+        self.weighting = check_weighting(weighting)
         if num_steps is None and (is_traced(horizon) or is_traced(time_step)):
             raise ValueError(
                 "Argument `num_steps` must be given where `horizon` or `time_step` is traced, but is None."
             )
         self.num_steps = (
-            _num_steps(horizon, time_step)
+            count_steps(horizon, time_step)
             if num_steps is None
             else positive_int("num_steps", num_steps)
         )
@@ -128,9 +126,6 @@ class SampledLoss(eqx.Module):
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
         """Whether the Euler scheme follows both networks, () bool: it may grow no faster than they do."""
         return self.expected.steps_are_stable(rnn, target)
-
-
-_num_steps = num_steps  # the name is an argument above
 
 
 def _required(key: jax.Array | None) -> jax.Array:

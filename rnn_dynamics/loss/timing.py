@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
-from rnn_dynamics.model.arguments import is_traced, real_scalar
+from rnn_dynamics.model.arguments import is_traced, real_scalar, require
 
 MAX_STEPS = 2**20  # of a horizon
 NUM_SQUARINGS = 20  # growth rates are told apart to about log N / 2²⁰
@@ -33,11 +33,22 @@ def check_timing(horizon: ArrayLike, time_step: Any, *, whole: bool = True) -> A
         else:
             real_scalar(name, value, positive=True)
     if whole and time_step is not None and not (is_traced(horizon) or is_traced(time_step)):
-        num_steps(horizon, time_step)
+        count_steps(horizon, time_step)
     return horizon
 
 
-def num_steps(horizon: ArrayLike, time_step: ArrayLike) -> int:
+def check_weighting(weighting: str) -> str:
+    """Refuse an unknown weighting; the weighting.
+
+    Raises:
+        ValueError: if it is unknown.
+    """
+    words = ("uniform", "time_averaged")
+    require(weighting in words, "weighting", f"be one of {words}", repr(weighting))
+    return weighting
+
+
+def count_steps(horizon: ArrayLike, time_step: ArrayLike) -> int:
     """The number of time steps of a horizon.
 
     Raises:
