@@ -4,7 +4,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     from rnn_dynamics.sweep.config import ConfigError
-    from rnn_dynamics.sweep.store import StoreError, WriteError
+    from rnn_dynamics.sweep.files import StoreError, WriteError
 
     try:
         return options.command(options)
-    except WriteError as error:
+    except (WriteError, MemoryError) as error:
         print(error, file=sys.stderr)
         return INTERRUPTED
     except (ConfigError, StoreError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from the last chunk.", file=sys.stderr)
+        print("\nInterrupted. The same command goes on from there.", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -67,6 +68,21 @@ def _parser() -> argparse.ArgumentParser:
         help="directory of the run (default: runs/<config's name>)",
     )
     run.add_argument("--quiet", action="store_true", help="draw no progress bar")
+    run.add_argument(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="compute the I-th of N shares of the chunks, one of N independent processes",
+    )
+    run.add_argument(
+        "--distributed",
+        action="store_true",
+        help="share the chunks among the processes of a SLURM, Open MPI or TPU pod job, or of those named by the next three",
+    )
+    run.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    run.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    run.add_argument("--process-id", type=int, metavar="I", help="which this one is, from 0")
     overlay = command("overlay", _overlay, "Compare theory and simulation of a run.")
     plot = command("plot", _plot, "Draw the figures of a run into DIR/figures.")
     info = command("info", _info, "Show what is done, failed and missing, and check all checksums.")
@@ -81,17 +97,63 @@ def _run(options: argparse.Namespace) -> int:
     experiment = load_experiment(options.config, options.overrides)
     directory = options.out or Path("runs") / options.config.stem
     _set_up_jax(experiment.compute.dtype)
-    # shells start background jobs with SIGINT ignored
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    shard = options.shard
+    if options.distributed:
+        from rnn_dynamics.sweep.distributed import join
+
+        shard = join(options.coordinator, options.num_processes, options.process_id)
     from rnn_dynamics.sweep.run import run
 
-    result = run(experiment, directory, progress=not options.quiet)
+    with _signals() as interrupted:
+        result = run(
+            experiment,
+            directory,
+            progress=not options.quiet,
+            shard=shard,
+            interrupted=interrupted,
+        )
+        if interrupted():
+            raise KeyboardInterrupt
     print(result)
-    if experiment.theory.models:
+    if shard != (1, 1):
+        print(f"Shard {shard[0]}/{shard[1]} is done.")
+    if experiment.theory.models and result.complete:
         _show_overlay(result)
         _show_figures(result)
     return _report_failures(result)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C, and the signals by which a batch system says that time is over, end a run after the segment under way; twice, at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        text = "\nStopping after the segment under way; the signal once more stops at once.\n"
+        os.write(sys.stderr.fileno(), text.encode())
+
+    # shells start background jobs with SIGINT ignored
+    names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    for number in numbers:
+        signal.signal(number, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number in numbers[:2]:
+            signal.signal(number, signal.default_int_handler)
+        for number in numbers[2:]:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"must be I/N with 1 <= I <= N, but is {text!r}")
+    return int(number), int(count)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -121,7 +183,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _open(directory: Path) -> Any:
-    from rnn_dynamics.sweep.store import read_config
+    from rnn_dynamics.sweep.manifest import read_config
 
     _set_up_jax(read_config(directory).compute.dtype)
     from rnn_dynamics.sweep.run import open_run
@@ -143,7 +205,7 @@ def _show_overlay(run: Any) -> None:
 
     rows = error_table(overlay(run))
     print(format_table(rows))
-    print(f"table in {save_table(rows, run.directory)}")
+    print(f"table in {save_table(rows, run)}")
 
 
 def _show_figures(run: Any) -> None:

@@ -1,6 +1,7 @@
 """Theory beside simulation: errors per member and record, and the table of the largest ones."""
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import xarray as xr
 
 from rnn_dynamics.model import edge_margin, match_eigenvalues
 from rnn_dynamics.sweep.applicability import theory_labels, why_not
+from rnn_dynamics.sweep.files import write_bytes, writing
 from rnn_dynamics.sweep.run import Run
-from rnn_dynamics.sweep.store import writing
 
 QUANTITIES = ("weight_change", "input_norm", "output_norm", "overlap")
 BATCH = 4096  # spectra matched per compiled call
@@ -128,16 +129,20 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def save_table(rows: list[dict[str, Any]], directory: Path) -> Path:
-    """Write the error table as `overlay.csv` into a run's directory, in one piece."""
-    path = directory / "overlay.csv"
-    with writing(directory):
-        partial = path.with_name("overlay.csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(path)
+def save_table(rows: list[dict[str, Any]], run: Run) -> Path:
+    """Write the error table as `overlay.csv` into a run's directory, in one piece.
+
+    Raises:
+        StoreError: if the directory cannot be written.
+    """
+    path = run.directory / "overlay.csv"
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0].keys())
+    writer.writeheader()
+    writer.writerows(rows)
+    with writing(run.directory):
+        write_bytes(path, text.getvalue().encode())
+    run.store.register(path.name)
     return path
 
 

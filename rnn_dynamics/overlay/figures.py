@@ -3,6 +3,7 @@
 `FIGURES` names them all; those in `NEEDS` fit some runs only, and raise a ValueError for others.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from rnn_dynamics.overlay.pairs import pair_paths
 from rnn_dynamics.overlay.phase import phase_plane
 from rnn_dynamics.overlay.plane import spectra
 from rnn_dynamics.overlay.regimes import rich_to_lazy
+from rnn_dynamics.sweep.files import writing
 from rnn_dynamics.sweep.run import Run
-from rnn_dynamics.sweep.store import writing
 
 __all__ = [
     "FIGURES",
@@ -91,12 +92,13 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
     Raises:
         StoreError: if the directory cannot be written.
     """
+    own = directory is None
     directory = run.directory / "figures" if directory is None else Path(directory)
     paths = []
 
     def write(name: str, save: Callable[[Path], None]) -> None:
         path = directory / name
-        beside = path.with_name(f"{path.stem}.partial{path.suffix}")
+        beside = path.with_name(f"{path.stem}.{os.getpid()}.partial{path.suffix}")
         save(beside)
         beside.replace(path)
         paths.append(path)
@@ -109,6 +111,8 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
                 write(f"{name}.{suffix}", lambda path, figure=figure: _save(figure, path))  # type: ignore[misc]
         if not lacks_eigenvalues(run):
             write("spectrum.gif", lambda path: save_animation(run, path))
+    if own:
+        run.store.register("figures")
     return paths
 
 

@@ -10,7 +10,8 @@ from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep.applicability import theory_labels, why_no_flow
 from rnn_dynamics.sweep.descent import train_times
 from rnn_dynamics.sweep.experiment import GradientDescentTable
-from rnn_dynamics.sweep.plan import Chunk, Plan
+from rnn_dynamics.sweep.gather import Source, fill_value
+from rnn_dynamics.sweep.plan import Plan
 from rnn_dynamics.sweep.store import Store
 from rnn_dynamics.sweep.ticks import network_time
 
@@ -52,36 +53,54 @@ TRAILING = {
     "impulse_final": ("network_time",),
     "impulse_target": ("network_time",),
 }  # every other variable: ("record",)
+THEORY_TRAILING: dict[str, tuple[str, ...]] = {"eigenvalues": ("record", "mode"), "status": ()}
 
 
-def simulation_dataset(plan: Plan, store: Store) -> xr.Dataset:
-    """The simulation: dims (axes …, seed, record[, unit]); what is not computed yet is NaN with status `not_run`."""
-    members = _collect(plan, store, "simulation")
-    dims = _member_dims(plan)
-    variables = {}
-    for name, values in members.items():
-        shaped = values.reshape(plan.shape + values.shape[1:])
-        attributes = {"long_name": LONG_NAMES[name]}
-        variables[name] = (dims + TRAILING.get(name, ("record",)), shaped, attributes)
-    return _labelled(plan, variables)
+def simulation_source(plan: Plan, store: Store) -> Source:
+    """Where the variables of the simulation come from."""
+    return Source(plan, store, ["simulation"])
 
 
-def theory_dataset(plan: Plan, store: Store) -> xr.Dataset:
-    """The theories: dims (model, axes …, seed, record[, mode])."""
-    labels = list(theory_labels(plan.experiment))
-    each = [_collect(plan, store, f"theory/{label}") for label in labels]
+def theory_source(plan: Plan, store: Store) -> Source:
+    """Where the variables of the theories come from."""
+    labels = [f"theory/{label}" for label in theory_labels(plan.experiment)]
+    return Source(plan, store, labels, label_axis=True)
+
+
+def dataset_of(source: Source) -> xr.Dataset:
+    """All members in memory; what is not computed yet is NaN with status `not_run`."""
+    return labelled(source, source.rows(0, source.plan.num_members))
+
+
+def template_of(source: Source) -> xr.Dataset:
+    """The same dataset with nothing in it, in no memory to speak of."""
+    rows = (*source.leading, source.plan.num_members)
+    return labelled(
+        source,
+        {
+            name: np.broadcast_to(np.asarray(fill_value(name, dtype), dtype), (*rows, *shape))
+            for name, (shape, dtype) in source.shapes.items()
+        },
+    )
+
+
+def labelled(source: Source, arrays: dict[str, np.ndarray]) -> xr.Dataset:
+    """Variables of all members on the sweep's axes: dims ([model,] axes …, seed, record[, unit])."""
+    plan, in_theory = source.plan, bool(source.leading)
+    trailing = THEORY_TRAILING if in_theory else TRAILING
     variables: dict[str, Any] = {}
-    for name in dict.fromkeys(name for found in each for name in found):
-        arrays = [found[name] for found in each if name in found]
-        if not arrays:
-            continue
-        size = np.max([array.shape for array in arrays], axis=0)
-        stacked = np.stack([_padded(array, tuple(size)) for array in arrays])
-        trailing = {"eigenvalues": ("record", "mode"), "status": ()}.get(name, ("record",))
-        shaped = stacked.reshape((len(labels), *plan.shape, *stacked.shape[2:]))
-        dims = ("model", *_member_dims(plan), *trailing)
-        variables[name] = (dims, shaped, {"long_name": f"{LONG_NAMES[name]} in theory"})
-    return _labelled(plan, variables).assign_coords(model=np.array(labels, dtype=object))
+    for name, values in arrays.items():
+        # reshaping the member axis alone keeps a broadcast array one
+        shape = (*source.leading, *plan.shape, *source.shapes[name][0])
+        dims = (*(("model",) if in_theory else ()), *_member_dims(plan))
+        attributes = {"long_name": LONG_NAMES[name] + (" in theory" if in_theory else "")}
+        own = trailing.get(name, ("record",))
+        variables[name] = ((*dims, *own), values.reshape(shape), attributes)
+    dataset = _labelled(plan, variables)
+    if in_theory:
+        names = [label.removeprefix("theory/") for label in source.labels]
+        dataset = dataset.assign_coords(model=np.array(names, dtype=object))
+    return dataset
 
 
 def _labelled(plan: Plan, variables: dict[str, Any]) -> xr.Dataset:
@@ -132,67 +151,3 @@ def _by_axes(plan: Plan, values: np.ndarray, name: str) -> Any:
 
 def _member_dims(plan: Plan) -> tuple[str, ...]:
     return (*(plan.experiment.dimensions[key] for key in plan.experiment.axes), "seed")
-
-
-def _collect(plan: Plan, store: Store, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays of all members under a prefix, (M, …); members without results hold the fill value."""
-    parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-    for chunk in plan.chunks:
-        if store.is_done(chunk.index):
-            arrays = store.read(chunk.index)
-            own = {
-                name.removeprefix(prefix + "/"): value
-                for name, value in arrays.items()
-                if name.startswith(prefix + "/")
-            }
-            own |= _on_all_records(plan, chunk, own)
-            parts.append((chunk.members, own))
-    collected: dict[str, np.ndarray] = {}
-    for name in parts[0][1] if parts else ():
-        arrays_of = [own[name] for _, own in parts]
-        size = (
-            np.max([array.shape[1:] for array in arrays_of], axis=0)
-            if arrays_of[0].ndim > 1
-            else ()
-        )
-        full = np.full(
-            (plan.num_members, *(int(n) for n in size)),
-            _fill(name, arrays_of[0].dtype),
-            arrays_of[0].dtype,
-        )
-        for members, own in parts:
-            value = own[name]
-            place: Any = (members, *(slice(0, n) for n in value.shape[1:]))
-            full[place] = value
-        collected[name] = full
-    if "status" not in collected:
-        collected["status"] = np.full(plan.num_members, int(Status.not_run), np.int32)
-    return collected
-
-
-def _on_all_records(
-    plan: Plan, chunk: Chunk, arrays: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """The weights of a chunk, (M, K, …), on the records at which any member of the sweep has some, NaN where it has none."""
-    record, num_records = plan.experiment.record, len(plan.groups[chunk.group].ticks)
-    slots = np.searchsorted(plan.weights_records, record.weights_at(num_records))
-    found: dict[str, np.ndarray] = {}
-    for name in ("W", "u", "v"):
-        if name in arrays:
-            value = arrays[name]
-            shape = (len(value), len(plan.weights_records), *value.shape[2:])
-            found[name] = np.full(shape, np.nan, value.dtype)
-            found[name][:, slots] = value
-    return found
-
-
-def _padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    full = np.full(shape, _fill("", array.dtype), array.dtype)
-    full[tuple(slice(0, n) for n in array.shape)] = array
-    return full
-
-
-def _fill(name: str, dtype: np.dtype) -> Any:
-    if name in FLAGS:
-        return int(Status.not_run if name == "status" else StopReason.none)
-    return np.nan if dtype.kind in "fc" else -1

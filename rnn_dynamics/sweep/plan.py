@@ -13,9 +13,9 @@ from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.sampling import num_time_steps, shapes
 from rnn_dynamics.sweep.ticks import record_ticks
 
-MAX_AUTO_CHUNK = (
-    64  # members: larger batches are no faster on a CPU, and progress and resuming get coarser
-)
+# members: larger batches are no faster on a CPU, and progress and resuming get coarser; accelerators want many
+MOST_PER_CHUNK = {"cpu": 64}
+MOST_PER_CHUNK_ELSEWHERE = 1024
 MATRICES_PER_MEMBER = (
     40  # N × N temporaries of a learning step: solver stages, Gramians, their copies
 )
@@ -93,15 +93,19 @@ class Plan:
         return ", ".join([*parts, f"seed={self.seeds[member]}"])
 
     @cached_property
+    def chunk_of(self) -> np.ndarray:
+        """The index of each member's chunk, (M,)."""
+        found = np.empty(self.num_members, int)
+        for chunk in self.chunks:
+            found[chunk.members] = chunk.index
+        return found
+
+    @cached_property
     def weights_records(self) -> tuple[int, ...]:
         """The records at which weights are saved of any member, increasing."""
         record = self.experiment.record
         found = {index for group in self.groups for index in record.weights_at(len(group.ticks))}
         return tuple(sorted(found))
-
-    def padded(self, chunk: Chunk) -> np.ndarray:
-        """The members of a chunk, padded by repetition to the chunk size: one shape, one program."""
-        return np.resize(chunk.members, self.chunk_size)
 
     def values_of(self, members: np.ndarray) -> dict[str, np.ndarray]:
         """Every numeric key of the config at some members."""
@@ -213,11 +217,13 @@ class Plan:
         return [start + line for start, line in zip(head, lines or ["none"], strict=False)]
 
 
-def plan(experiment: Experiment) -> Plan:
+def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") -> Plan:
     """Spell out a config: members, compile groups, chunks.
 
     Args:
         experiment: from `load_experiment`.
+        num_devices: devices that share the members, if the config leaves the chunk size to the machine.
+        platform: what these are, "cpu" or an accelerator.
 
     Returns:
         The plan; `print` shows members, compile groups, chunks, bytes, operations and an estimated time.
@@ -237,7 +243,8 @@ def plan(experiment: Experiment) -> Plan:
     for key in np.unique(keys.astype(float), axis=0):
         members = np.flatnonzero(np.all(keys == key, axis=1))
         groups.append(Group(int(key[0]), record_ticks(experiment, key[1]), members))
-    experiment = _with_chunk_size(experiment, groups)
+    most = MOST_PER_CHUNK.get(platform, MOST_PER_CHUNK_ELSEWHERE)
+    experiment = _with_chunk_size(experiment, groups, num_devices, most)
     width = int(experiment.compute.chunk_size)
     chunks: list[Chunk] = []
     for number, group in enumerate(groups):
@@ -246,11 +253,14 @@ def plan(experiment: Experiment) -> Plan:
     return Plan(experiment, shape, values, indices[-1], tuple(groups), tuple(chunks))
 
 
-def _with_chunk_size(experiment: Experiment, groups: list[Group]) -> Experiment:
+def _with_chunk_size(
+    experiment: Experiment, groups: list[Group], num_devices: int, most: int
+) -> Experiment:
+    """Chunks of at most so many members, as equal as they get, in a multiple of the number of devices."""
     if experiment.compute.chunk_size != "auto":
         return experiment
     largest = max(len(group.members) for group in groups)
-    chunks = math.ceil(largest / MAX_AUTO_CHUNK)
+    chunks = num_devices * math.ceil(largest / (num_devices * most))
     compute = experiment.compute.model_copy(
         update={"chunk_size": max(2, math.ceil(largest / chunks))}
     )

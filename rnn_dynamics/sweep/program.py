@@ -1,12 +1,14 @@
 """The compiled programs of a sweep: the only place where members become a batch.
 
 Shapes, kinds and names are static; every number of a config is traced, so a compile group needs one learning program, whatever
-its decays, scales and learning rates. The host advances all members of a chunk from record to record; a member's bits depend on
-nothing but its own numbers and the width of the chunk.
+its decays, scales and learning rates. A member's bits depend on nothing but its own numbers and the width of the program, that is
+the number of rows of its batch. Every device runs the program of one device: one program over several devices is compiled
+differently, and rounds differently in the last bit.
 """
 
 import dataclasses
-from collections.abc import Callable, Container, Iterable
+import threading
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -17,7 +19,6 @@ import numpy as np
 from rnn_dynamics.learning import (
     GradientDescent,
     GradientFlow,
-    Learner,
     Rates,
     State,
     Stop,
@@ -32,7 +33,6 @@ from rnn_dynamics.model import (
     random_rnn,
 )
 from rnn_dynamics.model.propagator import propagator
-from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep.descent import hyperparameters, make_optimizer
 from rnn_dynamics.sweep.experiment import (
     Experiment,
@@ -40,12 +40,12 @@ from rnn_dynamics.sweep.experiment import (
     Modes,
 )
 from rnn_dynamics.sweep.losses import make_loss, noise_keys
-from rnn_dynamics.sweep.recording import SPECTRA
 
 INITIALISATION = 0  # purpose of a random key, folded in after the seed
 
 Values = dict[str, jax.Array]
-Records = dict[str, np.ndarray]
+
+_one_at_a_time = threading.Lock()
 
 
 def make_networks(
@@ -118,75 +118,12 @@ def in_expectation(learner: GradientDescent | GradientFlow) -> GradientDescent |
     return dataclasses.replace(learner, stop=Stop(), **changes)
 
 
-def train(
-    learner: Learner,
-    rnns: LinearRNN,
-    targets: LinearRNN,
-    ticks: np.ndarray,
-    times: np.ndarray,
-    on_record: Callable[[], None] = lambda: None,
-    keeps: Callable[[str], bool] = lambda _: True,
-    weights_at: Container[int] = (),
-) -> tuple[Records, LinearRNN]:
-    """Train a batch of networks and record them at the ticks; a tick is a step or a learning time.
-
-    Args:
-        learner, rnns, targets: batches of B.
-        ticks: (R,).
-        times: learning times of the members' records, (B, R).
-        on_record: called after each record.
-        keeps: whether an observable of this name is wanted; spectra that are not wanted are not computed.
-        weights_at: the K indices of the records at which W, u and v are wanted.
-
-    Returns:
-        Arrays with leading axes (B, R), (B, K) for W, u and v, or (B,) for the status, and the final networks.
-    """
-    dtype = ticks.dtype if ticks.dtype.kind == "i" else rnns.dtype
-    state = _start(learner, rnns, targets)
-    columns: list[Records] = []
-    networks: list[Records] = []
-    column: Records = {}
-    previous = jnp.zeros((), dtype)
-    for index, tick in enumerate(ticks):
-        following = jnp.asarray(tick, dtype)
-        if index == 0 or np.any(state.learns):
-            at = (previous, following, jnp.asarray(times[:, index], rnns.dtype))
-            state, seen = _advance(learner, state, targets, *at)
-            column = _column(state, seen, keeps)
-        else:  # every member has failed or come to rest
-            column = {name: np.full_like(value, np.nan) for name, value in column.items()}
-        failed = np.isnan(column["loss"])
-        counted = column | {"num_gradients": np.asarray(state.num_gradients)}
-        columns.append({name: value for name, value in counted.items() if keeps(name)})
-        if index in weights_at:
-            # the last network is also that of a member that has come to rest before and records nothing more
-            lost = np.asarray(state.status) != Status.ok if index == len(ticks) - 1 else failed
-            network = {name: np.array(getattr(state.rnn, name)) for name in ("W", "u", "v")}
-            for values in network.values():
-                values[lost] = np.nan
-            networks.append(network)
-        previous = following
-        on_record()
-    records = {
-        name: np.stack([column[name] for column in part], axis=1)
-        for part in (columns, networks)
-        for name in (part[0] if part else ())
-    }
-    reason = np.asarray(state.rest.reason)
-    records |= {"status": np.asarray(state.status), "stop_reason": reason}
-    records["stop_record"] = np.where(reason, np.asarray(state.rest.records) - 1, -1)
-    return records, state.rnn
-
-
-def _column(state: State, seen: Any, keeps: Callable[[str], bool]) -> Records:
-    """What one record holds; spectra are taken on the host: accelerators are slow at general eigenvalues, or cannot."""
-    column = {name: np.asarray(value) for name, value in vars(seen).items()}
-    if any(keeps(name) for name in SPECTRA):
-        host = jax.local_devices(backend="cpu")[0]
-        for name, values in zip(SPECTRA, _modes(jax.device_put(state.rnn, host)), strict=True):
-            column[name] = np.array(values)
-            column[name][np.isnan(column["loss"])] = np.nan
-    return column
+def spectra(rnns: LinearRNN) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and residues, (B, N); on the host: accelerators are slow at general eigenvalues, or cannot."""
+    host = jax.local_devices(backend="cpu")[0]
+    # LAPACK calls of several threads can wait for each other's
+    with _one_at_a_time:
+        return tuple(np.array(values) for values in _modes(jax.device_put(rnns, host)))  # type: ignore[return-value]
 
 
 def impulse_responses(rnns: LinearRNN, network_time: np.ndarray) -> np.ndarray:
@@ -237,12 +174,13 @@ def _target(kind: tuple[str, int], values: Values) -> LinearRNN:
 
 
 @jax.jit
-def _start(learner: Any, rnns: LinearRNN, targets: LinearRNN) -> State:
+def start(learner: Any, rnns: LinearRNN, targets: LinearRNN) -> State:
+    """The members' states before learning."""
     return jax.vmap(lambda one, rnn, target: one.start(rnn, target))(learner, rnns, targets)
 
 
 @jax.jit
-def _advance(
+def advance(
     learner: Any,
     state: State,
     targets: LinearRNN,
@@ -250,6 +188,8 @@ def _advance(
     next_tick: jax.Array,
     times: jax.Array,
 ) -> Any:
+    """The members' states at the next record, and what is recorded."""
+
     def one(learner: Any, state: State, target: LinearRNN, time: jax.Array) -> Any:
         state = learner.advance(state, target, tick, next_tick)
         return look(learner, state, target, next_tick, time)
@@ -278,5 +218,5 @@ def _impulse_responses(rnns: LinearRNN, step: jax.Array, num: int) -> jax.Array:
 
 
 PROGRAMS: tuple[Any, ...] = (
-    *(_make_networks, _make_targets, _start, _advance, _modes, _impulse_responses),
+    *(_make_networks, _make_targets, start, advance, _modes, _impulse_responses),
 )

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from rnn_dynamics.learning import StopReason
+from rnn_dynamics.sweep.gather import flags
+from rnn_dynamics.sweep.provenance import SURROUNDINGS, changes
 from rnn_dynamics.sweep.run import Run
 
 
@@ -15,7 +17,7 @@ def _origin(start: dict[str, Any] | None) -> list[str]:
 
 
 def report(run: Run) -> tuple[str, bool]:
-    """A text for people, and whether nothing failed and nothing is damaged."""
+    """A text for people, and whether nothing failed, nothing is damaged and nothing is missing."""
     damages = run.store.damages()
     intact = not any(run.store.is_done(index) for index in damages)
     missing = sum(len(c.members) for c in run.plan.chunks if c.index in damages)
@@ -26,8 +28,10 @@ def report(run: Run) -> tuple[str, bool]:
     ]
     for index, problem in damages.items():
         lines.append(f"  chunk {index}: {problem}")
-    problems = run.store.result_damages()
-    lines.extend(f"  results.zarr: {problem}" for problem in problems)
+    problems = run.store.file_damages()
+    if not run.store.has_results:
+        problems.append("`results.zarr` is not whole: run the same command again")
+    lines.extend(f"  {problem}" for problem in problems)
     failed: dict[str, str] = {}
     if intact:
         failed = run.failed
@@ -38,24 +42,45 @@ def report(run: Run) -> tuple[str, bool]:
         lines.append("checksums   all match")
     provenance = run.provenance
     versions = ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())
+    device = provenance["device"]
     lines += [
         f"versions    {versions}",
         f"commit      {provenance['git_commit'] or 'unknown'}",
-        f"device      {provenance['device']['kind']} ({provenance['device']['platform']})",
+        f"device      {device['count']} x {device['kind']} ({device['platform']})",
         f"precision   {run.experiment.compute.dtype}, matmul {provenance['matmul_precision']}",
+        f"random      {provenance['prng']}, seed {run.experiment.compute.seed}",
         *_origin(provenance.get("warm_start")),
         f"started     {provenance['started']} by {' '.join(provenance['command'])}",
-        f"timings     {provenance['timings']}",
+        f"timings     {', '.join(f'{k} {v:g}' for k, v in provenance['timings'].items())}",
+        *_sessions(provenance["sessions"]),
+        *_widths(run),
         f"config      sha256 {provenance['config_sha256']}",
     ]
     return "\n".join(lines), intact and not problems and not failed
 
 
+def _sessions(sessions: list[dict[str, Any]]) -> list[str]:
+    """Every process that computed, and in what its surroundings differ from the first one's or changed on the way."""
+    lines = [f"sessions    {len(sessions)}"]
+    for one in sessions:
+        what = f"{one['chunks']} chunks" if "chunks" in one else "not ended, or killed"
+        lines.append(f"  {one['started']} on {one['host']}, shard {one['shard']}: {what}")
+        names = [name for name in SURROUNDINGS if name in one]
+        known = ({name: of[name] for name in names} for of in (sessions[0], one))
+        different = [*changes(*known), *one.get("changed", [])]
+        lines.extend(f"    changed: {text}" for text in different)
+    return lines
+
+
+def _widths(run: Run) -> list[str]:
+    """The compile groups whose members were trained fewer at once than a chunk holds, because memory was short."""
+    widths = run.store.manifest["widths"].items()
+    return [f"width       {width} members at once in group {group}" for group, width in widths]
+
+
 def _stopped(run: Run) -> list[str]:
     """How many members came to rest before the last record, by criterion."""
-    if "stop_reason" not in run.dataset:
-        return []
-    reasons = run.dataset["stop_reason"].to_numpy()
+    reasons = flags(run.plan, run.store, "stop_reason")
     counts = {reason.name: int(np.sum(reasons == reason)) for reason in StopReason if reason}
     told = ", ".join(f"{count} by {name}" for name, count in counts.items() if count)
     return [f"stopped     {told}"] if told else []

@@ -1,40 +1,57 @@
-"""A run on disk: config.toml, manifest.json, one file per committed chunk. Whatever is committed is never lost.
+"""A run on disk. Whatever is committed is never lost, and nothing that is damaged is ever used.
 
     DIR/config.toml           the resolved config
-    DIR/manifest.json         schema, config hash, chunk table with sha256, provenance, timings
-    DIR/chunks/00000.npz      the results of a chunk: the source of truth, checked against its sha256 whenever it is read
+    DIR/manifest.json         schema, config hash, chunk table with sha256, provenance, timings, checksums of the files below
+    DIR/chunks/00000.npz      the results of a chunk: the source of truth, sealed by its own sha256
+    DIR/chunks/*.progress     a chunk under way, to go on from; deleted when it is committed
     DIR/results.zarr          the whole dataset for others' tools, written when the run is complete
-    DIR/figures/
+    DIR/overlay.csv, figures/
 
-A file is written beside its place, synced and renamed, so it is there whole or not at all; the manifest names a chunk only after
-that.
+The manifest tells what the chunks are; where it lags behind them, after a kill or beside other processes, they are right. It is
+changed under a lock, from what is on disk.
 """
 
-import errno
-import hashlib
-import json
-import os
 import shutil
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnn_dynamics.sweep.config import ConfigError, load_experiment, to_toml
+from rnn_dynamics.sweep.claims import MANIFEST as MANIFEST_CLAIM
+from rnn_dynamics.sweep.claims import Claims
+from rnn_dynamics.sweep.config import to_toml
 from rnn_dynamics.sweep.experiment import Experiment
+from rnn_dynamics.sweep.files import (
+    DamagedError,
+    StoreError,
+    WriteError,
+    identity_of,
+    read_arrays,
+    set_aside,
+    sha256,
+    write_arrays,
+    write_bytes,
+    write_json,
+    writing,
+)
+from rnn_dynamics.sweep.manifest import (
+    CONFIG,
+    MANIFEST,
+    DamagedManifestError,
+    check_config,
+    new_manifest,
+    read_config,
+    read_manifest,
+)
 from rnn_dynamics.sweep.plan import Plan
 
-SCHEMA_VERSION = 2
-
-
-class StoreError(RuntimeError):
-    """A run directory cannot be used as it is; the message says why and what to do. Nothing on disk was changed."""
-
-
-class WriteError(StoreError):
-    """The disk refused: full, read-only, or gone. What is committed is kept, and the same call goes on from there."""
+SECONDS_BETWEEN_MANIFESTS = (
+    2.0  # the chunks are what counts; thousands of small ones need not wait for it
+)
 
 
 class Store:
@@ -42,133 +59,128 @@ class Store:
 
     Attributes:
         directory: where it is.
-        manifest: the manifest as it is on disk.
+        experiment: its resolved config.
+        manifest: the manifest as it was last read or written.
     """
 
-    def __init__(self, directory: Path, manifest: dict[str, Any]) -> None:
-        self.directory, self.manifest = directory, manifest
+    def __init__(
+        self, directory: Path, experiment: Experiment, manifest: dict[str, Any], claims: Any = None
+    ) -> None:
+        self.directory, self.experiment, self.manifest = directory, experiment, manifest
+        self._claims: Claims | None = claims
+        self._new_rows: dict[int, dict[str, Any]] = {}
+        self._saved = -np.inf
+        self._lock = threading.RLock()  # devices commit from threads of their own
 
     @classmethod
-    def create(cls, directory: Path, plan: Plan, provenance: dict[str, Any]) -> "Store":
-        """Make the directory, or find the same run in it to go on with.
+    def create(
+        cls, directory: Path, layout: Plan, claims: Claims, provenance: dict[str, Any]
+    ) -> "Store":
+        """Begin a run in a directory that `refuse_another` let pass, or go on with the one in it, mended where it is damaged.
 
         Raises:
-            StoreError: if it holds another run, or anything else, or cannot be written.
+            StoreError: if it cannot be written.
         """
-        experiment = plan.experiment
-        if (directory / "config.toml").exists():
-            present = read_config(directory)
-            different = experiment.differences(present)
-            if different:
-                raise StoreError(
-                    f"Directory `{directory}` must be empty or hold a run of this config, but holds one that differs in "
-                    f"{', '.join(f'`{key}`' for key in different)}."
-                )
-            if (directory / "manifest.json").exists():
-                return cls.open(directory)
-        elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise StoreError(
-                f"Directory `{directory}` must be empty or hold a run of this config, but holds something else."
-            )
-        table = [
-            {"index": c.index, "members": c.members.tolist(), "state": "missing"}
-            for c in plan.chunks
-        ]
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "config_sha256": experiment.fingerprint(),
-            "chunks": table,
-            "provenance": provenance,
-        }
-        store = cls(directory, manifest)
+        experiment = layout.experiment
         try:
-            with writing(directory):
-                (directory / "chunks").mkdir(parents=True, exist_ok=True)
-                _write(directory / "config.toml", to_toml(experiment).encode())
-            store.save_manifest()
+            with writing(directory), claims.alone(MANIFEST_CLAIM):
+                (directory / "chunks").mkdir(exist_ok=True)
+                try:
+                    manifest = read_manifest(directory)
+                except DamagedManifestError:
+                    set_aside(directory / MANIFEST)
+                    manifest = new_manifest(layout, provenance)
+                if not _is_config(directory, experiment):
+                    set_aside(directory / CONFIG)
+                    write_bytes(directory / CONFIG, to_toml(experiment).encode())
+                manifest["files"][CONFIG] = sha256(directory / CONFIG)
+                write_json(directory / MANIFEST, manifest)
         except WriteError as error:
             raise StoreError(str(error)) from error
+        store = cls(directory, experiment, manifest, claims)
+        store._enter_found_chunks()
         return store
 
     @classmethod
     def open(cls, directory: Path) -> "Store":
-        """Open a run that exists.
+        """Open a run that exists, to read it.
 
         Raises:
-            StoreError: if there is none, or its manifest is damaged or of an unknown schema.
+            StoreError: if there is none, or its manifest or config is damaged or of an unknown schema.
         """
-        path = directory / "manifest.json"
-        try:
-            manifest = json.loads(path.read_bytes())
-            schema = manifest["schema_version"]
-            assert isinstance(manifest["chunks"], list)
-        except OSError as error:
-            raise StoreError(
-                f"Directory `{directory}` must hold a run, but `manifest.json` cannot be read: {error.strerror}."
-            ) from None
-        except (ValueError, KeyError, TypeError, AssertionError):
-            raise StoreError(
-                f"File `{path}` must be a manifest, but is damaged. The chunks beside it are untouched: restore it from a copy, "
-                "or run the config again into another directory."
-            ) from None
-        if schema != SCHEMA_VERSION:
-            raise StoreError(
-                f"File `{path}` must have schema version {SCHEMA_VERSION}, but has {schema}: open it with the release that wrote it."
-            )
-        return cls(directory, manifest)
+        manifest, experiment = read_manifest(directory), read_config(directory)
+        check_config(directory, experiment, manifest)
+        return cls(directory, experiment, manifest)
 
     def is_done(self, index: int) -> bool:
         """Whether a chunk was committed, intact or not."""
-        return self.manifest["chunks"][index]["state"] == "done"
+        return self.manifest["chunks"][index]["state"] == "done" or self._chunk_path(index).exists()
 
     def damages(self) -> dict[int, str]:
-        """Every chunk that has to be computed, with the reason: not computed yet, lost, or not matching its sha256."""
-        found = {row["index"]: self.damage(row["index"]) for row in self.manifest["chunks"]}
+        """Every chunk that has to be computed, with the reason: not computed yet, lost, or not as written."""
+        found = {index: self.damage(index) for index in range(len(self.manifest["chunks"]))}
         return {index: problem for index, problem in found.items() if problem is not None}
-
-    def result_damages(self) -> list[str]:
-        """What is wrong with results.zarr: files lost, changed or added since it was written."""
-        written = self.manifest.get("results")
-        if written is None:
-            return ["not written yet"]
-        present = digests(self.directory / "results.zarr")
-        names = sorted(written.keys() | present.keys())
-        return [f"`{n}` is not as written" for n in names if written.get(n) != present.get(n)]
 
     def damage(self, index: int) -> str | None:
         """What is wrong with a chunk: None if it is committed and intact."""
-        if not self.is_done(index):
-            return "not computed yet"
         path = self._chunk_path(index)
-        if not path.exists():
-            return f"`{path.name}` is lost"
-        if _sha256(path) != self.manifest["chunks"][index]["sha256"]:
+        try:
+            identity = identity_of(path)
+        except FileNotFoundError:
+            return f"`{path.name}` is lost" if self.is_done(index) else "not computed yet"
+        except OSError as error:
+            return f"`{path.name}` cannot be read: {error.strerror}"
+        except DamagedError:
             return f"`{path.name}` does not match its checksum"
+        if identity["config_sha256"] != self.manifest["config_sha256"]:
+            return f"`{path.name}` belongs to a run of another config"
+        if identity["chunk"] != index:
+            return f"`{path.name}` is chunk {identity['chunk']}"
         return None
 
-    def commit(self, index: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+    def file_damages(self) -> list[str]:
+        """What is wrong with the files beside the chunks: lost, changed or added since they were written."""
+        written, found, results = self.manifest["files"], [], self.directory / "results.zarr"
+        present = set(written) | set(self._relative(_files_in(results)))
+        for name in sorted(present):
+            path = self.directory / name
+            if name not in written:
+                found.append(f"`{name}` was not written by the run")
+            elif not path.is_file():
+                found.append(f"`{name}` is lost")
+            elif sha256(path) != written[name]:
+                found.append(f"`{name}` is not as written")
+        return found
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results.zarr is there, as it was written."""
+        names = [name for name in self.manifest["files"] if name.startswith("results.zarr/")]
+        return bool(names) and not any("results.zarr/" in text for text in self.file_damages())
+
+    def commit(
+        self, index: int, arrays: dict[str, np.ndarray], width: int, facts: dict[str, Any]
+    ) -> None:
         """Write the results of a chunk, whole or not at all.
 
         Raises:
-            StoreError: if the disk is full or cannot be written.
+            WriteError: if the disk is full or cannot be written.
         """
         path = self._chunk_path(index)
         with writing(self.directory):
             path.parent.mkdir(exist_ok=True)
-            partial = path.with_suffix(".partial")
-            try:
-                with partial.open("wb") as file:
-                    np.savez(file, **arrays)  # type: ignore[arg-type]
-                    _sync(file)
-                digest = _sha256(partial)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
-        self.manifest["chunks"][index] |= {"state": "done", "sha256": digest, **facts}
-        self.save_manifest()
+            write_arrays(path, arrays, self._identity(index, width))
+            digest = sha256(path)
+        with self._lock:
+            row = {"state": "done", "sha256": digest, "width": width, **facts}
+            self._new_rows[index] = row
+            if time.monotonic() - self._saved > SECONDS_BETWEEN_MANIFESTS:
+                self.update()
 
-    def read(self, index: int) -> dict[str, np.ndarray]:
-        """The results of a committed chunk, checked against its sha256.
+    def read(
+        self, index: int, wanted: Callable[[str], bool] = lambda _: True
+    ) -> dict[str, np.ndarray]:
+        """The results of a committed chunk, those with a name that is wanted; the whole file is checked first.
 
         Raises:
             StoreError: if the file is lost or damaged.
@@ -179,80 +191,96 @@ class Store:
                 f"Chunk {index} of `{self.directory}` must be intact, but {damage}. "
                 "Run the same command again to compute it anew."
             )
-        with np.load(self._chunk_path(index), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return read_arrays(self._chunk_path(index), wanted)
 
-    def save_manifest(self) -> None:
-        """Write the manifest in one piece."""
-        with writing(self.directory):
-            text = json.dumps(self.manifest, indent=1)
-            _write(self.directory / "manifest.json", text.encode())
+    def tidy(self) -> None:
+        """Delete what killed processes were writing, once the run is complete."""
+        with writing(self.directory), self._alone():
+            for folder in (self.directory, self.directory / "chunks"):
+                for path in folder.glob("*.partial"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def replace_tree(self, name: str, build: Any) -> dict[str, str]:
-        """Build a directory beside its place and put it there whole; returns the sha256 of each file in it."""
-        final, partial = self.directory / name, self.directory / f"{name}.partial"
-        with writing(self.directory):
-            shutil.rmtree(partial, ignore_errors=True)
-            build(partial)
-            written = digests(partial)
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
-        return written
+    def update(self, change: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+        """Change the manifest that is on disk, beside other processes that do the same.
+
+        Raises:
+            WriteError: if it cannot be written.
+        """
+        with writing(self.directory), self._alone():
+            try:
+                manifest = read_manifest(self.directory)
+            except DamagedManifestError:
+                set_aside(self.directory / MANIFEST)
+                manifest = self.manifest
+            for index, row in self._new_rows.items():
+                manifest["chunks"][index] |= row
+            change(manifest)
+            write_json(self.directory / MANIFEST, manifest)
+            self.manifest, self._saved = manifest, time.monotonic()
+            self._new_rows.clear()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Neither another thread nor another process writes what this one is about to."""
+        with self._lock:
+            if self._claims is not None:
+                with self._claims.alone(MANIFEST_CLAIM):
+                    yield
+            else:
+                with Claims(self.directory) as claims, claims.alone(MANIFEST_CLAIM):
+                    yield
+
+    def register(self, *names: str) -> None:
+        """Take the checksums of files and folders that were written beside the chunks.
+
+        Raises:
+            WriteError: if the manifest cannot be written.
+        """
+        tops = [self.directory / name for name in names]
+        paths = [path for top in tops for path in (_files_in(top) if top.is_dir() else [top])]
+        found = dict(zip(self._relative(paths), map(sha256, paths), strict=True))
+
+        def change(manifest: dict[str, Any]) -> None:
+            kept = manifest["files"].items()
+            old = {k: v for k, v in kept if not k.startswith(tuple(f"{n}/" for n in names))}
+            manifest["files"] = old | found
+
+        self.update(change)
+
+    def _enter_found_chunks(self) -> None:
+        """Enter chunks into the manifest that were committed before it was, or that it forgot."""
+        for row in self.manifest["chunks"]:
+            index = row["index"]
+            if row["state"] == "missing" and self.damage(index) is None:
+                path = self._chunk_path(index)
+                width = identity_of(path)["width"]
+                self._new_rows[index] = {"state": "done", "sha256": sha256(path), "width": width}
+        if self._new_rows:
+            self.update()
+
+    def _identity(self, index: int, width: int) -> dict[str, Any]:
+        return {
+            "config_sha256": self.manifest["config_sha256"],
+            "chunk": index,
+            "width": width,
+        }
+
+    def _relative(self, paths: list[Path]) -> list[str]:
+        return [path.relative_to(self.directory).as_posix() for path in paths]
 
     def _chunk_path(self, index: int) -> Path:
         return self.directory / "chunks" / f"{index:05d}.npz"
 
 
-def read_config(directory: Path) -> Experiment:
-    """The resolved config of a run.
+def _files_in(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
 
-    Raises:
-        StoreError: if it cannot be read.
-    """
+
+def _is_config(directory: Path, experiment: Experiment) -> bool:
     try:
-        return load_experiment(directory / "config.toml")
-    except ConfigError as error:
-        raise StoreError(
-            f"Directory `{directory}` must hold a run, but its config is damaged. {error}"
-        ) from None
+        return read_config(directory).fingerprint() == experiment.fingerprint()
+    except StoreError:
+        return False
 
 
-@contextmanager
-def writing(directory: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into a sentence that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        what = "have room for the results" if full else "be writable"
-        raise WriteError(
-            f"Directory `{directory}` must {what}, but: {error.strerror}. "
-            "What is committed is kept; the same command goes on from there."
-        ) from error
-
-
-def digests(directory: Path) -> dict[str, str]:
-    """The sha256 of every file below a directory, by relative path."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): _sha256(path) for path in files}
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            _sync(file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["Store", "StoreError", "WriteError"]

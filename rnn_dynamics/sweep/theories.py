@@ -1,10 +1,9 @@
-"""The theories of a chunk's members, on the same records as their simulation.
+"""The theories of members, on the same records as their simulation.
 
 A theory that follows from a member's own initial network is computed for every member; one of infinite width is the same for all
 seeds, so it is computed once for every cell, that is for every combination of the sweep's axes.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,8 +20,8 @@ from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.applicability import Values, theory_labels, why_not
 from rnn_dynamics.sweep.descent import rate_sums, train_times
 from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
-from rnn_dynamics.sweep.plan import Chunk, Plan
-from rnn_dynamics.sweep.program import Records
+from rnn_dynamics.sweep.plan import Plan
+from rnn_dynamics.sweep.training import Records, Watch, train
 
 PREDICTED = (
     *("loss", "eigenvalues", "status"),
@@ -33,34 +32,37 @@ OF_CELLS = ("infinite_width", "readout_only")
 
 
 def theory_records(
-    layout: Plan, chunk: Chunk, rnns: LinearRNN, on_record: Callable[[], None]
+    layout: Plan,
+    group: int,
+    members: np.ndarray,
+    rnns: LinearRNN,
+    watch: Watch,
 ) -> Records:
-    """What every theory of the config predicts for a chunk's members: arrays by `label/name`, members first.
+    """What every theory of the config predicts for members: arrays by `label/name`, members first.
 
     Members to which a theory does not apply get NaN and the status `not_run`.
 
     Args:
         layout: the plan.
-        chunk: one of its chunks.
-        rnns: the initial networks of its members, padded to the chunk size.
-        on_record: called at each record of a small network that is trained.
+        group: the members' compile group.
+        members: their indices, padded to the width of the program.
+        rnns: their initial networks.
+        watch: called at each record of a small network that is trained.
     """
-    experiment, ticks = layout.experiment, layout.groups[chunk.group].ticks
-    members, count = layout.padded(chunk), len(chunk.members)
+    experiment, ticks = layout.experiment, layout.groups[group].ticks
     found: Records = {}
     for label, (model, option) in theory_labels(experiment).items():
-        applies = why_not(experiment, model, layout.values_of(chunk.members)) == ""
+        applies = why_not(experiment, model, layout.values_of(members)) == ""
         if not applies.any():
-            empty = _nothing(count, len(ticks))
+            empty = _nothing(len(members), len(ticks))
             found |= {f"{label}/{name}": empty[name] for name in _wanted(experiment)}
             continue
-        of, rows = _cells(layout, members) if model in OF_CELLS else (members, np.arange(count))
+        everyone = members, np.arange(len(members))
+        of, places = _cells(layout, members) if model in OF_CELLS else everyone
         values = layout.values_of(of)
-        curves = _curves(
-            *(experiment, ticks, model, option, values, layout.seeds[of], rnns), on_record
-        )
+        curves = _curves(*(experiment, ticks, model, option, values, layout.seeds[of], rnns), watch)
         for name in _wanted(experiment):
-            predicted = np.array(curves[name][rows[:count]])
+            predicted = np.array(curves[name][places])
             predicted[~applies] = int(Status.not_run) if name == "status" else np.nan
             found[f"{label}/{name}"] = predicted
     return found
@@ -78,10 +80,10 @@ def _wanted(experiment: Experiment) -> list[str]:
 
 def _cells(layout: Plan, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One member of each cell, padded to one shape for all chunks, and each member's position among them."""
-    num_seeds = layout.experiment.network.num_seeds
-    cells, rows = np.unique(members // num_seeds, return_inverse=True)
-    most = min(layout.chunk_size, (layout.chunk_size - 2) // num_seeds + 2)
-    return np.resize(cells, max(2, most)) * num_seeds, rows
+    num_seeds, width = layout.experiment.network.num_seeds, len(members)
+    cells, places = np.unique(members // num_seeds, return_inverse=True)
+    most = min(width, (width - 2) // num_seeds + 2)
+    return np.resize(cells, max(2, most)) * num_seeds, places
 
 
 def _nothing(count: int, num_records: int) -> Records:
@@ -98,7 +100,7 @@ def _curves(
     values: Values,
     seeds: np.ndarray,
     rnns: LinearRNN,
-    on_record: Callable[[], None],
+    watch: Watch,
 ) -> Records:
     """One theory of a batch of members or cells, arrays by name, (B, R) and so on."""
     wanted = _wanted(experiment)
@@ -114,14 +116,14 @@ def _curves(
         if model == "infinite_width":
             own = _infinite_widths(*scales, option)
         clock = train_times(experiment, ticks, values)
-        return program.train(
-            *(learner, own, targets, ticks, clock, on_record), wanted.__contains__
-        )[0]
+        return train(*(learner, own, targets, ticks, clock, watch), wanted.__contains__)[0]
     times = jnp.asarray(_flow_times(experiment, ticks, values), rnns.dtype)
     if model == "readout_only":
-        curve = _readouts(targets, scales[0], times * learner.rates.v[:, None], scales[1])
+        own_times = times * learner.rates.v[:, None]
+        curve = _readouts(targets, scales[0], own_times, scales[1])
     else:
-        curve = _from_starts(model, rnns, targets, learner.rates, times, learner.loss)
+        of = (rnns, targets, learner.rates, times, learner.loss)
+        curve = _from_starts(model, *of)
     return {name: np.asarray(getattr(curve, name)) for name in wanted}
 
 

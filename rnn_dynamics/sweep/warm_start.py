@@ -14,9 +14,10 @@ import numpy as np
 
 from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep.config import ConfigError
-from rnn_dynamics.sweep.dataset import simulation_dataset
+from rnn_dynamics.sweep.dataset import dataset_of, simulation_source
+from rnn_dynamics.sweep.files import StoreError
 from rnn_dynamics.sweep.plan import Plan, plan
-from rnn_dynamics.sweep.store import Store, StoreError, read_config
+from rnn_dynamics.sweep.store import Store
 from rnn_dynamics.sweep.weights import weights_slot
 
 KEY = "network.warm_start"
@@ -74,7 +75,7 @@ def load_start(layout: Plan) -> WarmStart:
         problems = _unsaved(source, np.unique(rows), record)
     if problems:
         raise _error(network.warm_start, *problems)
-    dataset = simulation_dataset(source, store)
+    dataset = dataset_of(simulation_source(source, store))
     slots = _slots(source, record)
     everyone = np.arange(source.num_members)
     shaped = (dataset[name].to_numpy() for name in ("W", "u", "v"))
@@ -102,7 +103,7 @@ def _finished(directory: str) -> tuple[Store, Plan]:
     """The source's store and plan; a ConfigError if it is not all there."""
     try:
         store = Store.open(Path(directory))
-        source = plan(read_config(Path(directory)))
+        source = plan(store.experiment)
         damages = store.damages()
     except StoreError as error:
         raise _error(directory, f"Key `{KEY}` must be the directory of a run. {error}") from None

@@ -1,25 +1,24 @@
 """Interruption, damage and refusal: nothing on disk is lost, and nothing damaged is used."""
 
 import errno
-import json
 
 import numpy as np
 import pytest
 from small_sweep import copy, experiment, same
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep import program, store
+from rnn_dynamics.sweep import files, store, work
 
 
 def test_an_unbroken_run_and_an_interrupted_one_have_the_same_bits(finished, tmp_path, monkeypatch):
     calls = []
     commit = store.Store.commit
 
-    def interrupted(self, index, arrays, facts):
+    def interrupted(self, index, *results):
         if len(calls) == 1:
             raise KeyboardInterrupt
         calls.append(index)
-        commit(self, index, arrays, facts)
+        commit(self, index, *results)
 
     directory = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -36,7 +35,7 @@ def test_an_unbroken_run_and_an_interrupted_one_have_the_same_bits(finished, tmp
 
 
 def test_a_finished_run_computes_nothing(finished, monkeypatch):
-    monkeypatch.setattr(program, "train", lambda *_: pytest.fail("something was computed"))
+    monkeypatch.setattr(work, "compute_part", lambda *_: pytest.fail("something was computed"))
     same(rd.run(finished.experiment, finished.directory, progress=False), finished)
 
 
@@ -101,7 +100,7 @@ def refuse(number):
     ],
 )
 def test_a_disk_that_refuses_at_the_start(tmp_path, monkeypatch, number, message):
-    monkeypatch.setattr(store.os, "fsync", refuse(number))
+    monkeypatch.setattr(files.os, "fsync", refuse(number))
     with pytest.raises(rd.StoreError, match=message):
         rd.run(experiment(), tmp_path / "run", progress=False)
 
@@ -110,25 +109,10 @@ def test_a_disk_that_fills_up_loses_nothing(finished, tmp_path, monkeypatch):
     directory = copy(finished, tmp_path)
     (directory / "chunks" / "00001.npz").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(store.np, "savez", refuse(errno.ENOSPC))
+        patch.setattr(files.np, "savez", refuse(errno.ENOSPC))
         with pytest.raises(store.WriteError, match=r"room for the results.*committed is kept"):
             rd.run(finished.experiment, directory, progress=False)
     assert not list(directory.rglob("*.partial"))
     left = rd.open_run(directory)
     assert list(left.store.damages()) == [1]
     same(rd.run(finished.experiment, directory, progress=False), finished)
-
-
-def test_damaged_manifests_and_unknown_schemas_are_refused(finished, tmp_path):
-    directory = copy(finished, tmp_path)
-    path = directory / "manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "schema_version": 99}))
-    with pytest.raises(rd.StoreError, match="must have schema version 2, but has 99"):
-        rd.open_run(directory)
-    path.write_text(path.read_text()[:100])
-    with pytest.raises(rd.StoreError, match="must be a manifest, but is damaged"):
-        rd.run(finished.experiment, directory, progress=False)
-    (directory / "config.toml").write_text("nonsense")
-    with pytest.raises(rd.StoreError, match="its config is damaged"):
-        rd.run(finished.experiment, directory, progress=False)

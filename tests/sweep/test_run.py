@@ -6,7 +6,7 @@ from small_sweep import experiment
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import PopulationLoss
-from rnn_dynamics.sweep import program
+from rnn_dynamics.sweep import program, work
 from rnn_dynamics.sweep.config import make_experiment
 
 
@@ -198,10 +198,10 @@ def test_no_lapack_in_the_learning_segment(finished):
     rnns = program.make_networks(finished.experiment, 6, values, plan.seeds[:2])
     targets = program.make_targets(finished.experiment, values)
     learner = program.make_learner(finished.experiment, values, plan.seeds[:2])
-    state = program._start(learner, rnns, targets)
+    state = program.start(learner, rnns, targets)
     zero = jax.numpy.int32(0)
     times = jax.numpy.zeros(2)
-    text = program._advance.lower(learner, state, targets, zero, zero, times).as_text()
+    text = program.advance.lower(learner, state, targets, zero, zero, times).as_text()
     assert "dot_general" in text
     assert "custom_call" not in text
     assert "lapack" in program._modes.lower(rnns).as_text()
@@ -209,9 +209,7 @@ def test_no_lapack_in_the_learning_segment(finished):
 
 def test_a_run_keeps_the_programs_of_few_compile_groups(tmp_path, monkeypatch):
     """Compiled programs hold memory maps; a process that had some 70 groups behind it used to crash in the compiler."""
-    from rnn_dynamics.sweep import run as module
-
-    monkeypatch.setattr(module, "MOST_GROUPS", 2)
+    monkeypatch.setattr(work, "MOST_GROUPS", 2)
     config = experiment(
         network__num_units=[2, 3, 4, 5, 7],
         network__weight_scale=0.1,
@@ -220,4 +218,4 @@ def test_a_run_keeps_the_programs_of_few_compile_groups(tmp_path, monkeypatch):
     )
     jax.clear_caches()
     rd.run(config, tmp_path / "run", progress=False)
-    assert program._advance._cache_size() == 1  # of groups 1 and 2, 3 and 4, 5
+    assert program.advance._cache_size() == 1  # of groups 1 and 2, 3 and 4, 5

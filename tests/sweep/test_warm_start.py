@@ -227,7 +227,7 @@ def change_a_bit(directory):
     store = Store.open(directory)
     arrays = store.read(0)
     arrays["simulation/v"][0, -1, 0] = np.nextafter(arrays["simulation/v"][0, -1, 0], 2)
-    store.commit(0, arrays, {})
+    store.commit(0, arrays, 2, {})
 
 
 def test_resuming_needs_the_same_networks(source, tmp_path):

@@ -1,0 +1,95 @@
+"""The progress of a chunk under way: on the bar, on disk every now and then, and the end of it when it is asked for."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rnn_dynamics.sweep.chunks import Part
+from rnn_dynamics.sweep.files import DamagedError, identity_of, read_arrays, write_arrays, writing
+from rnn_dynamics.sweep.store import Store
+from rnn_dynamics.sweep.training import Progress
+
+SECONDS_BETWEEN_SAVES = 60.0
+LEAST_PAUSE = (
+    30  # times what saving takes: large networks on slow disks shall not spend their time with it
+)
+
+
+class Watched(Protocol):
+    """What a watcher needs to know of the work."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def bar(self) -> Any: ...
+
+    def interrupted(self) -> bool: ...
+
+
+class Watcher:
+    """Called after each record of a part's training, and of its theories with None for the progress.
+
+    Args:
+        work: where the bar, the store and interruptions come from.
+        part: the part.
+        share: of a chunk's records that one of the part's counts for.
+    """
+
+    def __init__(self, work: Watched, part: Part, share: float) -> None:
+        self._work, self._part, self._share = work, part, share
+        self._saved, self._cost = time.monotonic(), 0.0
+        self._latest: Callable[[], Progress] | None = None
+
+    def __call__(self, progress: Callable[[], Progress] | None) -> None:
+        self._work.bar.update(self._share)
+        self._latest = progress or self._latest
+        stop = self._work.interrupted()
+        pause = max(SECONDS_BETWEEN_SAVES, LEAST_PAUSE * self._cost)
+        due = progress is not None and time.monotonic() - self._saved > pause
+        if (stop or due) and self._latest is not None:
+            self._save(self._latest())
+        if stop:
+            raise KeyboardInterrupt
+
+    def _save(self, progress: Progress) -> None:
+        began = time.monotonic()
+        save_progress(self._work.store, self._part, progress.arrays())
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
+
+
+def save_progress(store: Store, part: Part, arrays: dict[str, np.ndarray]) -> None:
+    """Save what a part of a chunk needs to go on.
+
+    Raises:
+        WriteError: if the disk is full or cannot be written.
+    """
+    with writing(store.directory):
+        write_arrays(_path(store, part), arrays, _identity(store, part))
+
+
+def read_progress(store: Store, part: Part) -> dict[str, np.ndarray] | None:
+    """What a part of a chunk needs to go on; None if nothing intact is there."""
+    path = _path(store, part)
+    try:
+        return read_arrays(path) if identity_of(path) == _identity(store, part) else None
+    except (OSError, DamagedError):
+        return None
+
+
+def forget_progress(store: Store, index: int) -> None:
+    """Delete what is left of a chunk under way."""
+    for path in (store.directory / "chunks").glob(f"{index:05d}-*.progress"):
+        path.unlink(missing_ok=True)
+
+
+def _path(store: Store, part: Part) -> Path:
+    return store.directory / "chunks" / f"{part.name}.progress"
+
+
+def _identity(store: Store, part: Part) -> dict[str, Any]:
+    return {"config_sha256": store.manifest["config_sha256"], "part": part.name}
