@@ -11,12 +11,13 @@ import jax
 import xarray as xr
 
 from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model.arguments import require_type
 from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep import provenance
 from rnn_dynamics.sweep.claims import RESULTS, Claims
 from rnn_dynamics.sweep.dataset import dataset_of, simulation_source, theory_source
 from rnn_dynamics.sweep.experiment import Experiment
-from rnn_dynamics.sweep.files import StoreError, writing
+from rnn_dynamics.sweep.files import StoreError, WriteError, writing
 from rnn_dynamics.sweep.gather import flags
 from rnn_dynamics.sweep.manifest import read_config, refuse_another
 from rnn_dynamics.sweep.plan import Plan, plan
@@ -103,8 +104,10 @@ def open_run(directory: str | Path) -> Run:
     """Open a run on disk, finished or not.
 
     Raises:
+        TypeError: if the directory is no text and no Path.
         StoreError: if there is none, or it is damaged.
     """
+    require_type("directory", directory, (str, Path), "a text or a Path")
     store = Store.open(Path(directory))
     return Run(store.directory, plan(store.experiment), store)
 
@@ -138,12 +141,15 @@ def run(
         exception.
 
     Raises:
+        TypeError: if the experiment or the directory is none.
         ValueError: if the shard is not one of its number.
         RuntimeError: if the config wants float64 and JAX does not have it switched on.
         ConfigError: if the run cannot start from the one that `network.warm_start` names; nothing is created then.
         StoreError: if the directory holds another run, or cannot be written, or this process is running it already.
         OutOfMemoryError: if even two members at once need more memory than there is.
     """
+    require_type("experiment", experiment, Experiment, "an Experiment, as from load_experiment")
+    require_type("directory", directory, (str, Path), "a text or a Path")
     require_precision(experiment.compute.dtype)
     check_shard(shard)
     directory = Path(directory)
@@ -154,9 +160,7 @@ def run(
     start = load_start(layout) if warm and not _is_finished(directory) else None
     facts = provenance.surroundings() | provenance.occasion()
     facts |= {} if start is None else {"warm_start": start.facts}
-    with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-    with Claims(directory) as claims:
+    with _claims(directory) as claims:
         store = Store.create(directory, layout, claims, facts)
         if start is not None:
             check_unchanged(start, store)
@@ -172,6 +176,16 @@ def run(
                     write_results(layout, store)
                     store.tidy()
     return Run(directory, layout, Store(directory, layout.experiment, store.manifest))
+
+
+def _claims(directory: Path) -> Claims:
+    """The claims on a directory, which is made; that it cannot be is no interruption of a run."""
+    try:
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        return Claims(directory)
+    except WriteError as error:
+        raise StoreError(str(error)) from error
 
 
 def check_shard(shard: tuple[int, int]) -> None:

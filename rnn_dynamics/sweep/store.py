@@ -49,9 +49,9 @@ from rnn_dynamics.sweep.manifest import (
 )
 from rnn_dynamics.sweep.plan import Plan
 
-SECONDS_BETWEEN_MANIFESTS = (
-    2.0  # the chunks are what counts; thousands of small ones need not wait for it
-)
+DERIVED = ("results.zarr", "overlay.csv", "figures")
+# the chunks are what counts; thousands of small ones need not wait for it
+SECONDS_BETWEEN_MANIFESTS = 2.0
 
 
 class Store:
@@ -140,12 +140,14 @@ class Store:
 
     def file_damages(self) -> list[str]:
         """What is wrong with the files beside the chunks: lost, changed or added since they were written."""
-        written, found, results = self.manifest["files"], [], self.directory / "results.zarr"
-        present = set(written) | set(self._relative(_files_in(results)))
+        written, found = self.manifest["files"], []
+        # of a table and figures beside a manifest that had to be made anew nobody knows whether they are whole
+        paths = [path for name in DERIVED for path in self._files(name)]
+        present = set(written) | set(self._relative(paths))
         for name in sorted(present):
             path = self.directory / name
             if name not in written:
-                found.append(f"`{name}` was not written by the run")
+                found.append(f"`{name}` has no checksum: the run did not write it, or draw it anew")
             elif not path.is_file():
                 found.append(f"`{name}` is lost")
             elif sha256(path) != written[name]:
@@ -236,8 +238,7 @@ class Store:
         Raises:
             WriteError: if the manifest cannot be written.
         """
-        tops = [self.directory / name for name in names]
-        paths = [path for top in tops for path in (_files_in(top) if top.is_dir() else [top])]
+        paths = [path for name in names for path in self._files(name)]
         found = dict(zip(self._relative(paths), map(sha256, paths), strict=True))
 
         def change(manifest: dict[str, Any]) -> None:
@@ -265,15 +266,16 @@ class Store:
             "width": width,
         }
 
+    def _files(self, name: str) -> list[Path]:
+        """A file, or the files in a folder, that are there."""
+        top = self.directory / name
+        return sorted(path for path in (top, *top.rglob("*")) if path.is_file())
+
     def _relative(self, paths: list[Path]) -> list[str]:
         return [path.relative_to(self.directory).as_posix() for path in paths]
 
     def _chunk_path(self, index: int) -> Path:
         return self.directory / "chunks" / f"{index:05d}.npz"
-
-
-def _files_in(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
 def _is_config(directory: Path, experiment: Experiment) -> bool:

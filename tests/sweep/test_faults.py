@@ -1,6 +1,8 @@
 """Interruption, damage and refusal: nothing on disk is lost, and nothing damaged is used."""
 
 import errno
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -116,3 +118,43 @@ def test_a_disk_that_fills_up_loses_nothing(finished, tmp_path, monkeypatch):
     left = rd.open_run(directory)
     assert list(left.store.damages()) == [1]
     same(rd.run(finished.experiment, directory, progress=False), finished)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 40 kB."""
+    folder, size = tmp_path / "disk", ("-t", "tmpfs", "-o", "size=40k", "tmpfs")
+    folder.mkdir()
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", *size, folder], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("file systems cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_real_disk_that_is_full(finished, small_disk):
+    """It runs out of room again and again, whatever is being written; with room at last, the same bits."""
+    directory, full = small_disk / "run", 0
+    while True:
+        try:
+            run = rd.run(finished.experiment, directory, progress=False)
+            break
+        except store.WriteError as error:
+            assert "must have room for the results, but: No space left on device." in str(error)
+            full += 1
+        size = f"remount,size={40 + 12 * full}k"
+        subprocess.run(["mount", "-o", size, small_disk], check=True)
+    assert full >= 5
+    same(run, finished)
+    assert not run.store.file_damages()
+    assert not list(directory.rglob("*.partial"))
+
+
+def test_a_place_that_cannot_be_written_is_no_place_for_a_run(tmp_path, monkeypatch):
+    """Nothing is there to go on from: a bad argument, not an interruption."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(rd.StoreError, match="must be writable, but: Not a directory") as refused:
+        rd.run(experiment(), tmp_path / "file" / "run", progress=False)
+    assert not isinstance(refused.value, store.WriteError)

@@ -89,6 +89,18 @@ def test_a_lost_manifest_or_config_is_made_anew_from_what_is_left(finished, tmp_
     assert chunks == {p.name: p.read_bytes() for p in directory.glob("chunks/*")}
 
 
+def test_a_table_beside_a_new_manifest_has_to_be_written_anew(finished, tmp_path):
+    directory = copy(finished, tmp_path)
+    (directory / "overlay.csv").write_text("who knows")
+    (directory / "manifest.json").unlink()
+    run = rd.run(finished.experiment, directory, progress=False)
+    assert run.store.file_damages() == [
+        "`overlay.csv` has no checksum: the run did not write it, or draw it anew"
+    ]
+    save_table(error_table(overlay(run)), run)
+    assert problems(directory) == ""
+
+
 def test_a_chunk_in_the_place_of_another_is_found(finished, tmp_path):
     directory = copy(finished, tmp_path)
     chunks = [directory / "chunks" / f"0000{index}.npz" for index in (0, 1)]
@@ -108,7 +120,7 @@ def test_files_that_are_no_runs_are_named_by_info(finished, tmp_path):
     text, intact = report(rd.open_run(directory))
     assert not intact
     assert "`results.zarr/loss/zarr.json` is lost" in text
-    assert "`results.zarr/more` was not written by the run" in text
+    assert "`results.zarr/more` has no checksum: the run did not write it" in text
     assert "notes" not in text
     rd.run(finished.experiment, directory, progress=False)
     assert report(rd.open_run(directory))[1]
