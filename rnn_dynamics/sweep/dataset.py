@@ -7,7 +7,7 @@ import xarray as xr
 
 from rnn_dynamics.learning import StopReason
 from rnn_dynamics.ode import Status
-from rnn_dynamics.sweep.applicability import theory_labels, why_no_flow
+from rnn_dynamics.sweep.applicability import theory_labels, why_no_flow, why_not
 from rnn_dynamics.sweep.descent import train_times
 from rnn_dynamics.sweep.experiment import GradientDescentTable
 from rnn_dynamics.sweep.gather import Source, fill_value
@@ -58,12 +58,15 @@ THEORY_TRAILING: dict[str, tuple[str, ...]] = {"eigenvalues": ("record", "mode")
 
 def simulation_source(plan: Plan, store: Store) -> Source:
     """Where the variables of the simulation come from."""
-    return Source(plan, store, ["simulation"])
+    return Source(plan, store, {"simulation": np.ones(plan.num_members, bool)})
 
 
 def theory_source(plan: Plan, store: Store) -> Source:
     """Where the variables of the theories come from."""
-    labels = [f"theory/{label}" for label in theory_labels(plan.experiment)]
+    labels = {
+        f"theory/{label}": why_not(plan.experiment, model, plan.values) == ""
+        for label, (model, _) in theory_labels(plan.experiment).items()
+    }
     return Source(plan, store, labels, label_axis=True)
 
 

@@ -1,6 +1,6 @@
 """Members' results out of chunk files, a range of members at a time, whatever chunks they were computed in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -19,12 +19,13 @@ class Source:
     """One or several labels of chunk files as variables of members.
 
     Attributes:
-        labels: prefixes of the names in chunk files, as "simulation" or "theory/single_outlier".
+        labels: prefixes of the names in chunk files, as "simulation" or "theory/single_outlier", each with the members that have it,
+            (M,) bool: chunks of others hold less.
         leading: () for one label that makes no axis, (L,) for labels that do.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, labels: Sequence[str], label_axis: bool = False
+        self, plan: Plan, store: Store, labels: dict[str, np.ndarray], label_axis: bool = False
     ) -> None:
         self.plan, self._store, self.labels = plan, store, labels
         self.leading = (len(labels),) if label_axis else ()
@@ -35,8 +36,8 @@ class Source:
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Every variable's shape beyond the members, over all groups and labels, and its dtype."""
         found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-        for chunk in self._one_of_each_group():
-            for label in self.labels:
+        for label, having in self.labels.items():
+            for chunk in self._one_of_each_group(having):
                 for name, value in self._own(chunk, label).items():
                     shape, _ = found.get(name, (value.shape[1:], None))
                     largest = tuple(map(max, shape, value.shape[1:]))
@@ -61,9 +62,11 @@ class Source:
                     full[name][place] = value[inside]
         return full if self.leading else {name: value[0] for name, value in full.items()}
 
-    def _one_of_each_group(self) -> list[Chunk]:
+    def _one_of_each_group(self, having: np.ndarray) -> list[Chunk]:
+        """A chunk that is done of each group, of those with such members if there is one."""
         done = [chunk for chunk in self.plan.chunks if self._store.is_done(chunk.index)]
-        return list({chunk.group: chunk for chunk in done}.values())
+        ordered = sorted(done, key=lambda chunk: having[chunk.members].any())
+        return list({chunk.group: chunk for chunk in ordered}.values())
 
     def _own(self, chunk: Chunk, label: str) -> Arrays:
         arrays = self._read(chunk.index)

@@ -164,7 +164,7 @@ def test_members_rest_by_themselves_and_it_is_recorded(tmp_path):
     [
         ({"horizon": 0}, "`learning.horizon` must be positive, but is 0"),
         ({"horizon": -2.0}, "`learning.horizon` must be positive, but is -2.0"),
-        ({"horizon": float("nan")}, "`learning.horizon` must be finite, but is nan"),
+        ({"horizon": float("nan")}, "`learning.horizon` must be positive, or inf, but is nan"),
         ({"horizon": [2.0, float("inf")], "weighting": "time_averaged"}, "`learning.weighting`"),
         ({"weighting": "mean"}, "`learning.weighting` must be one of 'uniform'"),
         ({"loss": "sampled", "time_step": 0.1, "batch_size": 2}, "`learning.horizon` must be fin"),
