@@ -1,6 +1,5 @@
 """Learning rates of the three parameters, relative to each other."""
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import real_scalar, require
+from rnn_dynamics.model.arguments import check_real, real_scalar
 
 
 class Rates(eqx.Module):
@@ -27,11 +26,10 @@ class Rates(eqx.Module):
     def __init__(self, W: ArrayLike = 1.0, u: ArrayLike = 1.0, v: ArrayLike = 1.0) -> None:
         rates = {"W": W, "u": u, "v": v}
         for name, value in rates.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                # a Python number stays one: default rates must not start JAX
-                require(0 <= value < math.inf, f"rates.{name}", "be positive or zero", value)
-            else:
-                rates[name] = real_scalar(f"rates.{name}", value, minimum=0)
+            # a Python number stays one: default rates must not start JAX
+            check_real(f"rates.{name}", value, minimum=0)
+            if not isinstance(value, int | float):
+                rates[name] = real_scalar(f"rates.{name}", value)
         self.W, self.u, self.v = (rates[name] for name in "Wuv")  # type: ignore[assignment]
 
     def times(self, rnn: LinearRNN) -> LinearRNN:

@@ -1,15 +1,15 @@
 """When a network has learned enough: criteria that are looked at when a record is made, each network for itself."""
 
 import enum
-import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.model.arguments import real_scalar, require
+from rnn_dynamics.model.arguments import check_real, is_traced, require
 
 PATIENCE = 3  # records
 
@@ -56,16 +56,14 @@ class Stop(eqx.Module):
         patience: ArrayLike | None = None,
     ) -> None:
         given = {"loss": loss, "train_time": train_time, "plateau": plateau, "patience": patience}
+        value: Any
         for name, value in given.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                # a Python number stays one: a default must not start JAX
-                require(0 < value < math.inf, f"stop.{name}", "be positive and finite", value)
-            elif value is not None:
-                real_scalar(f"stop.{name}", value, positive=True)
-        if isinstance(plateau, int | float):
-            require(plateau < 1, "stop.plateau", "be below 1", plateau)
-        if isinstance(patience, int | float):
-            require(patience >= 1, "stop.patience", "be at least 1", patience)
+            if value is not None:
+                check_real(f"stop.{name}", value, positive=True)
+        if plateau is not None and not is_traced(plateau):
+            require(bool(np.asarray(plateau) < 1), "stop.plateau", "be below 1", plateau)
+        if patience is not None and not is_traced(patience):
+            require(bool(np.asarray(patience) >= 1), "stop.patience", "be at least 1", patience)
         self.loss, self.train_time, self.plateau, self.patience = given.values()
 
 

@@ -16,8 +16,18 @@ from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Stop, StopReason
 from rnn_dynamics.loss import Loss, PopulationLoss, SampledLoss
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import is_traced, positive_int, real_scalar, record_times
+from rnn_dynamics.model.arguments import (
+    check_real,
+    is_traced,
+    positive_int,
+    random_key,
+    record_times,
+    require_type,
+    show,
+)
+from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.ode import Status
+from rnn_dynamics.ode.tableau import ExplicitMethod, RosenbrockMethod
 
 
 class Trajectory(eqx.Module):
@@ -105,14 +115,17 @@ def gradient_flow(
 
     Source: section 2 of the theory note.
     """
+    require_rnns(rnn=rnn, target=target)
     if isinstance(loss, SampledLoss):
         raise TypeError(
             "Argument `loss` must be a PopulationLoss for a gradient flow, such as `loss.expected`, but is a SampledLoss."
         )
+    _check_common(loss, rates, stop)
+    require_type("method", method, (ExplicitMethod, RosenbrockMethod), "a method of `ode`")
     times = record_times(train_time, rnn.dtype)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if tolerance is not None:
-            real_scalar(name, tolerance, positive=True)
+            check_real(name, tolerance, positive=True)
     limit = positive_int("max_steps", max_steps)
     learner = GradientFlow(loss, rates, rtol, atol, limit, method, stop)
     return _record(learner, rnn, target, times, times)
@@ -154,9 +167,11 @@ def gradient_descent(
         TypeError: if `optimizer` is not an optax transformation or a count is not an integer.
         ValueError: if a count is below 1, the target has an infinite loss, or a loss that samples noise has no key.
     """
+    require_rnns(rnn=rnn, target=target)
+    _check_common(loss, rates, stop)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
-            f"Argument `optimizer` must be an optax gradient transformation, but is {optimizer!r}."
+            f"Argument `optimizer` must be an optax gradient transformation, but is {show(optimizer)}."
         )
     num_steps = positive_int("num_steps", num_steps)
     record_every = positive_int("record_every", record_every)
@@ -164,9 +179,17 @@ def gradient_descent(
     make_optimizer: Any = _Given(optimizer)
     if isinstance(loss, SampledLoss) and key is None:
         raise ValueError("Argument `key` must be a random key for sampled noise, but is None.")
+    if key is not None:
+        random_key("key", key)
     learner = GradientDescent(loss, rates, make_optimizer, {}, key, stop)
     train_time = jnp.asarray(steps, rnn.dtype) * _euler_step(optimizer, rnn)
     return _record(learner, rnn, target, jnp.asarray(steps), train_time)
+
+
+def _check_common(loss: Any, rates: Any, stop: Any) -> None:
+    require_type("loss", loss, (PopulationLoss, SampledLoss), "a PopulationLoss or a SampledLoss")
+    require_type("rates", rates, Rates, "Rates")
+    require_type("stop", stop, Stop, "a Stop")
 
 
 class _Given(NamedTuple):

@@ -14,6 +14,7 @@ from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
 from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
 from rnn_dynamics.model import LinearRNN, parallel
 from rnn_dynamics.model.arguments import is_traced
+from rnn_dynamics.model.linear_rnn import require_rnns
 
 OTHER_PANEL = (
     0.7  # relative length of the panels of the second gradient, from which the error is estimated
@@ -98,6 +99,7 @@ class PopulationLoss(eqx.Module):
         Raises:
             ValueError: if the horizon is infinite and the target unstable.
         """
+        require_rnns(rnn=rnn)
         self.check(target)
         return _value(self, rnn, target)
 
@@ -109,6 +111,7 @@ class PopulationLoss(eqx.Module):
         Raises:
             ValueError: if the horizon is infinite and the target unstable.
         """
+        require_rnns(rnn=rnn)
         self.check(target)
         return _value_and_grad(self, rnn, target, jnp.zeros((), bool))
 
@@ -119,6 +122,7 @@ class PopulationLoss(eqx.Module):
             ValueError: if the horizon is infinite and an eigenvalue of `target.W` has a real part of 1 or more, or grows under the
                 Euler scheme of the time step.
         """
+        require_rnns(target=target)
         if not self.is_infinite or is_traced(target.W) or is_traced(self.time_step):
             return
         eigenvalues = np.linalg.eigvals(np.asarray(target.W))
@@ -144,6 +148,7 @@ class PopulationLoss(eqx.Module):
         Two gradients from panels of different length share no quadrature node and round differently (over a finite horizon the
         second is that of the transposed network too); the error is the norm of their difference relative to the norm of the gradient.
         """
+        require_rnns(rnn=rnn)
         self.check(target)
         return _gradient_and_error(self, rnn, target)
 

@@ -12,7 +12,8 @@ from rnn_dynamics.loss.panels import euler_step
 from rnn_dynamics.loss.population import PopulationLoss, difference, norm
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import is_traced, positive_int, require
+from rnn_dynamics.model.arguments import float_dtype, is_traced, positive_int, random_key, require
+from rnn_dynamics.model.linear_rnn import require_rnns
 
 UNROLL = 4  # time steps per turn of the loops
 
@@ -94,6 +95,7 @@ class SampledLoss(eqx.Module):
         Raises:
             ValueError: if there is no key.
         """
+        require_rnns(rnn=rnn, target=target)
         return _value(self, rnn, target, _required(key))
 
     def value_and_grad(
@@ -104,15 +106,18 @@ class SampledLoss(eqx.Module):
         Raises:
             ValueError: if there is no key.
         """
+        require_rnns(rnn=rnn, target=target)
         return _value_and_grad(self, rnn, target, _required(key))
 
     def noise(self, key: jax.Array, dtype: Any = float) -> jax.Array:
         """The minibatch that a key stands for, white noise of variance 1/dt, (batch_size, num_steps)."""
+        key, dtype = _required(key), float_dtype("dtype", dtype)
         white = jax.random.normal(key, (self.batch_size, self.num_steps), dtype)
         return white / jnp.sqrt(jnp.asarray(self.time_step, white.dtype))
 
     def check(self, target: LinearRNN) -> None:
         """Every target has a finite horizon's loss."""
+        require_rnns(target=target)
 
     def gradient_and_error(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
@@ -131,7 +136,7 @@ class SampledLoss(eqx.Module):
 def _required(key: jax.Array | None) -> jax.Array:
     if key is None:
         raise ValueError("Argument `key` must be a random key for sampled noise, but is None.")
-    return key
+    return random_key("key", key)
 
 
 @jax.jit

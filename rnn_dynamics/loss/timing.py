@@ -1,6 +1,5 @@
 """Horizons and time steps: their checks, and whether the Euler scheme follows a network."""
 
-import math
 from typing import Any
 
 import jax
@@ -9,9 +8,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
-from rnn_dynamics.model.arguments import is_traced, real_scalar, require
+from rnn_dynamics.model.arguments import is_traced, real_scalar, require, show
 
 MAX_STEPS = 2**20  # of a horizon
+LARGEST = float(np.finfo(float).max)
 NUM_SQUARINGS = 20  # growth rates are told apart to about log N / 2²⁰
 SLACK = 1e-4  # growth rates per leak time constant that count as equal
 
@@ -24,12 +24,12 @@ def check_timing(horizon: ArrayLike, time_step: Any, *, whole: bool = True) -> A
         ValueError: if it is out of range.
     """
     for name, value in (("horizon", horizon), ("time_step", time_step)):
-        if value is None:
+        if value is None and name == "time_step":
             continue
         if isinstance(value, int | float) and not isinstance(value, bool):
-            if not 0 < value < math.inf:  # a Python number stays one: defaults must not start JAX
+            if not 0 < value <= LARGEST:  # a Python number stays one: defaults must not start JAX
                 must = "be positive" if not value > 0 else "be finite"
-                raise ValueError(f"Argument `{name}` must {must}, but is {value}.")
+                raise ValueError(f"Argument `{name}` must {must}, but is {show(value)}.")
         else:
             real_scalar(name, value, positive=True)
     if whole and time_step is not None and not (is_traced(horizon) or is_traced(time_step)):
@@ -44,7 +44,8 @@ def check_weighting(weighting: str) -> str:
         ValueError: if it is unknown.
     """
     words = ("uniform", "time_averaged")
-    require(weighting in words, "weighting", f"be one of {words}", repr(weighting))
+    known = isinstance(weighting, str) and weighting in words
+    require(known, "weighting", f"be one of {words}", show(weighting))
     return weighting
 
 
@@ -55,7 +56,7 @@ def count_steps(horizon: ArrayLike, time_step: ArrayLike) -> int:
         ValueError: if it is not a whole number from 1 to 2²⁰.
     """
     ratio = float(np.asarray(horizon)) / float(np.asarray(time_step))
-    number = round(ratio)
+    number = round(min(ratio, 2.0 * MAX_STEPS))
     if abs(ratio - number) > 1e-6 * ratio or not 1 <= number <= MAX_STEPS:
         raise ValueError(
             f"Argument `horizon` must be a whole number of time steps, from 1 to {MAX_STEPS}, but is {ratio:.9g} of them."

@@ -6,8 +6,17 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rnn_dynamics.model.arguments import is_traced, positive_int, real_scalar, require
+from rnn_dynamics.model.arguments import (
+    float_dtype,
+    is_traced,
+    positive_int,
+    random_key,
+    real_scalar,
+    require,
+)
 from rnn_dynamics.model.linear_rnn import LinearRNN
+
+MOST_UNITS = 2**17  # of which W takes 137 GB
 
 
 def random_rnn(
@@ -38,11 +47,14 @@ def random_rnn(
         dtype: float32 or float64; by default JAX's own default.
 
     Raises:
-        TypeError: if `num_units` is not an integer, or a scale is not a real number.
+        TypeError: if `key` is no random key, `num_units` is not an integer, or a scale is not a real number.
         ValueError: if a scale is negative or not finite, or `overlap` is outside [-1, 1].
     """
-    num_units = positive_int("num_units", num_units, minimum=1 if overlap is None else 2)
-    dtype = jnp.dtype(float if dtype is None else dtype)
+    key = random_key("key", key)
+    num_units = positive_int(
+        "num_units", num_units, minimum=1 if overlap is None else 2, maximum=MOST_UNITS
+    )
+    dtype = float_dtype("dtype", float if dtype is None else dtype)
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     scales = {
         "weight_scale": weight_scale,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.model.arguments import real_array
+from rnn_dynamics.model.arguments import float_dtype, numbers, real_array, show
 from rnn_dynamics.model.propagator import propagator
 
 
@@ -60,6 +60,7 @@ class LinearRNN(eqx.Module):
 
     def astype(self, dtype: Any) -> "LinearRNN":
         """The same network with its parameters in another floating-point dtype."""
+        dtype = float_dtype("dtype", dtype)
         return jax.tree.map(lambda x: x.astype(dtype), self)
 
     def impulse_response(self, t: jax.Array) -> jax.Array:
@@ -71,7 +72,7 @@ class LinearRNN(eqx.Module):
         Returns:
             The response, (T,).
         """
-        t = jnp.asarray(t, dtype=self.dtype)
+        t = jnp.asarray(numbers("t", t), dtype=self.dtype)
         if t.ndim != 1:
             raise ValueError(f"Argument `t` must have shape (T,), but has shape {t.shape}.")
         return _impulse_response(self, t)
@@ -82,6 +83,22 @@ class LinearRNN(eqx.Module):
         Uses LAPACK: take spectra outside of a learning program.
         """
         return jnp.linalg.eigvals(self.W)
+
+
+def require_rnns(**rnns: Any) -> None:
+    """Refuse, by its name, an argument that is not one network.
+
+    Raises:
+        TypeError: if it is no `LinearRNN`.
+        ValueError: if it is a batch of them.
+    """
+    for name, rnn in rnns.items():
+        if not isinstance(rnn, LinearRNN):
+            raise TypeError(f"Argument `{name}` must be a LinearRNN, but is {show(rnn)}.")
+        if np.ndim(rnn.W) != 2:
+            raise ValueError(
+                f"Argument `{name}` must be one network, but is a batch with `W` of shape {np.shape(rnn.W)}."
+            )
 
 
 @jax.jit

@@ -4,7 +4,7 @@ An outlier is an eigenvalue outside the disc of the initial bulk. Eigenvalues ca
 from theory to simulation, they are matched by assignment (least total squared distance), never by sort order.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from rnn_dynamics.model.linear_rnn import LinearRNN
+from rnn_dynamics.model.arguments import check_real, numbers, positive_int, real_array, require
+from rnn_dynamics.model.linear_rnn import LinearRNN, require_rnns
 
 
 class Modes(NamedTuple):
@@ -37,6 +38,7 @@ def modes(rnn: LinearRNN) -> Modes:
     Where W cannot be diagonalised, as at the collision of two eigenvalues, residues and left vectors are not finite, or large.
     Uses LAPACK: take modes outside of a learning program.
     """
+    require_rnns(rnn=rnn)
     eigenvalues, right = jnp.linalg.eig(rnn.W)
     left = jnp.linalg.inv(right)
     residues = (rnn.v.astype(right.dtype) @ right) * (left @ rnn.u.astype(right.dtype))
@@ -45,11 +47,15 @@ def modes(rnn: LinearRNN) -> Modes:
 
 def bulk_radius(W: jax.Array) -> jax.Array:
     """‖W‖_F / √N, (N, N) → (): radius of the disc that the eigenvalues of a random W fill (circular law)."""
+    W = real_array("W", W, ("N", "N"))
+    square = W.shape[0] == W.shape[1] > 0
+    require(square, "W", "be square", f"of shape {W.shape}")
     return jnp.linalg.norm(W) / jnp.sqrt(jnp.asarray(W.shape[-1], dtype=W.dtype))
 
 
 def edge_margin(num_units: int) -> float:
     """√(log N / N): relative size of the fluctuations of the bulk's edge at N units, so of the margin around it."""
+    num_units = positive_int("num_units", num_units)
     return float(np.sqrt(np.log(max(num_units, 2)) / num_units))
 
 
@@ -61,7 +67,15 @@ def is_outlier(eigenvalues: jax.Array, radius: ArrayLike, margin: float = 0.0) -
         radius: radius of the bulk, of a shape that broadcasts explicitly against `eigenvalues`.
         margin: relative margin for the edge's fluctuations, see `edge_margin`.
     """
-    return jnp.abs(eigenvalues) > jnp.asarray(radius) * (1 + margin)
+    values = jnp.asarray(numbers("eigenvalues", eigenvalues, real=False))
+    radius = numbers("radius", radius)
+    fits = np.ndim(radius) == 0 or (
+        np.ndim(radius) == values.ndim
+        and all(a == b or 1 in (a, b) for a, b in zip(np.shape(radius), values.shape, strict=True))
+    )
+    require(fits, "radius", f"broadcast against the shape {values.shape}", np.shape(radius))
+    check_real("margin", margin)
+    return jnp.abs(values) > jnp.asarray(radius) * (1 + margin)
 
 
 def match_eigenvalues(reference: jax.Array, candidates: jax.Array) -> jax.Array:
@@ -80,6 +94,10 @@ def match_eigenvalues(reference: jax.Array, candidates: jax.Array) -> jax.Array:
     Raises:
         ValueError: if there are fewer candidates than references.
     """
+    reference, candidates = (
+        jnp.asarray(_spectrum(name, value, 1))
+        for name, value in (("reference", reference), ("candidates", candidates))
+    )
     if candidates.shape[0] < reference.shape[0]:
         raise ValueError(
             f"Argument `candidates` must have at least {reference.shape[0]} entries, "
@@ -108,6 +126,10 @@ def track_eigenvalues(eigenvalues: jax.Array) -> jax.Array:
     Returns:
         (R, N) complex: the first row as it is, each later row matched to the one before.
     """
+    eigenvalues = jnp.asarray(_spectrum("eigenvalues", eigenvalues, 2))
+    require(
+        eigenvalues.shape[0] > 0, "eigenvalues", "have a record", f"of shape {eigenvalues.shape}"
+    )
 
     def follow(previous: jax.Array, current: jax.Array) -> tuple[jax.Array, jax.Array]:
         ordered = current[match_eigenvalues(previous, current)]
@@ -115,3 +137,10 @@ def track_eigenvalues(eigenvalues: jax.Array) -> jax.Array:
 
     _, rest = jax.lax.scan(follow, eigenvalues[0], eigenvalues[1:])
     return jnp.concatenate([eigenvalues[:1], rest])
+
+
+def _spectrum(name: str, value: Any, ndim: int) -> Any:
+    array = numbers(name, value, real=False)
+    shape = "(N,)" if ndim == 1 else "(R, N)"
+    require(array.ndim == ndim, name, f"have shape {shape}", f"of shape {array.shape}")
+    return array

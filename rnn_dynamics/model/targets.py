@@ -5,7 +5,7 @@ from jax.scipy.linalg import block_diag
 from jax.typing import ArrayLike
 
 from rnn_dynamics.model.arguments import real_scalar
-from rnn_dynamics.model.linear_rnn import LinearRNN
+from rnn_dynamics.model.linear_rnn import LinearRNN, require_rnns
 
 
 def leaky_integrator(decay: ArrayLike) -> LinearRNN:
@@ -58,6 +58,7 @@ def parallel(*rnns: LinearRNN) -> LinearRNN:
             raise TypeError(
                 f"Argument `rnns` must hold LinearRNNs, but has a {type(rnn).__name__} in it."
             )
+        require_rnns(rnns=rnn)
         if rnn.dtype != rnns[0].dtype:
             raise TypeError(
                 f"Argument `rnns` must have one dtype, but has {rnns[0].dtype} and {rnn.dtype}."

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from rnn_dynamics.model.arguments import numbers, show
 from rnn_dynamics.ode.tableau import ExplicitMethod, Method, RosenbrockMethod
 
 _DEFAULT_TOLERANCES = {"float32": (1e-5, 1e-7), "float64": (1e-8, 1e-10)}
@@ -18,7 +19,7 @@ _LARGEST_MAX_STEPS = 2**31 - 1
 def checked_method(method: Method) -> Method:
     """The method itself; `TypeError` where it is none."""
     if not isinstance(method, ExplicitMethod | RosenbrockMethod):
-        raise TypeError(f"Argument `method` must be TSIT5 or RODAS5P, but is {method!r}.")
+        raise TypeError(f"Argument `method` must be TSIT5 or RODAS5P, but is {show(method)}.")
     return method
 
 
@@ -44,10 +45,10 @@ def checked_tolerances(
 def checked_max_steps(max_steps: int) -> Array:
     """`max_steps` as an array; `TypeError` where it is no integer, `ValueError` where below 1."""
     if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer):
-        raise TypeError(f"Argument `max_steps` must be an integer, but is {max_steps!r}.")
+        raise TypeError(f"Argument `max_steps` must be an integer, but is {show(max_steps)}.")
     if not 1 <= max_steps <= _LARGEST_MAX_STEPS:
         raise ValueError(
-            f"Argument `max_steps` must be between 1 and {_LARGEST_MAX_STEPS}, but is {max_steps}."
+            f"Argument `max_steps` must be between 1 and {_LARGEST_MAX_STEPS}, but is {show(max_steps)}."
         )
     return jnp.asarray(max_steps, dtype=jnp.int32)
 
@@ -61,7 +62,7 @@ def checked_y0(y0: Any) -> Any:
     leaves, structure = jax.tree.flatten(y0)
     arrays = []
     for leaf in leaves:
-        array = jnp.asarray(leaf)
+        array = jnp.asarray(numbers("y0", leaf, real=False))
         if array.dtype.name not in _DEFAULT_TOLERANCES:
             raise TypeError(
                 f"Argument `y0` must hold float32 or float64 numbers, but holds {array.dtype.name}."
@@ -91,7 +92,7 @@ def checked_time(name: str, time: ArrayLike, dtype: DTypeLike) -> Array:
 
 def checked_times(ts: ArrayLike, dtype: DTypeLike) -> Array:
     """Record times in `dtype`; `ValueError` where they are not 1-D, finite and increasing."""
-    times = jnp.asarray(ts)
+    times = jnp.asarray(numbers("ts", ts))
     if times.ndim != 1 or times.size == 0:
         raise ValueError(
             f"Argument `ts` must be 1-D and not empty, but has the shape {times.shape}."
@@ -143,7 +144,14 @@ def concrete(value: Any) -> np.ndarray | None:
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
+def checked_field(vector_field: Any) -> None:
+    """`TypeError` where it cannot be called."""
+    if not callable(vector_field):
+        raise TypeError(f"Argument `vector_field` must be a function, but is {show(vector_field)}.")
+
+
 def _check_scalar(name: str, value: ArrayLike) -> None:
+    value = numbers(name, value)
     if np.ndim(value) != 0:
         raise ValueError(
             f"Argument `{name}` must be a scalar, but has the shape {np.shape(value)}."

@@ -60,6 +60,7 @@ def solve(
 
     **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I and II.
     """
+    arguments.checked_field(vector_field)
     method = arguments.checked_method(method)
     y0 = arguments.checked_y0(y0)
     dtype = jax.tree.leaves(y0)[0].dtype
@@ -86,6 +87,7 @@ def start(
 
     **Arguments, raises:** as in `solve`; `t0` is a scalar.
     """
+    arguments.checked_field(vector_field)
     method = arguments.checked_method(method)
     y0 = arguments.checked_y0(y0)
     dtype = jax.tree.leaves(y0)[0].dtype
@@ -116,9 +118,10 @@ def advance(
 
     **Arguments, raises:** as in `solve`; `t1` is a scalar.
     """
+    arguments.checked_field(vector_field)
     method = arguments.checked_method(method)
     if not isinstance(state, State):
-        raise TypeError(f"Argument `state` must come from `start`, but is {state!r}.")
+        raise TypeError(f"Argument `state` must come from `start`, but is {arguments.show(state)}.")
     t1 = arguments.checked_time("t1", t1, state.t.dtype)
     tolerances = arguments.checked_tolerances(rtol, atol, state.t.dtype)
     limit = arguments.checked_max_steps(max_steps)

@@ -9,11 +9,17 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Tag, field_validator, model_validator
 
 from rnn_dynamics.sweep.axes import Choice, Number, Text, Values
 from rnn_dynamics.sweep.learning_tables import GradientDescentTable, GradientFlowTable
-from rnn_dynamics.sweep.recording import OBSERVABLES, ObservableNames, Weights, saved_records
+from rnn_dynamics.sweep.recording import (
+    MOST_RECORDS,
+    OBSERVABLES,
+    ObservableNames,
+    Weights,
+    saved_records,
+)
 from rnn_dynamics.sweep.section import Section, told_by
 
 THEORIES = (
@@ -61,7 +67,15 @@ class Modes(Section):
     """A sum of modes, given as [[target.modes]] tables."""
 
     kind: Literal["modes"] = "modes"
-    modes: tuple[Mode, ...] = Field(min_length=1)
+    modes: tuple[Mode, ...]
+
+    # not `min_length`, which does not count modes that are wrong
+    @field_validator("modes")
+    @classmethod
+    def _some(cls, modes: tuple[Mode, ...]) -> tuple[Mode, ...]:
+        if not modes:
+            raise ValueError("must hold at least one entry, but is empty")
+        return modes
 
 
 class Network(Section):
@@ -78,16 +92,22 @@ class Network(Section):
     overlap: Annotated[Values, Number(minimum=-1, maximum=1)] | None = None
     num_seeds: Annotated[int, Number(integer=True, minimum=1, maximum=10_000_000, axis=False)] = 1
     warm_start: Annotated[str, Text()] | None = None
-    warm_start_record: Annotated[int, Number(integer=True, axis=False)] | None = None
+    warm_start_record: (
+        Annotated[
+            int,
+            Number(integer=True, minimum=-MOST_RECORDS, maximum=MOST_RECORDS - 1, axis=False),
+        ]
+        | None
+    ) = None
 
 
 class Record(Section):
     """When to record: `every` so many steps (descent) or so much learning time (flow), or `num` records; and what to keep."""
 
     every: Annotated[float, Number(positive=True, axis=False)] | None = None
-    num: Annotated[int, Number(integer=True, minimum=2, maximum=1_000_000, axis=False)] | None = (
-        None
-    )
+    num: (
+        Annotated[int, Number(integer=True, minimum=2, maximum=MOST_RECORDS, axis=False)] | None
+    ) = None
     spacing: Annotated[str, Choice("linear", "log")] = "linear"
     observables: ObservableNames | None = None
     weights: Annotated[Any, Weights()] = "none"

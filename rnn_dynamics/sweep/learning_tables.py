@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from rnn_dynamics.sweep.axes import Choice, Number, Values
 from rnn_dynamics.sweep.optimizers import OPTIMIZERS, OptimizerArguments
+from rnn_dynamics.sweep.recording import MOST_RECORDS
 from rnn_dynamics.sweep.schedules import Constant, Schedule
 from rnn_dynamics.sweep.section import Section
 
@@ -25,7 +26,7 @@ class StopTable(Section):
     loss: Annotated[Values, Number(positive=True)] | None = None
     train_time: Annotated[Values, Number(positive=True)] | None = None
     plateau: Annotated[Values, Number(positive=True, maximum=0.999)] | None = None
-    patience: Annotated[Values, Number(integer=True, minimum=1)] = 3
+    patience: Annotated[Values, Number(integer=True, minimum=1, maximum=MOST_RECORDS)] = 3
 
 
 class LearningTable(Section):

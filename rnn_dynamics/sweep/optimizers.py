@@ -10,7 +10,7 @@ from pydantic import ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import with_info_plain_validator_function
 
-from rnn_dynamics.sweep.axes import Number
+from rnn_dynamics.sweep.axes import Number, show
 
 
 class Arguments(NamedTuple):
@@ -93,7 +93,7 @@ def _check_argument(optimizer: str, name: str, value: Any) -> Any:
         return Number(minimum=0).check(value)
     if name in known.flags:
         if not isinstance(value, bool):
-            raise ValueError(f"must be true or false, but is {value!r:.60}")
+            raise ValueError(f"must be true or false, but is {show(value)}")
         return value
     if name == "learning_rate":
         raise ValueError("must be absent, as `learning.learning_rate` is given beside it")

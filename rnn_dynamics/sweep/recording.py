@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 from pydantic_core.core_schema import no_info_plain_validator_function
 
-from rnn_dynamics.sweep.axes import Choice
+from rnn_dynamics.sweep.axes import Choice, first_repeated, show
 
 SCALARS = (
     *("loss", "gradient_norm", "gradient_error", "weight_norm", "weight_change"),
@@ -15,13 +15,13 @@ SCALARS = (
 )  # one number per record
 SPECTRA = ("eigenvalues", "residues")  # one complex number per record and unit
 RESPONSES = "impulse_responses"  # three variables: initial, final and target
+MOST_RECORDS = 1_000_000  # of a member
 OBSERVABLES = (*SCALARS, *SPECTRA, RESPONSES)
 
 
 def _unrepeated(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ValueError(f"must not repeat an entry, but has {value!r} twice")
+    if (twice := first_repeated(values)) is not None:
+        raise ValueError(f"must not repeat an entry, but has {twice!r} twice")
     return values
 
 
@@ -44,12 +44,16 @@ class Weights:
             return value
         words = ", ".join(repr(word) for word in self.WORDS)
         if not isinstance(value, list | tuple):
-            near = difflib.get_close_matches(str(value), self.WORDS, n=1)
+            near = difflib.get_close_matches(show(value).strip("'"), self.WORDS, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"must be {words} or a list of records, but is {value!r:.60}{hint}")
+            raise ValueError(f"must be {words} or a list of records, but is {show(value)}{hint}")
         for item in value:
             if isinstance(item, bool) or not isinstance(item, int):
-                raise ValueError(f"must hold whole numbers of records, but has {item!r:.60}")
+                raise ValueError(f"must hold whole numbers of records, but has {show(item)}")
+            if not -MOST_RECORDS <= item < MOST_RECORDS:
+                raise ValueError(
+                    f"must hold records from {-MOST_RECORDS} to {MOST_RECORDS - 1}, but has {show(item)}"
+                )
         return _unrepeated(tuple(value))
 
 

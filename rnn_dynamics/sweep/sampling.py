@@ -1,7 +1,6 @@
 """Horizons, time steps and minibatches of a config's members. JAX is not needed."""
 
 import hashlib
-import itertools
 import json
 import math
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from rnn_dynamics.sweep.experiment import Experiment, GradientFlowTable
 
+MOST_MEMBERS = 10_000_000  # a plan of so many takes seconds and some gigabytes
 MOST_STEPS = 2**20  # of a horizon
 SLACK = 1e-6  # relative: a horizon that is a whole number of steps but for rounding is one
 
@@ -83,13 +83,24 @@ def loss_contradictions(experiment: Experiment) -> list[str]:
             for key in forever
         ]
     if learning.time_step is not None:
-        for horizon, step in itertools.product(horizons, np.atleast_1d(learning.time_step)):
-            ratio = horizon / float(step)
-            if math.isfinite(ratio) and not (
-                1 <= round(ratio) <= MOST_STEPS and abs(ratio - round(ratio)) <= SLACK * ratio
-            ):
-                problems.append(
-                    f"Key `learning.horizon` must be a whole number of time steps, from 1 to {MOST_STEPS}, but "
-                    f"{horizon:g} is {ratio:.9g} steps of {step:g}."
-                )
+        problems += _fractions(np.asarray(horizons), np.atleast_1d(learning.time_step))
+    return problems
+
+
+def _fractions(horizons: np.ndarray, time_steps: np.ndarray) -> list[str]:
+    """Of each time step the first horizon that is no whole number of it."""
+    problems: list[str] = []
+    if len(horizons) * len(time_steps) > MOST_MEMBERS:
+        return problems  # refused for that
+    for step in time_steps:
+        with np.errstate(over="ignore"):
+            ratios = horizons / step
+        whole = np.clip(np.round(ratios), 1, MOST_STEPS)
+        fits = np.isinf(horizons) | (abs(ratios - whole) <= SLACK * whole)
+        if not np.all(fits):
+            first = np.argmin(fits)
+            problems.append(
+                f"Key `learning.horizon` must be a whole number of time steps, from 1 to {MOST_STEPS}, but "
+                f"{horizons[first]:g} is {ratios[first]:.9g} steps of {step:g}."
+            )
     return problems

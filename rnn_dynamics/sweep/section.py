@@ -15,8 +15,9 @@ def told_by(name: str, default: str | None = None) -> Discriminator:
     """Tells the kind of a table, of several that there may be, by the word at a key."""
 
     def tag(table: Any) -> Any:
-        return (
+        found = (
             table.get(name, default) if isinstance(table, dict) else getattr(table, name, default)
         )
+        return found if isinstance(found, str) else None
 
     return Discriminator(tag)

@@ -10,6 +10,8 @@ from rnn_dynamics import ode
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, record_times, require
+from rnn_dynamics.model.linear_rnn import require_rnns
+from rnn_dynamics.theory.arguments import check_rates, initial_numbers, solver_numbers
 from rnn_dynamics.theory.curve import TheoryCurve
 from rnn_dynamics.theory.events import EVENTS, loss_levels, record_and_locate
 from rnn_dynamics.theory.pair import (
@@ -59,13 +61,14 @@ def conjugate_pair(
     Raises:
         ValueError: if the target or the start is unstable, rates of u and v differ, or `train_time` does not increase.
     """
+    require_rnns(target=target)
+    check_rates(rates)
+    tolerances, limit = solver_numbers(rtol, atol, max_steps)
     dtype = target.dtype
-    start = jnp.stack([jnp.asarray(x, dtype) for x in initial])
-    require(start.shape == (5,), "initial", "hold five numbers", start.shape)
+    start = initial_numbers(initial, 5, "five", dtype)
     times = record_times(train_time, dtype)
     PopulationLoss().check(target)
     if not is_traced(start):
-        require(bool(jnp.all(jnp.isfinite(start))), "initial", "be finite", start)
         top = float(jnp.max(pair_eigenvalues(start).real))
         require(top < 1, "initial", "be stable, with eigenvalues below 1", f"one with {top:g}")
     weights = [1.0, 1.0] if rates is None else [rates.W, rates.u]
@@ -73,7 +76,7 @@ def conjugate_pair(
         same = bool(rates.u == rates.v)
         require(same, "rates", "be equal for u and v", f"{float(rates.u)} and {float(rates.v)}")
     eta = jnp.stack([jnp.asarray(rate, dtype) for rate in weights])
-    return _solve(target, start, times, eta, (rtol, atol), max_steps)
+    return _solve(target, start, times, eta, tolerances, limit)
 
 
 @jax.jit(static_argnums=(4, 5))

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import positive_int, real_scalar, require
+from rnn_dynamics.model.arguments import positive_int, real_scalar, require, show
+from rnn_dynamics.theory.word_subspace import LONGEST
 
 LARGEST_RATIO = (
     0.9  # differences that do not fall are rounding, or the estimate exceeds any sensible tolerance
@@ -70,13 +71,21 @@ def converged_length(
 
     Source: sections 3.4 and 3.5 of the theory note.
     """
+    for name, call in (("reduce", reduce), ("train", train)):
+        if not callable(call):
+            raise TypeError(f"Argument `{name}` must be a function, but is {show(call)}.")
     tolerance = float(real_scalar("tolerance", tolerance, positive=True))
-    longest = positive_int("longest", longest, minimum=2)
+    longest = positive_int("longest", longest, minimum=2, maximum=LONGEST)
     previous, curve = None, None
     differences: list[float] = []
     for length in range(longest + 1):
         curve = train(reduce(length))
-        loss = np.asarray(curve.loss)
+        loss = getattr(curve, "loss", None)
+        if loss is None:
+            raise TypeError(
+                f"Argument `train` must return a curve with a loss, but returns {show(curve)}."
+            )
+        loss = np.asarray(loss)
         require(loss.ndim == 1, "train", "return a loss of shape (R,)", loss.shape)
         if previous is not None:
             # a curve that failed is no evidence of convergence

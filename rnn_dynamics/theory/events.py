@@ -10,7 +10,7 @@ import numpy as np
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.loss.energy import energy
 from rnn_dynamics.model import LinearRNN, match_eigenvalues, track_eigenvalues
-from rnn_dynamics.model.arguments import require
+from rnn_dynamics.model.arguments import require, show
 from rnn_dynamics.ode import State
 from rnn_dynamics.theory.best_one_mode import best_mode
 from rnn_dynamics.theory.single_outlier import transfer_function
@@ -43,6 +43,11 @@ def event_times(target: LinearRNN, curve: Any) -> dict[str, jax.Array]:
     """
     PopulationLoss().check(target)
     require(target.num_units >= 2, "target", "have two modes", "of one unit")
+    for name in ("train_time", "loss", "eigenvalues"):
+        if not hasattr(curve, name):
+            raise TypeError(
+                f"Argument `curve` must be a Trajectory or a TheoryCurve, but is {show(curve)}."
+            )
     count = curve.eigenvalues.shape[-1]
     require(count >= 2, "curve", "have at least 2 eigenvalues", f"of {count}")
     wanted = np.linalg.eigvals(np.asarray(target.W))

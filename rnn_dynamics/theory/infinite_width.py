@@ -9,6 +9,8 @@ from jax.typing import ArrayLike
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, positive_int, real_scalar, require
 
+LONGEST = 12  # 16382 units
+
 
 def infinite_width(
     weight_scale: ArrayLike,
@@ -47,7 +49,7 @@ def infinite_width(
 
     Source: section 3.5 of the theory note; Voiculescu's model of a circular element on the full Fock space.
     """
-    max_length = positive_int("max_length", max_length, minimum=0)
+    max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
     sigma = real_scalar("weight_scale", weight_scale, minimum=0)
     dtype = sigma.dtype
     alpha = real_scalar("input_scale", input_scale, minimum=0).astype(dtype)

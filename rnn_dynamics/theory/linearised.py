@@ -10,6 +10,8 @@ from jax.typing import ArrayLike
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import real_scalar
+from rnn_dynamics.model.linear_rnn import require_rnns
+from rnn_dynamics.theory.arguments import check_rates
 
 
 def outlier_rates(
@@ -36,6 +38,7 @@ def outlier_rates(
     """
     c = real_scalar("decay", decay, positive=True)
     ratio = real_scalar("gain_ratio", gain_ratio, positive=True).astype(c.dtype)
+    check_rates(rates)
     weights = (1.0, 1.0, 1.0) if rates is None else (rates.W, rates.u, rates.v)
     eta_W, eta_u, eta_v = (jnp.asarray(rate, c.dtype) for rate in weights)
     g = eta_u / ratio + eta_v * ratio
@@ -59,6 +62,8 @@ def linearised_rates(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> ja
     Raises:
         ValueError: if the target is unstable.
     """
+    require_rnns(rnn=rnn, target=target)
+    check_rates(rates)
     loss = PopulationLoss()
     loss.check(target)
     return _rates(rnn, target, rates)

@@ -9,6 +9,8 @@ from jax.typing import ArrayLike
 from rnn_dynamics import ode
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import real_scalar
+from rnn_dynamics.model.linear_rnn import require_rnns
+from rnn_dynamics.theory.arguments import check_rates
 from rnn_dynamics.theory.pair import pair_velocity
 from rnn_dynamics.theory.single_outlier import mean_response, transfer_function
 from rnn_dynamics.theory.vectors import unit, without
@@ -39,6 +41,8 @@ def pair_start(
     Raises:
         ValueError: if `train_time` is not positive.
     """
+    require_rnns(rnn=rnn, target=target)
+    check_rates(rates)
     end = real_scalar("train_time", train_time, positive=True).astype(rnn.dtype)
     weights = [1.0, 1.0] if rates is None else [rates.W, rates.u]
     eta = jnp.stack([jnp.asarray(rate, rnn.dtype) for rate in weights])

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, real_scalar, record_times, require
+from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.ode import Status
 from rnn_dynamics.theory.curve import TheoryCurve
 
@@ -100,6 +101,7 @@ def learnable(target: LinearRNN, weight_scale: ArrayLike) -> jax.Array:
 def _scales(
     target: LinearRNN, weight_scale: ArrayLike, input_scale: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
+    require_rnns(target=target)
     sigma = real_scalar("weight_scale", weight_scale, minimum=0).astype(target.dtype)
     return sigma, real_scalar("input_scale", input_scale, minimum=0).astype(target.dtype)
 

@@ -9,7 +9,9 @@ from jax.typing import ArrayLike
 from rnn_dynamics import ode
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import is_traced, record_times, require
+from rnn_dynamics.model.arguments import is_traced, record_times, require, require_type
+from rnn_dynamics.model.linear_rnn import require_rnns
+from rnn_dynamics.theory.arguments import check_rates, initial_numbers, solver_numbers
 from rnn_dynamics.theory.curve import TheoryCurve
 
 
@@ -52,18 +54,19 @@ def single_outlier(
         ValueError: if the target has an infinite loss, λ is not below 1 though the horizon is infinite, or `train_time` does not
             increase.
     """
+    require_rnns(target=target)
+    require_type("loss", loss, PopulationLoss, "a PopulationLoss")
+    check_rates(rates)
+    tolerances, limit = solver_numbers(rtol, atol, max_steps)
     dtype = target.dtype
-    start = jnp.stack([jnp.asarray(x, dtype) for x in initial])
-    require(start.shape == (3,), "initial", "hold three numbers", start.shape)
-    if not is_traced(start):
-        require(bool(jnp.all(jnp.isfinite(start))), "initial", "be finite", start)
-        if loss.is_infinite:
-            require(bool(start[2] < 1), "initial", "have an eigenvalue below 1", float(start[2]))
+    start = initial_numbers(initial, 3, "three", dtype)
+    if loss.is_infinite and not is_traced(start):
+        require(bool(start[2] < 1), "initial", "have an eigenvalue below 1", float(start[2]))
     times = record_times(train_time, dtype)
     loss.check(target)
     weights = [1.0, 1.0, 1.0] if rates is None else [rates.u, rates.v, rates.W]
     eta = jnp.stack([jnp.asarray(rate, dtype) for rate in weights])
-    return _solve(target, start, times, eta, (rtol, atol), max_steps, loss)
+    return _solve(target, start, times, eta, tolerances, limit, loss)
 
 
 def outlier_start(
@@ -75,6 +78,8 @@ def outlier_start(
     input: the direction that grows is e ∝ √η_v u ± √η_u v with the sign of T, and p = e·u, q = e·v, λ = eᵀ W e are what the
     network has in it.
     """
+    require_rnns(rnn=rnn, target=target)
+    check_rates(rates)
     eta_u, eta_v = (1.0, 1.0) if rates is None else (rates.u, rates.v)
     eta_u, eta_v = (jnp.asarray(rate, rnn.dtype) for rate in (eta_u, eta_v))
     sign = jnp.where(mean_response(target.astype(rnn.dtype)) < 0, -1, 1).astype(rnn.dtype)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from rnn_dynamics.model import LinearRNN, match_eigenvalues, modes
 from rnn_dynamics.model.arguments import require
+from rnn_dynamics.model.linear_rnn import require_rnns
+from rnn_dynamics.theory.arguments import check_rates
 
 
 class SpectralMotion(NamedTuple):
@@ -58,6 +60,8 @@ def spectral_motion(rnn: LinearRNN, gradient: LinearRNN, rates: Any = None) -> S
     Raises:
         ValueError: if the two differ in their numbers of units.
     """
+    require_rnns(rnn=rnn, gradient=gradient)
+    check_rates(rates)
     require(
         gradient.num_units == rnn.num_units,
         "gradient",

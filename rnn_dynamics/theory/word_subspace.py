@@ -5,11 +5,15 @@ import jax.numpy as jnp
 
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import positive_int
+from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.theory.vectors import unit
+
+LONGEST = 60  # letters: no network has as many units as there are words then
 
 
 def num_words(max_length: int) -> int:
     """2(2^{ℓ+1} - 1): how many words of length ≤ ℓ in two letters there are, applied to two vectors."""
+    max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
     return 2 * (2 ** (max_length + 1) - 1)
 
 
@@ -33,7 +37,8 @@ def word_subspace(rnn: LinearRNN, max_length: int) -> LinearRNN:
         TypeError: if `max_length` is not an integer.
         ValueError: if `max_length` is negative.
     """
-    max_length = positive_int("max_length", max_length, minimum=0)
+    require_rnns(rnn=rnn)
+    max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
     return _project(rnn, max_length)
 
 

@@ -87,8 +87,8 @@ def test_the_flow_rests_too_and_members_of_a_batch_rest_alone():
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("loss", -1.0, "positive and finite, but is -1.0"),
-        ("train_time", 0.0, "positive and finite, but is 0.0"),
+        ("loss", -1.0, "positive, but is -1.0"),
+        ("train_time", 0.0, "positive, but is 0.0"),
         ("plateau", 1.5, "below 1, but is 1.5"),
         ("patience", 0.5, "at least 1, but is 0.5"),
         ("loss", np.array(-1.0), "positive, but is -1.0"),
