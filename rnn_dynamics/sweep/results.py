@@ -1,7 +1,7 @@
 """results.zarr: the whole dataset for other tools, written piece by piece, so that it never has to fit into memory."""
 
 import math
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,8 @@ def write_results(plan: Plan, store: Store) -> None:
         StoreError: if a chunk is damaged.
     """
     final = store.directory / NAME
-    partial = store.directory / f"{NAME}.{os.getpid()}.partial"
+    # a new name each time: zarr may still be writing to the old one when it has told of an error
+    partial = store.directory / f"{NAME}.{secrets.token_hex(4)}.partial"
     with writing(store.directory):
         try:
             _write(simulation_source(plan, store), partial, None)

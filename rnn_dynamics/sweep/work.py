@@ -59,7 +59,7 @@ class Work:
     ) -> None:
         self.store, self.layout = store, layout
         self._claims, self._start, self._interrupted = claims, start, interrupted
-        self.todo = [chunk for chunk in chunks if store.damage(chunk.index) is not None]
+        self.todo = {c.index: c for c in chunks if store.damage(c.index) is not None}
         self.devices = devices_for(len(self.todo))
         self.num_chunks = 0
         self._lock = threading.RLock()
@@ -68,7 +68,7 @@ class Work:
         self._recent: set[int] = set()
         self._measured: set[tuple[int, int]] = set()
         self.bar = tqdm(
-            total=sum(map(self._num_ticks, self.todo)),
+            total=sum(map(self._num_ticks, self.todo.values())),
             unit="record",
             disable=not progress or not self.todo,
         )
@@ -104,30 +104,39 @@ class Work:
                     self._compute(chunk)
                 finally:
                     self._claims.give_back(chunk.index)
-                    self._under_way.discard(chunk.index)
 
     def _next(self) -> Chunk | None:
         """A chunk that nobody is computing, as soon as there is one; None once this process's devices have all that is left."""
         while True:
             with self._lock:
-                for chunk in [c for c in self.todo if c.index not in self._under_way]:
-                    if not self._claims.take(chunk.index):
-                        continue
-                    if self.store.damage(chunk.index) is not None:
-                        self._under_way.add(chunk.index)
-                        self.bar.set_description(f"chunk {chunk.index + 1}")
-                        return chunk
-                    # another process has committed it meanwhile
-                    self._claims.give_back(chunk.index)
-                    self.todo.remove(chunk)
-                    self.bar.update(self._num_ticks(chunk))
+                found = self._free()
                 left = len(self.todo) - len(self._under_way)
-            if not left:
+            if found is not None:
+                return found
+            if not left:  # with its own threads at work on the rest
                 return None
             if self.interrupted():
                 raise KeyboardInterrupt
             self.bar.set_description(f"waiting for {left} chunks of other processes")
             time.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _free(self) -> Chunk | None:
+        """A chunk claimed for this process; those that others have committed meanwhile are dropped."""
+        found, gone = None, []
+        for chunk in self.todo.values():
+            if chunk.index in self._under_way or not self._claims.take(chunk.index):
+                continue
+            if self.store.damage(chunk.index) is not None:
+                found = chunk
+                self._under_way.add(chunk.index)
+                self.bar.set_description(f"chunk {chunk.index + 1}")
+                break
+            gone.append(chunk)
+        for chunk in gone:
+            self._claims.give_back(chunk.index)
+            del self.todo[chunk.index]
+            self.bar.update(self._num_ticks(chunk))
+        return found
 
     def _compute(self, chunk: Chunk) -> None:
         """Compute and commit a chunk, in narrower batches if memory is short."""
@@ -148,7 +157,8 @@ class Work:
         self.store.commit(chunk.index, arrays, width, {"seconds": seconds})
         forget_progress(self.store, chunk.index)
         with self._lock:
-            self.todo.remove(chunk)
+            del self.todo[chunk.index]
+            self._under_way.discard(chunk.index)
             self.num_chunks += 1
 
     def _results(self, chunk: Chunk, width: int) -> Records:
