@@ -200,7 +200,10 @@ class Store:
         with writing(self.directory), self._alone():
             for folder in (self.directory, self.directory / "chunks"):
                 for path in folder.glob("*.partial"):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink(missing_ok=True)
 
     def update(self, change: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
         """Change the manifest that is on disk, beside other processes that do the same.
