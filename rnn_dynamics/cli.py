@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     run = command("run", _run, "Train the networks of a config; creates or resumes DIR.")
-    plan = command("plan", _plan, "Show what a config would run; nothing is run.")
+    plan = command("plan", _plan, "Show what a config would run; nothing is written.")
     for sub in (run, plan):
         sub.add_argument("config", type=Path, metavar="CONFIG", help="a TOML file")
         sub.add_argument(
@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="set keys of the config, for example network.num_seeds=8",
         )
+    plan.add_argument(
+        "--probe",
+        action="store_true",
+        help="estimate the time by running a few seconds of every compile group; nothing is written",
+    )
     run.add_argument(
         "--out",
         type=Path,
@@ -160,7 +165,13 @@ def _plan(options: argparse.Namespace) -> int:
     from rnn_dynamics.sweep.config import load_experiment
     from rnn_dynamics.sweep.plan import plan
 
-    print(plan(load_experiment(options.config, options.overrides)))
+    experiment = load_experiment(options.config, options.overrides)
+    print(plan(experiment), flush=True)
+    if options.probe:
+        _set_up_jax(experiment.compute.dtype)
+        from rnn_dynamics.sweep.probe import probe
+
+        print(probe(experiment))
     return DONE
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from rnn_dynamics.sweep.applicability import theory_labels, why_not
+from rnn_dynamics.sweep.axes import show
 from rnn_dynamics.sweep.experiment import Compute, Experiment, GradientDescentTable
 from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.sampling import num_time_steps, shapes
@@ -190,7 +191,7 @@ class Plan:
             f"memory          about {_size(self.chunk_bytes)} per chunk",
             f"results         about {_size(self.result_bytes)}",
             f"work            about {self.flops:.2g} floating-point operations",
-            f"time            about {_duration(self.estimated_seconds)} on {cores} cores at "
+            f"time            about {duration(self.estimated_seconds)} on {cores} cores at "
             f"{FLOPS_PER_SECOND_AND_CORE:.0e} operations per second each, compilation apart",
             *self._warm_start_lines(),
             *self._theory_lines(),
@@ -227,22 +228,35 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
 
     Returns:
         The plan; `print` shows members, compile groups, chunks, bytes, operations and an estimated time.
+
+    Raises:
+        TypeError: if the experiment is none.
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(
+            f"Argument `experiment` must be an Experiment, as from load_experiment, but is {show(experiment)}."
+        )
     axes = experiment.axes
     shape = (*(len(values) for values in axes.values()), experiment.network.num_seeds)
     indices = np.indices(shape).reshape(len(shape), -1)
     position = dict(zip(axes, indices, strict=False))
     values = {
-        key: np.asarray(value)[position[key]] if key in axes else np.full(indices.shape[1], value)
+        key: np.asarray(value)[position[key]]
+        if key in axes
+        else np.broadcast_to(np.asarray(value), indices.shape[1])
         for key, value in experiment.numbers.items()
     }
+    # seeds share everything: one of each cell tells the groups
+    cells = {key: value[:: shape[-1]] for key, value in values.items()}
     length = "num_steps" if isinstance(experiment.learning, GradientDescentTable) else "train_time"
-    lengths = values[f"learning.{length}"]
-    keys = np.column_stack([values["network.num_units"], lengths, shapes(experiment, values)])
-    groups = []
-    for key in np.unique(keys.astype(float), axis=0):
-        members = np.flatnonzero(np.all(keys == key, axis=1))
-        groups.append(Group(int(key[0]), record_ticks(experiment, key[1]), members))
+    lengths = cells[f"learning.{length}"]
+    keys = np.column_stack([cells["network.num_units"], lengths, shapes(experiment, cells)])
+    found, which = np.unique(keys.astype(float), axis=0, return_inverse=True)
+    which = np.repeat(which, shape[-1])
+    groups = [
+        Group(int(key[0]), record_ticks(experiment, key[1]), np.flatnonzero(which == number))
+        for number, key in enumerate(found)
+    ]
     most = MOST_PER_CHUNK.get(platform, MOST_PER_CHUNK_ELSEWHERE)
     experiment = _with_chunk_size(experiment, groups, num_devices, most)
     width = int(experiment.compute.chunk_size)
@@ -276,9 +290,10 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes:.3g} TB"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
+def duration(seconds: float) -> str:
+    """A time to two digits, in a unit in which it is not many."""
+    if seconds < 99.5:
         return f"{seconds:.2g} s"
-    if seconds < 7200:
+    if seconds < 99.5 * 60:
         return f"{seconds / 60:.2g} min"
     return f"{seconds / 3600:.3g} h"

@@ -74,6 +74,7 @@ def test_two_shards_of_which_one_is_killed_and_started_again(config, tmp_path, u
     assert sorted(shards)[:1] + sorted(shards)[-1:] == ["1/2", "2/2"]
 
 
+@pytest.mark.core
 def test_two_processes_of_a_job_of_which_one_is_killed(config, tmp_path, unbroken):
     """They are numbered by `jax.distributed`; the survivor ends its own share, and both started again end the run."""
     directory = tmp_path / "run"

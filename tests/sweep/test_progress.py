@@ -38,6 +38,7 @@ def sweeps():
         yield make_experiment(tables | {"learning": learning})
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("config", list(sweeps()), ids=["adam", "flow"])
 def test_a_chunk_goes_on_from_any_record_with_the_same_bits(config, tmp_path, monkeypatch):
     """5 records of the networks and 5 in theory; stopped after some of them, and once more after going on from the second."""
