@@ -20,7 +20,7 @@ jax.config.update("jax_enable_x64", True)
 FLOW = {"method": "gradient_flow", "train_time": 1.0}
 SAMPLED = {"learning_rate": 0.02, "num_steps": 6, "loss": "sampled", "horizon": 4.0}
 SAMPLED |= {"time_step": 0.5, "batch_size": 3, "optimizer": "adam"}
-THEORIES = ["population", "word_subspace", "single_outlier", "infinite_width"]
+THEORIES = ["single_outlier", "infinite_width"]
 
 
 def sweeps():
