@@ -47,7 +47,8 @@ def members():
         "nan": (unchecked(nan, u, v), 0.05),
         "inf": (unchecked(inf, u, v), 0.05),
         "huge": (unchecked(np.full((N, N), 1e200), u, v), 0.05),
-        "unstable": (unchecked(W + np.eye(N), u, v), 0.05),
+        # far enough from stable to need shorter panels than the good ones
+        "unstable": (unchecked(W + 4 * np.eye(N), u, v), 0.05),
     }
     return [(rnn, 0.05 + 0.01 * i) for i, rnn in enumerate(good)], bad
 
