@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from public_calls import CALLS
+from small_sweep import experiment
 
 import rnn_dynamics as rd
 
@@ -66,3 +67,21 @@ def test_every_public_function_is_tried():
     untried = {x for x in public if inspect.isfunction(x)} - {call for call, _, _ in CALLS}
     # `parallel` takes its argument by position; the others take what these functions return
     assert untried == {rd.parallel, rd.plan, rd.run, rd.open_run}
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "config.toml", {"target": 1}])
+def test_what_is_no_experiment_or_run_is_named(wrong, tmp_path):
+    for call in (rd.plan, lambda x: rd.run(x, tmp_path / "run")):
+        with pytest.raises(TypeError, match="Argument `experiment` must be an Experiment, as from"):
+            call(wrong)
+    for call in (rd.overlay, *rd.plot.FIGURES.values(), rd.plot.save_figures, rd.plot.fitting):
+        with pytest.raises(TypeError, match="Argument `run` must be a Run, as from open_run, but"):
+            call(wrong)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["runs"], b"runs"])
+def test_what_is_no_directory_is_named(wrong):
+    for call in (rd.open_run, lambda x: rd.run(experiment(), x)):
+        with pytest.raises(TypeError, match="Argument `directory` must be a text or a Path, but"):
+            call(wrong)

@@ -22,7 +22,7 @@ from rnn_dynamics.overlay.selection import (
     select,
     time_label,
 )
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 
 MODELS = ("conjugate_pair", "infinite_width", "word_subspace", "single_outlier")
 MOST_FRAMES = 32
@@ -49,12 +49,14 @@ def spectrum_animation(run: Run) -> FuncAnimation:
     Raises:
         ValueError: if the run does not keep eigenvalues.
     """
+    require_run(run)
     figure, records, show = _scene(run)
     return FuncAnimation(figure, show, records, interval=1000 / FRAMES_PER_SECOND)
 
 
 def save_animation(run: Run, path: Path) -> None:
     """Write the spectrum's animation as GIF; what stands still is drawn once."""
+    require_run(run)
     figure, records, show = _scene(run)
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)

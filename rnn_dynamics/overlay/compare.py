@@ -13,7 +13,7 @@ import xarray as xr
 from rnn_dynamics.model import edge_margin, match_eigenvalues
 from rnn_dynamics.sweep.applicability import theory_labels, why_not
 from rnn_dynamics.sweep.files import write_bytes, writing
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 
 QUANTITIES = ("weight_change", "input_norm", "output_norm", "overlap")
 BATCH = 4096  # spectra matched per compiled call
@@ -47,6 +47,7 @@ def overlay(run: Run) -> xr.Dataset:
     Raises:
         ValueError: if the config names no theory.
     """
+    require_run(run)
     if not run.experiment.theory.models:
         raise ValueError("Key `theory.models` must name a theory for an overlay, but is empty.")
     simulation, theory = run.dataset, run.theory

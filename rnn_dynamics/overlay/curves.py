@@ -25,7 +25,7 @@ from rnn_dynamics.overlay.selection import (
     time_label,
     weight_scales,
 )
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 from rnn_dynamics.theory import best_one_mode
 
 Take = Callable[[dict[str, np.ndarray]], np.ndarray]  # of what is drawn from variables by name
@@ -37,6 +37,7 @@ def loss_curves(run: Run) -> Figure:
     For targets with a frequency a thin line is the loss of the best single mode over an infinite horizon: the plateau on which a
     network rests until it has a pair of eigenvalues.
     """
+    require_run(run)
     panels, notes = select(run)
     oscillates, plateau = not lacks_frequency(run), False
     figure, grid = style.sheet(len(panels), style.num_columns(len(panels)))
@@ -67,6 +68,7 @@ def outlier_curves(run: Run) -> Figure:
     Raises:
         ValueError: if the run does not keep eigenvalues.
     """
+    require_run(run)
     demand(lacks_eigenvalues(run))
     panels, notes = select(run)
     oscillates = any(part.target.imag.any() for _, parts in panels for part in parts)
@@ -97,6 +99,7 @@ def impulse_responses(run: Run) -> Figure:
     Raises:
         ValueError: if the run does not keep impulse responses.
     """
+    require_run(run)
     demand(lacks_responses(run))
     panels, notes = select(run)
     if len(panels) == 1:

@@ -28,7 +28,7 @@ from rnn_dynamics.overlay.phase import phase_plane
 from rnn_dynamics.overlay.plane import spectra
 from rnn_dynamics.overlay.regimes import rich_to_lazy
 from rnn_dynamics.sweep.files import writing
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 
 __all__ = [
     "FIGURES",
@@ -75,6 +75,7 @@ NEEDS: dict[str, Callable[[Run], str]] = {
 
 def fitting(run: Run) -> dict[str, Draw]:
     """The figures that fit a run, by name."""
+    require_run(run)
     return {
         name: draw for name, draw in FIGURES.items() if name not in NEEDS or not NEEDS[name](run)
     }
@@ -92,6 +93,7 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
     Raises:
         StoreError: if the directory cannot be written.
     """
+    require_run(run)
     own = directory is None
     directory = run.directory / "figures" if directory is None else Path(directory)
     paths = []

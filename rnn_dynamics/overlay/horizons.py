@@ -19,7 +19,7 @@ from rnn_dynamics.overlay.selection import (
     swept_values,
     time_label,
 )
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 
 MOST_ROWS = 3
 POINTS: dict[str, Any] = {
@@ -44,6 +44,7 @@ def horizons(run: Run) -> Figure:
     Raises:
         ValueError: if the run does not have several finite horizons, or does not keep eigenvalues.
     """
+    require_run(run)
     demand(lacks_horizons(run))
     panels, notes = select(run, MOST_ROWS, HORIZON)
     every = [part for _, parts in panels for part in parts]

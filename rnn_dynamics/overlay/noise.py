@@ -17,7 +17,7 @@ from rnn_dynamics.overlay.selection import (
     swept_values,
     time_label,
 )
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 
 MODEL = "population"
 MOST_ROWS = 3
@@ -47,6 +47,7 @@ def noise(run: Run) -> Figure:
     Raises:
         ValueError: if noise is not sampled in batches of several sizes, or the theory `population` is missing.
     """
+    require_run(run)
     demand(lacks_noise(run))
     panels, notes = select(run, MOST_ROWS, BATCH)
     figure, grid = style.sheet(2 * len(panels), 2, 1, 2.4)

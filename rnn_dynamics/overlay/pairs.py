@@ -21,7 +21,7 @@ from rnn_dynamics.overlay.selection import (
     select_single,
     time_label,
 )
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 
 MODELS = ("conjugate_pair", "word_subspace", "infinite_width", "single_outlier")
 MOST_SEEDS = 3
@@ -65,6 +65,7 @@ def pair_paths(run: Run) -> Figure:
     Raises:
         ValueError: if no target of the run has a frequency, or the run does not keep eigenvalues.
     """
+    require_run(run)
     demand(lacks_pairs(run))
     singles, notes = select_single(run, MOST_PANELS)
     parts = [part for _, part in singles]

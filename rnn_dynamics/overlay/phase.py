@@ -15,7 +15,7 @@ from rnn_dynamics.overlay.selection import (
     target_rnn,
     weight_scales,
 )
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 from rnn_dynamics.theory import best_one_mode
 from rnn_dynamics.theory.single_outlier import transfer_function
 
@@ -76,6 +76,7 @@ def phase_plane(run: Run) -> Figure:
         ValueError: if the target has several modes, a parameter is frozen, the horizon is finite or time is discrete, or the run does not
             keep eigenvalues and residues.
     """
+    require_run(run)
     demand(lacks_plane(run))
     panels, notes = select(run)
     figure, grid = style.sheet(len(panels), style.num_columns(len(panels)), 1, 2.5)

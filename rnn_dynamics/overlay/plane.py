@@ -12,7 +12,7 @@ from rnn_dynamics.overlay.selection import (
     named_theories,
     select_single,
 )
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 
 MOST_ROWS = 4
 
@@ -26,6 +26,7 @@ def spectra(run: Run) -> Figure:
     Raises:
         ValueError: if the run does not keep eigenvalues.
     """
+    require_run(run)
     demand(lacks_eigenvalues(run))
     rows, notes = select_single(run, MOST_ROWS)
     x, y = _view([part for _, part in rows])

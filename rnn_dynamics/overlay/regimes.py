@@ -18,7 +18,7 @@ from rnn_dynamics.overlay.selection import (
     select,
     weight_scales,
 )
-from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.run import Run, require_run
 
 MODELS = ("infinite_width", "word_subspace", "readout_only", "conjugate_pair", "single_outlier")
 DECAY = "target.decay"
@@ -56,6 +56,7 @@ def rich_to_lazy(run: Run) -> Figure:
     Raises:
         ValueError: if the run has one weight scale, or does not keep eigenvalues and the change of W.
     """
+    require_run(run)
     demand(lacks_regimes(run))
     panels, notes = select(run, run.experiment.num_members)
     return (

@@ -47,7 +47,7 @@ def report(run: Run) -> tuple[str, bool]:
         f"versions    {versions}",
         f"commit      {provenance['git_commit'] or 'unknown'}",
         f"device      {device['count']} x {device['kind']} ({device['platform']})",
-        f"precision   {run.experiment.compute.dtype}, matmul {provenance['matmul_precision']}",
+        f"precision   {provenance['dtype']}, matmul {provenance['matmul_precision']}",
         f"random      {provenance['prng']}, seed {run.experiment.compute.seed}",
         *_origin(provenance.get("warm_start")),
         f"started     {provenance['started']} by {' '.join(provenance['command'])}",

@@ -11,7 +11,7 @@ import jax
 import xarray as xr
 
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import require_type
+from rnn_dynamics.model.arguments import require_type, show
 from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep import provenance
 from rnn_dynamics.sweep.claims import RESULTS, Claims
@@ -158,7 +158,7 @@ def run(
     warm = experiment.network.warm_start is not None
     # a finished run needs its start no more, wherever that is by now
     start = load_start(layout) if warm and not _is_finished(directory) else None
-    facts = provenance.surroundings() | provenance.occasion()
+    facts = _facts(experiment)
     facts |= {} if start is None else {"warm_start": start.facts}
     with _claims(directory) as claims:
         store = Store.create(directory, layout, claims, facts)
@@ -186,6 +186,16 @@ def _claims(directory: Path) -> Claims:
         return Claims(directory)
     except WriteError as error:
         raise StoreError(str(error)) from error
+
+
+def require_run(run: Any) -> None:
+    """Refuse what is not a run, or nothing like one.
+
+    Raises:
+        TypeError: if so.
+    """
+    if not hasattr(run, "experiment"):
+        raise TypeError(f"Argument `run` must be a Run, as from open_run, but is {show(run)}.")
 
 
 def check_shard(shard: tuple[int, int]) -> None:
@@ -231,11 +241,17 @@ def _is_finished(directory: Path) -> bool:
         return False
 
 
+def _facts(experiment: Experiment) -> dict[str, Any]:
+    """What a process computes with, who started it, and in which precision."""
+    own = {"dtype": experiment.compute.dtype}
+    return provenance.surroundings() | provenance.occasion() | own
+
+
 @contextmanager
 def _session(store: Store, work: Work, shard: tuple[int, int]) -> Iterator[None]:
     """Enter into the manifest what this process computes with and for how long, and whether that changed on the way."""
-    before = provenance.surroundings()
-    mine = {"id": secrets.token_hex(8), **before, **provenance.occasion()}
+    mine = {"id": secrets.token_hex(8), **_facts(store.experiment)}
+    before = {name: mine[name] for name in provenance.SURROUNDINGS}
     mine |= {"shard": f"{shard[0]}/{shard[1]}", "devices": len(work.devices)}
 
     def enter(manifest: dict[str, Any]) -> None:

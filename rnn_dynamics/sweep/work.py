@@ -129,7 +129,7 @@ class Work:
             if self.store.damage(chunk.index) is not None:
                 found = chunk
                 self._under_way.add(chunk.index)
-                self.bar.set_description(f"chunk {chunk.index + 1}")
+                self.bar.set_description(f"chunk {chunk.index + 1}/{len(self.layout.chunks)}")
                 break
             gone.append(chunk)
         for chunk in gone:
@@ -172,7 +172,7 @@ class Work:
         first = (group, part.width) not in self._measured and part.width > NARROWEST
         self._measured.add((group, part.width))
         limit = most_bytes() if first else None
-        watch = Watcher(self, part, 1 / num_parts)
+        watch = Watcher(self, part, 1 if num_parts == 1 else 1 / num_parts)
         return compute_part(self.layout, group, part, watch, self._start, progress, limit)
 
     def _width(self, group: int) -> int:

@@ -81,6 +81,7 @@ def test_sessions_tell_who_computed_what_with_what(finished, tmp_path, monkeypat
     assert f"changed: git_commit {first['git_commit']} -> abc" in text
     assert "sessions    2" in text
     for session in (first, second):
+        assert session["dtype"] == "float64"
         timings = session["timings"]
         assert timings["compile_seconds"] >= 0
         total = timings["compile_seconds"] + timings["run_seconds"]
