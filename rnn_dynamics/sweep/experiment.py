@@ -181,7 +181,7 @@ Learning = Annotated[
 
 
 class Experiment(Section):
-    """A whole config, checked. Make one with `load_experiment`, or from nested dictionaries by `Experiment(**tables)`."""
+    """A whole config, checked. `load_experiment` makes one, and checks besides what no key can tell by itself."""
 
     target: Target
     network: Network
