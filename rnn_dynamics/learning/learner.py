@@ -17,7 +17,7 @@ from rnn_dynamics import ode
 from rnn_dynamics.learning.observables import Observables, observe
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Rest, Stop
-from rnn_dynamics.loss import Loss
+from rnn_dynamics.loss import Loss, norm, relative
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
 
@@ -30,6 +30,7 @@ class State(eqx.Module):
         rnn: the network now; after a failure the last one whose loss and gradient were finite.
         status: a `Status`, () int32.
         num_gradients: gradients of the loss evaluated so far, () int32.
+        gradient_error: estimate of the relative error of the last gradient that was used, (); 0 if there is none.
         rest: whether the network has learned enough, and since when.
         inner: what the method keeps: the ODE solver's state, or the previous network and the optimiser's state.
     """
@@ -38,6 +39,7 @@ class State(eqx.Module):
     rnn: LinearRNN
     status: jax.Array
     num_gradients: jax.Array
+    gradient_error: jax.Array
     rest: Rest
     inner: Any
 
@@ -67,6 +69,8 @@ class Learner(Protocol):
 
     def take_back(self, state: State) -> LinearRNN: ...
 
+    def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array: ...
+
     def noise_key(self, tick: jax.Array) -> jax.Array | None: ...
 
 
@@ -88,26 +92,34 @@ class GradientFlow(eqx.Module):
         failed = jnp.where(_all_finite(rnn), jnp.int32(Status.unstable), jnp.int32(Status.diverged))
         status = jnp.where(inner.status == Status.ok, inner.status, failed)
         rest = Rest.start(rnn.dtype)
-        return State(rnn, rnn, status, inner.stats.num_evaluations, rest, inner)
+        return State(rnn, rnn, status, inner.stats.num_evaluations, zero, rest, inner)
 
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
     ) -> State:
         inner = ode.advance(
             self._velocity,
-            state.inner,
+            eqx.tree_at(lambda inner: inner.y, state.inner, _working(state, state.inner.y)),
             jnp.where(state.rest.at_rest, jnp.zeros_like(next_tick), next_tick),
             target,
             max_steps=self.max_steps,
             **self._options,
         )
+        rnn = where(state.learns, inner.y, state.inner.y)
+        inner = eqx.tree_at(lambda inner: inner.y, inner, rnn)
         running = state.status == Status.ok
         status = jnp.where(running, inner.status, state.status)
-        count = inner.stats.num_evaluations
-        return State(state.initial, inner.y, status, count, state.rest, inner)
+        count, error = inner.stats.num_evaluations, state.gradient_error
+        return State(state.initial, rnn, status, count, error, state.rest, inner)
 
     def take_back(self, state: State) -> LinearRNN:
         return state.rnn  # the solver accepts finite steps only
+
+    def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
+        """The relative distance of the solver's last velocity from the one that `gradient` means, ()."""
+        velocity = self.rates.times(gradient)
+        gap = norm(jax.tree.map(jnp.add, state.inner.derivative, velocity))
+        return relative(gap, norm(velocity))
 
     def noise_key(self, tick: jax.Array) -> None:
         return None
@@ -140,7 +152,8 @@ class GradientDescent(eqx.Module):
         optimizer = self.make_optimizer(**self.hyperparameters)
         zero = jnp.zeros((), jnp.int32)
         inner = (rnn, optimizer.init(rnn))
-        return State(rnn, rnn, zero + Status.ok, zero, Rest.start(rnn.dtype), inner)
+        error = jnp.zeros((), rnn.dtype)
+        return State(rnn, rnn, zero + Status.ok, zero, error, Rest.start(rnn.dtype), inner)
 
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
@@ -149,7 +162,8 @@ class GradientDescent(eqx.Module):
 
         def step(index: jax.Array, state: State) -> State:
             previous, memory = state.inner
-            value, gradient = self.loss.value_and_grad(state.rnn, target, self.noise_key(index))
+            rnn, key = _working(state, state.rnn), self.noise_key(index)
+            value, gradient, error = self.loss.estimate(rnn, target, key)
             updates, new_memory = optimizer.update(gradient, memory, state.rnn)
             proposal = jax.tree.map(jnp.add, state.rnn, self.rates.times(updates))
             running = state.learns
@@ -158,12 +172,17 @@ class GradientDescent(eqx.Module):
             rnn = where(good, proposal, where(running, previous, state.rnn))
             inner = (where(good, state.rnn, previous), where(good, new_memory, memory))
             count = state.num_gradients + running.astype(jnp.int32)
-            return State(state.initial, rnn, status, count, state.rest, inner)
+            error = jnp.where(good, error, state.gradient_error)
+            return State(state.initial, rnn, status, count, error, state.rest, inner)
 
         return jax.lax.fori_loop(tick, next_tick, step, state)
 
     def take_back(self, state: State) -> LinearRNN:
         return state.inner[0]
+
+    def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
+        """What the last gradient was estimated to have, ()."""
+        return state.gradient_error
 
     def noise_key(self, tick: jax.Array) -> jax.Array | None:
         return None if self.key is None else jax.random.fold_in(self.key, tick)
@@ -178,8 +197,10 @@ def look(
     failed is taken back to the last good one; that Euler steps do not follow a network counts as unstable.
     """
     key = learner.noise_key(tick)
-    seen = observe(state.rnn, state.initial, target, learner.loss, learner.rates, key)
     running = state.learns
+    value, gradient, error = learner.loss.reference(_working(state, state.rnn), target, key)
+    error = error + learner.gradient_error(state, gradient)
+    seen = observe(state.rnn, state.initial, learner.rates, value, gradient, error)
     failed = health(state.rnn, seen.loss, seen.gradient_norm)
     follows = learner.loss.steps_are_stable(state.rnn, target)
     failed = jnp.where((failed == Status.ok) & ~follows, jnp.int32(Status.unstable), failed)
@@ -207,6 +228,11 @@ def health(rnn: LinearRNN, value: jax.Array, gradient: Any) -> jax.Array:
 def where(condition: jax.Array, yes: Any, no: Any) -> Any:
     """`jnp.where` with one scalar condition for all leaves of two pytrees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _working(state: State, rnn: LinearRNN) -> LinearRNN:
+    """The network, or one without weights if it does not learn: what has failed takes longest, and its batch would wait for it."""
+    return where(state.learns, rnn, jax.tree.map(jnp.zeros_like, rnn))
 
 
 def _all_finite(tree: Any) -> jax.Array:

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 
 from rnn_dynamics.learning.rates import Rates
-from rnn_dynamics.loss import Loss
 from rnn_dynamics.model import LinearRNN
 
 
@@ -42,14 +41,13 @@ class Observables(eqx.Module):
 def observe(
     rnn: LinearRNN,
     initial: LinearRNN,
-    target: LinearRNN,
-    loss: Loss,
     rates: Rates,
-    key: jax.Array | None = None,
+    value: jax.Array,
+    gradient: LinearRNN,
+    error: jax.Array,
 ) -> Observables:
-    """The observables of `rnn`, which started as `initial`; sampled noise is that of `key`."""
+    """The observables of `rnn`, which started as `initial`, with its loss, gradient and the error of that."""
     with jax.default_matmul_precision("highest"):
-        value, gradient, error = loss.gradient_and_error(rnn, target, key)
         squares = [jnp.sum(x**2) for x in (gradient.W, gradient.u, gradient.v)]
         change, start = jnp.linalg.norm(rnn.W - initial.W), jnp.linalg.norm(initial.W)
         (C, scale), (C0, _) = rates.conserved(rnn), rates.conserved(initial)

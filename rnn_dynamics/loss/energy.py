@@ -41,12 +41,13 @@ MOST_ROUNDING = 2.0
 
 
 class Gramians(NamedTuple):
-    """Gramians of one network: `P`, `Q` (N, N), `energy` () and whether the network is `stable` ()."""
+    """Gramians of one network: `P`, `Q` (N, N), `energy` (), whether the network is `stable` (), and how many `panels` they cover ()."""
 
     P: jax.Array
     Q: jax.Array
     energy: jax.Array
     stable: jax.Array
+    panels: jax.Array
 
 
 @jax.jit
@@ -101,17 +102,18 @@ def _gramians(rnn: LinearRNN, panel_scale: ArrayLike, time_step: Any) -> Gramian
     tolerance = float(jnp.finfo(dtype).eps) ** 0.25  # squared twice: by the last doubling, and in P
 
     def going(carry: tuple[jax.Array, ...]) -> jax.Array:
-        _, _, _, size, rounding = carry
+        _, _, _, size, rounding, _ = carry
         return (size > tolerance) & (rounding < MOST_ROUNDING)
 
     def double(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        P, Q, E, size, rounding = carry
+        P, Q, E, size, rounding, covered = carry
         P, Q, E = P + E @ P @ E.T, Q + E.T @ Q @ E, E @ E
-        return P, Q, E, _size(E), 2 * rounding + _spoiled(size, num_units)
+        return P, Q, E, _size(E), 2 * rounding + _spoiled(size, num_units), 2 * covered
 
     size = _size(E)
-    start: tuple[jax.Array, ...] = (P, Q, E, size, panels * _spoiled(size, num_units))
-    P, Q, E, size, rounding = jax.lax.while_loop(going, double, start)
+    covered, rounding = jnp.asarray(panels, dtype), panels * _spoiled(size, num_units)
+    start: tuple[jax.Array, ...] = (P, Q, E, size, rounding, covered)
+    P, Q, E, size, rounding, covered = jax.lax.while_loop(going, double, start)
     P, Q = P + E @ P @ E.T, Q + E.T @ Q @ E
 
     stable = (size <= tolerance) & (rounding < MOST_ROUNDING)
@@ -122,6 +124,7 @@ def _gramians(rnn: LinearRNN, panel_scale: ArrayLike, time_step: Any) -> Gramian
         Q=jnp.where(stable, Q, nothing),
         energy=jnp.where(stable, energy, jnp.asarray(jnp.inf, dtype)),
         stable=stable,
+        panels=2 * covered,
     )
 
 

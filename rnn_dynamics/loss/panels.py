@@ -49,7 +49,7 @@ def gauss_panels(W: jax.Array, u: jax.Array, v: jax.Array, h: jax.Array) -> tupl
     """The panel of (W, u) in continuous time, and the columns of (Wᵀ, v), (N, J)."""
     powers = taylor_powers(h * W)
     E = jnp.exp(-h) * taylor_exponential(powers)
-    nodes = jnp.asarray(_nodes()[0], W.dtype)
+    nodes = jnp.asarray(gauss_nodes()[0], W.dtype)
     Z = _columns([power.T for power in powers], v, h)
     return Panel(E, _columns(powers, u, h), h * nodes, h), Z
 
@@ -68,8 +68,9 @@ def euler_step(W: jax.Array, dt: jax.Array) -> jax.Array:
     return eye + dt * (W - eye)
 
 
-def _nodes() -> tuple[np.ndarray, np.ndarray]:
-    nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)
+def gauss_nodes(num: int = NUM_NODES) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes and weights on [0, 1], (num,) each."""
+    nodes, weights = np.polynomial.legendre.leggauss(num)
     return (nodes + 1) / 2, weights / 2
 
 
@@ -80,7 +81,7 @@ def _columns(powers: list[jax.Array], x: jax.Array, h: jax.Array) -> jax.Array:
     for _ in range(TAYLOR_DEGREE // 4):
         blocks.append(powers[4] @ blocks[-1])
     krylov = jnp.concatenate(blocks, axis=1)
-    nodes, weights = _nodes()
+    nodes, weights = gauss_nodes()
     degrees = np.arange(krylov.shape[1])
     factorials = np.array([math.factorial(k) for k in degrees], dtype=float)
     taylor = nodes[None, :] ** degrees[:, None] / factorials[:, None] * np.sqrt(weights)

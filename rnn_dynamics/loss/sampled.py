@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from rnn_dynamics.loss.doubling import difference, norm
 from rnn_dynamics.loss.panels import euler_step
-from rnn_dynamics.loss.population import PopulationLoss, difference, norm
+from rnn_dynamics.loss.population import PopulationLoss
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import float_dtype, is_traced, positive_int, random_key, require
@@ -127,6 +128,19 @@ class SampledLoss(eqx.Module):
         value, gradient = self.expected.value_and_grad(rnn, target)
         gap = jax.tree.map(jnp.subtract, sampled, gradient)
         return value, gradient, norm(gap) / norm(gradient)
+
+    def estimate(
+        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
+    ) -> tuple[jax.Array, LinearRNN, jax.Array]:
+        """As `value_and_grad`, with the relative error of the computation, which is rounding alone, as 0, ()."""
+        value, gradient = self.value_and_grad(rnn, target, key)
+        return value, gradient, jnp.zeros_like(value)
+
+    def reference(
+        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
+    ) -> tuple[jax.Array, LinearRNN, jax.Array]:
+        """What is recorded: as `gradient_and_error`."""
+        return self.gradient_and_error(rnn, target, key)
 
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
         """Whether the Euler scheme follows both networks, () bool: it may grow no faster than they do."""

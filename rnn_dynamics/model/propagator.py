@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 TAYLOR_DEGREE = 16  # of e^{hW}, h · growth ≤ 1: the remainder is below 1/17! = 3e-15
 # floats: without 64-bit mode JAX cannot take 16! as an integer
-FACTORIALS = [float(math.factorial(k)) for k in range(TAYLOR_DEGREE + 1)]
+FACTORIALS = [float(math.factorial(k)) for k in range(TAYLOR_DEGREE + 5)]
 MAX_SQUARINGS = 60
 
 
@@ -30,10 +30,10 @@ def taylor_powers(B: jax.Array) -> list[jax.Array]:
     return [jnp.eye(B.shape[0], dtype=B.dtype), B, B2, B2 @ B, B2 @ B2]
 
 
-def taylor_exponential(powers: list[jax.Array]) -> jax.Array:
-    """Σ_{k ≤ 16} B^k/k! from B⁰ … B⁴ (Paterson and Stockmeyer), (N, N)."""
-    result = powers[0] / FACTORIALS[TAYLOR_DEGREE]
-    for low in range(TAYLOR_DEGREE - 4, -1, -4):
+def taylor_exponential(powers: list[jax.Array], degree: int = TAYLOR_DEGREE) -> jax.Array:
+    """Σ_{k ≤ degree} B^k/k!, of a degree of 16 or 20, from B⁰ … B⁴ (Paterson and Stockmeyer), (N, N)."""
+    result = powers[0] / FACTORIALS[degree]
+    for low in range(degree - 4, -1, -4):
         block = powers[0] / FACTORIALS[low]
         for i in range(1, 4):
             block = block + powers[i] / FACTORIALS[low + i]

@@ -1,0 +1,163 @@
+"""Gradients in Krylov bases, beside those by doubling, which SciPy checks elsewhere."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnn_dynamics as rd
+from rnn_dynamics.loss import columns, doubling
+
+LOSS = rd.PopulationLoss()
+
+
+def batch(units: int, scales, dtype=jnp.float64) -> rd.LinearRNN:
+    """Networks of a weight scale and a seed each."""
+    keys = jax.random.split(jax.random.key(0), len(scales))
+    scales = jnp.asarray(scales, dtype)
+    return jax.vmap(lambda key, scale: rd.random_rnn(key, units, scale, dtype=dtype))(keys, scales)
+
+
+@jax.jit
+def both_ways(rnns, targets):
+    """Losses, gradients and estimated errors in Krylov bases, and losses and gradients by doubling."""
+
+    def one(rnn, target):
+        exact = doubling.gradient(rnn, target, jnp.ones((), rnn.dtype))
+        return LOSS.estimate(rnn, target), exact[:2]
+
+    return jax.vmap(one)(rnns, targets)
+
+
+@jax.jit
+def trained(rnns, targets, decays, steps):
+    """After steps of gradient descent, as large as the stiffness of the decay allows."""
+
+    def one(rnn, target, decay):
+        def step(_, rnn):
+            gradient = doubling.gradient(rnn, target, jnp.ones((), rnn.dtype))[1]
+            rate = jnp.minimum(0.5 * decay**2, 0.03 / doubling.norm(gradient))
+            return jax.tree.map(lambda p, g: p - rate * g, rnn, gradient)
+
+        return jax.lax.fori_loop(0, steps, step, rnn)
+
+    return jax.vmap(one)(rnns, targets, decays)
+
+
+def distances(found: rd.LinearRNN, exact: rd.LinearRNN) -> np.ndarray:
+    """Relative distance of all parameters, (B,)."""
+    gap = jax.vmap(doubling.norm)(jax.tree.map(jnp.subtract, found, exact))
+    return np.asarray(gap / jax.vmap(doubling.norm)(exact))
+
+
+@pytest.mark.parametrize("steps", [0, 200])
+def test_the_gradient_is_exact_to_one_part_in_a_hundred_millions(steps):
+    scales, decays, frequencies = np.meshgrid(
+        [0.0, 0.1, 0.3, 0.5, 0.9], [0.01, 0.1, 1.0], [0.0, 1.3]
+    )
+    decays = jnp.asarray(decays.ravel())
+    rnns = batch(64, scales.ravel())
+    # an oscillator of frequency 0 is an integrator
+    targets = jax.vmap(rd.damped_oscillator)(decays, jnp.asarray(frequencies.ravel()))
+    rnns = trained(rnns, targets, decays, steps)
+    (value, gradient, error), (expected, exact) = both_ways(rnns, targets)
+    stable = np.isfinite(expected)
+    assert stable.sum() >= 28
+    assert distances(gradient, exact)[stable].max() < 1e-8
+    np.testing.assert_allclose(value, expected, rtol=1e-8)
+    assert np.asarray(error)[stable].max() < 2e-8  # the aim, and rounding
+
+
+def test_the_estimated_error_is_above_the_true_one():
+    """1,000 random networks of every weight scale, before and after learning, towards every decay."""
+    draw = np.random.default_rng(0)
+    rnns = batch(40, draw.uniform(0.0, 0.9, 1000))
+    decays = jnp.asarray(10 ** draw.uniform(-2, -0.3, 1000))
+    targets = jax.vmap(rd.leaky_integrator)(decays)
+    some = jax.tree.map(lambda x: x[:200], (rnns, targets, decays))
+    rnns = jax.tree.map(lambda a, b: jnp.concatenate([a, b[200:]]), trained(*some, 60), rnns)
+    (_, gradient, error), (value, exact) = both_ways(rnns, targets)
+    stable = np.isfinite(value)
+    true = distances(gradient, exact)
+    assert stable.sum() > 950
+    assert np.mean((true <= error)[stable]) >= 0.99
+    assert np.median(np.asarray(error)[stable]) < 1e-8
+
+
+def test_what_few_vectors_cannot_do_is_done_by_doubling():
+    """A chain: what enters at one end is seen at the other after N - 1 steps, and no basis of fewer vectors knows of it."""
+    units = 64
+    W = 0.9 * np.eye(units, k=-1)
+    chain = rd.LinearRNN(W, np.eye(units)[0], np.eye(units)[-1])
+    target = rd.leaky_integrator(0.2)
+    assert columns.sizes(chain, target) == (16, 24)
+    exact = doubling.gradient(chain, target, jnp.ones(()))
+    # tried with 24 at once, of the norm of a random W of weight scale 0.3
+    for factor in (1.0, 1 / 3):
+        rnn = rd.LinearRNN(factor * W, chain.u, chain.v)
+        value, gradient = LOSS.value_and_grad(rnn, target)
+        exact = doubling.gradient(rnn, target, jnp.ones(()))
+        assert float(value) == pytest.approx(float(exact[0]), rel=1e-8)
+        assert doubling.norm(
+            jax.tree.map(jnp.subtract, gradient, exact[1])
+        ) <= 1e-8 * doubling.norm(exact[1])
+
+
+@pytest.mark.parametrize("silent", ["W", "u", "v", "Wuv"])
+def test_silent_parameters(silent):
+    """Bases of nothing, or complete after one vector."""
+    rnn = rd.random_rnn(jax.random.key(0), 40, 0.5)
+    parts = {
+        x: jnp.zeros_like(y) if x in silent else y
+        for x, y in zip("Wuv", jax.tree.leaves(rnn), strict=True)
+    }
+    rnn, target = rd.LinearRNN(**parts), rd.damped_oscillator(0.3, 1.0)
+    value, gradient, error = LOSS.estimate(rnn, target)
+    expected, exact, _ = doubling.gradient(rnn, target, jnp.ones(()))
+    assert float(value) == pytest.approx(float(expected), rel=1e-10)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
+    assert 0 <= float(error) < 1e-8
+
+
+def test_a_member_does_not_depend_on_its_neighbours():
+    """Neighbours that need other sizes, or doubling, or are unstable, huge or not finite; and other positions."""
+    rnns, target = batch(40, [0.05, 0.2, 0.4, 0.6, 0.9, 1.3]), rd.leaky_integrator(0.2)
+    found = jax.jit(jax.vmap(LOSS.value_and_grad, in_axes=(0, None)))
+    value, gradient = found(rnns, target)
+    assert np.isinf(value[5])
+    assert np.isfinite(value[:5]).all()
+    for bad in (np.nan, 1e200):
+        for own in range(5):
+            W = jnp.full_like(rnns.W, bad).at[5 - own].set(rnns.W[own])
+            u, v = (jnp.full_like(x, bad).at[5 - own].set(x[own]) for x in (rnns.u, rnns.v))
+            alone = found(jax.vmap(rd.LinearRNN)(W, u, v), target)
+            for ours, theirs in zip(
+                jax.tree.leaves(alone), jax.tree.leaves((value, gradient)), strict=True
+            ):
+                np.testing.assert_array_equal(ours[5 - own], theirs[own])
+
+
+def test_float32():
+    rnns = batch(64, [0.1, 0.3, 0.5, 0.9], dtype=jnp.float32)
+    targets = jax.vmap(rd.damped_oscillator)(*jnp.asarray([[0.2] * 4, [0.0, 1.0] * 2], jnp.float32))
+    (value, gradient, error), _ = both_ways(rnns, targets)
+    assert value.dtype == gradient.W.dtype == error.dtype == jnp.float32
+    wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (rnns, targets, gradient))
+    true = distances(wide[2], both_ways(*wide[:2])[1][1])
+    assert true.max() < 1e-5  # the aim, 4e-6, and rounding
+    assert (true <= np.asarray(error)).all()
+
+
+def test_an_outlier_above_one_is_unstable():
+    for units, top in itertools.product([40, 64], [1.001, 1.5]):
+        rnn = rd.random_rnn(jax.random.key(1), units, 0.2)
+        W = rnn.W + 1.2 * jnp.outer(rnn.u, rnn.u)
+        W = W * top / np.linalg.eigvals(np.asarray(W)).real.max()
+        value, gradient = LOSS.value_and_grad(
+            rd.LinearRNN(W, rnn.u, rnn.v), rd.leaky_integrator(0.2)
+        )
+        assert np.isinf(value)
+        assert np.isnan(gradient.W).all()
