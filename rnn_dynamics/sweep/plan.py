@@ -14,15 +14,13 @@ from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.sampling import num_time_steps, shapes
 from rnn_dynamics.sweep.ticks import record_ticks
 
-# members: larger batches are no faster on a CPU, and progress and resuming get coarser; accelerators want many
-MOST_PER_CHUNK = {"cpu": 64}
+# Members: larger batches are no faster on a CPU, and slower if their weights leave the cache; accelerators want many.
+MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**18
 MOST_PER_CHUNK_ELSEWHERE = 1024
-MATRICES_PER_MEMBER = (
-    40  # N × N temporaries of a learning step: solver stages, Gramians, their copies
-)
-PRODUCTS_PER_GRADIENT = (
-    36  # N × N products in one exact gradient of a network that forgets within 64 panels
-)
+# N × N temporaries of a learning step: solver stages, Gramians, their copies
+MATRICES_PER_MEMBER = 40
+# N × N products in one exact gradient by doubling; networks that Krylov bases suffice for need far fewer
+PRODUCTS_PER_GRADIENT = 36
 SAMPLED_PRODUCTS = 3  # N × N matrix-vector products per time step of a gradient on sampled noise
 FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
 
@@ -257,7 +255,10 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
         Group(int(key[0]), record_ticks(experiment, key[1]), np.flatnonzero(which == number))
         for number, key in enumerate(found)
     ]
-    most = MOST_PER_CHUNK.get(platform, MOST_PER_CHUNK_ELSEWHERE)
+    most = MOST_PER_CHUNK_ELSEWHERE
+    if platform == "cpu":
+        fit = WEIGHTS_PER_CHUNK_ON_CPU // max(group.num_units for group in groups) ** 2
+        most = min(MOST_PER_CHUNK_ON_CPU, max(2, fit))
     experiment = _with_chunk_size(experiment, groups, num_devices, most)
     width = int(experiment.compute.chunk_size)
     chunks: list[Chunk] = []
