@@ -82,7 +82,7 @@ class GradientFlow(eqx.Module):
     rtol: Any = None
     atol: Any = None
     max_steps: int = eqx.field(static=True, default=1_000_000)
-    method: Any = eqx.field(static=True, default=ode.TSIT5)
+    method: Any = eqx.field(static=True, default=ode.AUTO)
     stop: Stop = Stop()
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:

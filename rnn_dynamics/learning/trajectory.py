@@ -1,6 +1,6 @@
 """The public way to train one network: `gradient_flow` and `gradient_descent`."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -27,7 +27,7 @@ from rnn_dynamics.model.arguments import (
 )
 from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.ode import Status
-from rnn_dynamics.ode.tableau import ExplicitMethod, RosenbrockMethod
+from rnn_dynamics.ode.methods import Method
 
 
 class Trajectory(eqx.Module):
@@ -87,7 +87,7 @@ def gradient_flow(
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 1_000_000,
-    method: Any = ode.TSIT5,
+    method: Any = ode.AUTO,
     stop: Stop = Stop(),
 ) -> Trajectory:
     """Train a network by gradient flow.
@@ -103,7 +103,8 @@ def gradient_flow(
         rtol: relative tolerance of the integration; by default 1e-8 in float64, 1e-5 in float32.
         atol: absolute tolerance; by default 1e-10 in float64, 1e-7 in float32.
         max_steps: most attempted steps; then the status is `max_steps` and later records are NaN.
-        method: an explicit method of `rnn_dynamics.ode`.
+        method: a method of `rnn_dynamics.ode`. The default is `TSIT5` and, where the flow is stiff, as it is towards a long memory,
+            the stabilised `RKG3`.
         stop: criteria to stop at a record before the last.
 
     Returns:
@@ -121,7 +122,7 @@ def gradient_flow(
             "Argument `loss` must be a PopulationLoss for a gradient flow, such as `loss.expected`, but is a SampledLoss."
         )
     _check_common(loss, rates, stop)
-    require_type("method", method, (ExplicitMethod, RosenbrockMethod), "a method of `ode`")
+    require_type("method", method, get_args(Method), "a method of `ode`")
     times = record_times(train_time, rnn.dtype)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if tolerance is not None:

@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from rnn_dynamics.model.arguments import numbers, show
-from rnn_dynamics.ode.tableau import ExplicitMethod, Method, RosenbrockMethod
+from rnn_dynamics.ode.methods import Method
 
 _DEFAULT_TOLERANCES = {"float32": (1e-5, 1e-7), "float64": (1e-8, 1e-10)}
 _LARGEST_MAX_STEPS = 2**31 - 1
@@ -18,8 +18,10 @@ _LARGEST_MAX_STEPS = 2**31 - 1
 
 def checked_method(method: Method) -> Method:
     """The method itself; `TypeError` where it is none."""
-    if not isinstance(method, ExplicitMethod | RosenbrockMethod):
-        raise TypeError(f"Argument `method` must be TSIT5 or RODAS5P, but is {show(method)}.")
+    if not isinstance(method, Method):
+        raise TypeError(
+            f"Argument `method` must be TSIT5, RKG3, AUTO or RODAS5P, but is {show(method)}."
+        )
     return method
 
 

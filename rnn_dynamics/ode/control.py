@@ -98,8 +98,8 @@ def adapt(
     finite: Array,
     truncated: Array,
     spans: Array,
-    order: int,
-    gains: tuple[float, float],
+    order: Array | int,
+    gains: tuple[Array | float, Array | float],
 ) -> tuple[Decision, Control]:
     """Accept or reject an attempted step, and choose the next.
 

@@ -1,7 +1,10 @@
-"""The methods on offer: one explicit, one for stiff problems."""
+"""The methods on offer: an explicit one, a stabilised one, both in turns, one for all that is stiff."""
+
+from typing import TypeAlias
 
 import numpy as np
 
+from rnn_dynamics.ode.gegenbauer import StabilisedMethod, SwitchingMethod
 from rnn_dynamics.ode.tableau import ExplicitMethod, RosenbrockMethod, strictly_lower
 
 # Tsitouras (2011), Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
@@ -120,3 +123,48 @@ RODAS5P = RosenbrockMethod(
         )
     ),
 )
+
+# Computed from what defines them: R(z) = exp(z) + O(z^4), and |R(-bound)| = 0.9.
+RKG3 = StabilisedMethod(
+    name="RKG3",
+    shape=np.array(
+        (
+            (5, -3.915326, 11.051847, -0.034915),
+            (6, -3.855711, 10.822222, -0.032312),
+            (7, -3.835965, 10.694746, -0.031227),
+            (8, -3.829312, 10.615853, -0.030717),
+            (9, -3.827466, 10.563362, -0.030455),
+            (10, -3.827475, 10.526565, -0.030312),
+            (11, -3.828186, 10.499724, -0.030230),
+            (13, -3.830089, 10.463923, -0.030150),
+            (15, -3.831832, 10.441745, -0.030118),
+            (17, -3.833231, 10.427042, -0.030105),
+            (20, -3.834775, 10.412786, -0.030099),
+            (23, -3.835847, 10.403781, -0.030098),
+            (27, -3.836815, 10.396147, -0.030099),
+            (31, -3.837460, 10.391285, -0.030100),
+            (36, -3.838000, 10.387344, -0.030102),
+            (42, -3.838419, 10.384349, -0.030104),
+            (49, -3.838733, 10.382150, -0.030105),
+            (57, -3.838962, 10.380563, -0.030107),
+            (66, -3.839128, 10.379421, -0.030107),
+            (77, -3.839258, 10.378533, -0.030108),
+            (90, -3.839355, 10.377873, -0.030109),
+            (105, -3.839426, 10.377396, -0.030109),
+            (122, -3.839477, 10.377053, -0.030109),
+            (142, -3.839515, 10.376797, -0.030110),
+            (165, -3.839543, 10.376609, -0.030110),
+            (192, -3.839564, 10.376469, -0.030110),
+            (223, -3.839579, 10.376367, -0.030110),
+            (260, -3.839591, 10.376289, -0.030110),
+            (310, -3.839600, 10.376225, -0.030110),
+            (370, -3.839607, 10.376180, -0.030110),
+            (440, -3.839612, 10.376149, -0.030110),
+            (520, -3.839615, 10.376128, -0.030110),
+        )
+    ),
+)
+
+AUTO = SwitchingMethod(name="AUTO", explicit=TSIT5, stabilised=RKG3)
+
+Method: TypeAlias = ExplicitMethod | StabilisedMethod | SwitchingMethod | RosenbrockMethod

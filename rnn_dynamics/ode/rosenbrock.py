@@ -1,12 +1,14 @@
 """One step of a Rosenbrock-Wanner method, for stiff problems."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from rnn_dynamics.ode import elimination
 from rnn_dynamics.ode.explicit import combine
 from rnn_dynamics.ode.tableau import RosenbrockMethod
 
@@ -25,8 +27,8 @@ def step(
 
         (I - h gamma J) U_i = gamma (h f_i + sum_j C_ij U_j + h^2 d_i f_t)
 
-    One LU factorisation serves all stages. Derivatives are taken in forward mode, so `f` may
-    contain loops of unknown length.
+    One LU factorisation serves all stages, by `elimination` where unknowns are few. Derivatives
+    are taken in forward mode, so `f` may contain loops of unknown length.
 
     **Arguments:** `f`, (), (N,) -> (N,); `t`, scalar; `y`, (N,); `dy` = f(t, y), (N,); `h`, scalar.
 
@@ -38,11 +40,15 @@ def step(
     jacobian = jax.jacfwd(f, argnums=1)(t, y)
     _, time_derivative = jax.jvp(lambda time: f(time, y), (t,), (jnp.ones_like(t),))
     identity = jnp.eye(y.size, dtype=dtype)
-    factors = jax.scipy.linalg.lu_factor(identity - (h * gamma) * jacobian, check_finite=False)
+    matrix = identity - (h * gamma) * jacobian
+    few = y.size <= elimination.MOST_UNKNOWNS
+    factorise: Any = elimination.factorise if few else jax.scipy.linalg.lu_factor
+    solve: Any = elimination.solve if few else jax.scipy.linalg.lu_solve
+    factors = factorise(matrix)
 
     def increment(i: ArrayLike, slope: Array, increments: Array) -> Array:
         right_side = h * slope + combine(C[i], increments) + (h * h * d[i]) * time_derivative
-        return increments.at[i].set(jax.scipy.linalg.lu_solve(factors, gamma * right_side))
+        return increments.at[i].set(solve(factors, gamma * right_side))
 
     def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         increments, _ = carry

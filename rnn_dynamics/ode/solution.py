@@ -26,14 +26,15 @@ class State(eqx.Module):
     """An integration under way; arrays only, so it can be vmapped, scanned and stored.
 
     `t`: time reached, scalar. `y` and `derivative` = f(t, y): the structure of `y0`. `control`:
-    memory of the step-size control. `status`: integer scalar, a `Status`. `stats`: counters over
-    the whole life of the state.
+    memory of the step-size control. `memory`: of the method, None where it has none. `status`:
+    integer scalar, a `Status`. `stats`: counters over the whole life of the state.
     """
 
     t: Array
     y: Any
     derivative: Any
     control: Control
+    memory: Any
     status: Array
     stats: Stats
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,12 +12,12 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from rnn_dynamics.ode import arguments, explicit, rosenbrock
+from rnn_dynamics.ode import arguments, stepping
+from rnn_dynamics.ode.batch import any_member
 from rnn_dynamics.ode.control import adapt, error_norm, euler_step, initial_control
-from rnn_dynamics.ode.methods import TSIT5
+from rnn_dynamics.ode.methods import TSIT5, Method
 from rnn_dynamics.ode.solution import Solution, State, Stats
 from rnn_dynamics.ode.status import Status
-from rnn_dynamics.ode.tableau import ExplicitMethod, Method
 
 # A step that would leave less than this share of itself to the record is stretched to reach it.
 _STRETCH = 1.01
@@ -46,7 +47,9 @@ def solve(
     - `y0`: pytree of float32 or float64 arrays, all of one dtype. Time has the same dtype.
     - `ts`: (R,), increasing.
     - `args`: passed to the vector field; arrays and floats in it are traced.
-    - `method`: `TSIT5`, or `RODAS5P` for stiff problems (it factorises the Jacobian).
+    - `method`: `TSIT5`; for stiff problems `RODAS5P`, which factorises the Jacobian, or, where the
+      spectrum of the Jacobian is near the negative real axis, `RKG3`, which does not, or `AUTO`,
+      which is `TSIT5` for as long as that is not limited by its stability, and then `RKG3`.
     - `rtol`, `atol`: default to 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
     - `max_steps`: attempted steps over all records.
 
@@ -131,14 +134,32 @@ def advance(
 
 @eqx.filter_jit
 def _solve(vector_field, args, y0, ts, method, tolerances, limit) -> Solution:
-    def record(state: State, t1: Array) -> tuple[State, Any]:
-        state = _advance(vector_field, args, state, t1, method, tolerances, limit)
-        reached = state.status == _OK
-        return state, jax.tree.map(lambda y: jnp.where(reached, y, jnp.nan), state.y)
+    num = len(ts)
+
+    def unfinished(carry: tuple[State, Array, Any]) -> Array:
+        return (carry[0].status == _OK) & (carry[1] < num)
+
+    # Each member of a batch has a next record of its own. In a scan over records, all would wait
+    # at every record for the one with most steps: four times as long for a batch at rtol 1e-10.
+    def to_record(carry: tuple[State, Array, Any]) -> tuple[State, Array, Any]:
+        state, index, ys = carry
+        here = jnp.minimum(index, num - 1)
+        since, t1 = ts[here - 1], ts[here]
+        state = _advance(vector_field, args, state, t1, method, tolerances, limit, since)
+        reached = (state.status == _OK) & (state.t >= t1)
+        ys = jax.tree.map(lambda records, y: records.at[here].set(y), ys, state.y)
+        return state, jnp.where(reached, here + 1, index), ys
 
     state = _start(vector_field, args, ts[0], y0, method, tolerances)
-    state, later = jax.lax.scan(record, state, ts[1:])
-    ys = jax.tree.map(lambda y, rest: jnp.concatenate((y[None], rest)), y0, later)
+    ys = jax.tree.map(lambda y: jnp.zeros((num, *y.shape), y.dtype).at[0].set(y), y0)
+    state, index, ys = jax.lax.while_loop(
+        lambda carry: any_member(unfinished(carry)), to_record, (state, jnp.int32(1), ys)
+    )
+    # What was written last is no record where it was not reached.
+    missing = jnp.arange(num, dtype=jnp.int32) >= index
+    ys = jax.tree.map(
+        lambda y: jnp.where(missing.reshape(num, *[1] * (y.ndim - 1)), jnp.nan, y), ys
+    )
     return Solution(ys=ys, status=state.status, stats=state.stats)
 
 
@@ -165,43 +186,48 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
         y=y0,
         derivative=unravel(dy),
         control=control,
+        memory=stepping.start(method, dy),
         status=jnp.where(finite, _OK, _DIVERGED).astype(jnp.int32),
         stats=Stats(num_steps=zero, num_rejected=zero, num_evaluations=zero + 2),
     )
 
 
 @eqx.filter_jit
-def _advance(vector_field, args, state, t1, method, tolerances, limit) -> State:
+def _advance(vector_field, args, state, t1, method, tolerances, limit, since=None) -> State:
+    """Integrate to `t1`. Where `since` is given, the time of the record before, the members of a
+    batch stop together, as soon as one of them has come to its `t1` or has failed.
+    """
     rtol, atol = tolerances
-    order = method.embedded_order + 1
     f = _flat_field(vector_field, args, state.y)
-    take_step = explicit.step if isinstance(method, ExplicitMethod) else rosenbrock.step
 
     def unfinished(state: State) -> Array:
         return (state.status == _OK) & (state.t < t1)
 
-    def within_budget(state: State) -> Array:
-        return state.stats.num_steps + state.stats.num_rejected < limit
+    def going(state: State) -> Array:
+        spent = state.stats.num_steps + state.stats.num_rejected >= limit
+        return unfinished(state) & ~spent
 
     def attempt(state: State) -> State:
         t, y, dy, h = state.t, state.y, state.derivative, state.control.step_size
+        outlook = stepping.look(f, method, t, y, dy, h, state.memory, state.control.rejected)
+        h = outlook.natural
         last = t + _STRETCH * h >= t1
         t_new = jnp.where(last, t1, t + h)
         # Time rounds; this is the step it really takes.
         step = t_new - t
-        y_new, dy_new, error = take_step(f, method, t, y, dy, step)
+        y_new, dy_new, error, count = stepping.step(f, method, t, y, dy, step, outlook.memory)
         finite = jnp.all(jnp.isfinite(y_new) & jnp.isfinite(dy_new))
         scaled = error_norm(error, y, y_new, rtol, atol)
         decision, control = adapt(
-            state.control,
+            dataclasses.replace(state.control, step_size=h),
             t_new,
             step,
             scaled,
             finite=finite,
             truncated=last & (step < h),
             spans=t == t0,
-            order=order,
-            gains=method.gains,
+            order=outlook.order,
+            gains=outlook.gains,
         )
         accepted = decision.accepted
         return State(
@@ -209,26 +235,35 @@ def _advance(vector_field, args, state, t1, method, tolerances, limit) -> State:
             y=jnp.where(accepted, y_new, y),
             derivative=jnp.where(accepted, dy_new, dy),
             control=control,
+            memory=outlook.memory,
             status=jnp.where(decision.hopeless, _DIVERGED, state.status),
             stats=Stats(
                 num_steps=state.stats.num_steps + accepted.astype(jnp.int32),
                 num_rejected=state.stats.num_rejected + (~accepted).astype(jnp.int32),
-                num_evaluations=state.stats.num_evaluations + method.num_evaluations,
+                num_evaluations=state.stats.num_evaluations + outlook.spent + count,
             ),
         )
 
-    t0 = state.t
+    t0 = state.t if since is None else since
     y, unravel = ravel_pytree(state.y)
     derivative, _ = ravel_pytree(state.derivative)
     # A traced t1 that is NaN would otherwise pass for a record already reached.
     status = jnp.where((state.status == _OK) & jnp.isnan(t1), _DIVERGED, state.status)
     state = dataclasses.replace(state, y=y, derivative=derivative, status=status)
-    state = jax.lax.while_loop(lambda s: unfinished(s) & within_budget(s), attempt, state)
+    if since is None:
+        state = jax.lax.while_loop(going, attempt, state)
+    else:
+        live = going(state)
+        state = jax.lax.while_loop(
+            lambda s: any_member(live) & ~any_member(live & ~going(s)),
+            lambda s: jax.tree.map(partial(jnp.where, going(s)), attempt(s), s),
+            state,
+        )
     return dataclasses.replace(
         state,
         y=unravel(state.y),
         derivative=unravel(state.derivative),
-        status=jnp.where(unfinished(state), _MAX_STEPS, state.status),
+        status=jnp.where(unfinished(state) & ~going(state), _MAX_STEPS, state.status),
     )
 
 

@@ -13,7 +13,7 @@ Coefficients: TypeAlias = npt.NDArray[np.float64]
 _TOLERANCE = 1e-12
 
 
-def _frozen(values: npt.ArrayLike) -> Coefficients:
+def frozen(values: npt.ArrayLike) -> Coefficients:
     array = np.array(values, dtype=np.float64)
     array.flags.writeable = False
     return array
@@ -24,10 +24,10 @@ def strictly_lower(rows: Sequence[Sequence[float]]) -> Coefficients:
     matrix = np.zeros((len(rows) + 1, len(rows) + 1))
     for i, row in enumerate(rows, start=1):
         matrix[i, : len(row)] = row
-    return _frozen(matrix)
+    return frozen(matrix)
 
 
-def _check(name: str, condition: str, actual: npt.ArrayLike, expected: npt.ArrayLike) -> None:
+def check(name: str, condition: str, actual: npt.ArrayLike, expected: npt.ArrayLike) -> None:
     residual = float(np.max(np.abs(np.asarray(actual) - np.asarray(expected))))
     if not residual < _TOLERANCE:
         raise ValueError(f"Method `{name}` violates {condition} by {residual:.1e}.")
@@ -38,7 +38,7 @@ def _check_quadrature(
 ) -> None:
     for k in powers:
         condition = f"the condition sum_i {label}_i c_i^{k} = 1/{k + 1}"
-        _check(name, condition, weights @ nodes**k, 1.0 / (k + 1))
+        check(name, condition, weights @ nodes**k, 1.0 / (k + 1))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,9 +74,9 @@ class ExplicitMethod:
 
     def __post_init__(self) -> None:
         for field in ("a", "b_hat", "c"):
-            object.__setattr__(self, field, _frozen(getattr(self, field)))
-        _check(self.name, "explicitness (a is strictly lower triangular)", np.triu(self.a), 0.0)
-        _check(self.name, "the row sums c_i = sum_j a_ij", self.a.sum(axis=1), self.c)
+            object.__setattr__(self, field, frozen(getattr(self, field)))
+        check(self.name, "explicitness (a is strictly lower triangular)", np.triu(self.a), 0.0)
+        check(self.name, "the row sums c_i = sum_j a_ij", self.a.sum(axis=1), self.c)
         _check_quadrature(self.name, "b", self.b, self.c, range(self.order))
         _check_quadrature(self.name, "b_hat", self.b_hat, self.c, range(self.embedded_order))
 
@@ -135,21 +135,21 @@ class RosenbrockMethod:
 
     def __post_init__(self) -> None:
         for field in ("a", "C", "c"):
-            object.__setattr__(self, field, _frozen(getattr(self, field)))
+            object.__setattr__(self, field, frozen(getattr(self, field)))
         for matrix in (self.a, self.C):
-            _check(self.name, "a and C being strictly lower triangular", np.triu(matrix), 0.0)
+            check(self.name, "a and C being strictly lower triangular", np.triu(matrix), 0.0)
         inverse = np.eye(len(self.c)) / self.gamma - self.C
-        object.__setattr__(self, "Gamma", _frozen(np.linalg.inv(inverse)))
-        object.__setattr__(self, "alpha", _frozen(self.a @ self.Gamma))
-        _check(self.name, "the row sums c_i = sum_j alpha_ij", self.alpha.sum(axis=1), self.c)
-        _check(self.name, "the last stage ending the step, c_s = 1", self.c[-1], 1.0)
+        object.__setattr__(self, "Gamma", frozen(np.linalg.inv(inverse)))
+        object.__setattr__(self, "alpha", frozen(self.a @ self.Gamma))
+        check(self.name, "the row sums c_i = sum_j alpha_ij", self.alpha.sum(axis=1), self.c)
+        check(self.name, "the last stage ending the step, c_s = 1", self.c[-1], 1.0)
         pairs = (("b", self.b, self.order), ("b_hat", self.b_hat, self.embedded_order))
         for label, weights, order in pairs:
             powers = [k for k in range(order) if k != 1]
             _check_quadrature(self.name, label, weights, self.c, powers)
             # Trees with single children see beta in place of alpha: J multiplies every stage.
             linear = weights @ (self.c + self.d)
-            _check(self.name, f"the condition sum_i {label}_i beta_i = 1/2", linear, 0.5)
+            check(self.name, f"the condition sum_i {label}_i beta_i = 1/2", linear, 0.5)
 
     @property
     def d(self) -> Coefficients:
@@ -173,6 +173,3 @@ class RosenbrockMethod:
 
     def __repr__(self) -> str:
         return f"<Rosenbrock method {self.name}>"
-
-
-Method: TypeAlias = ExplicitMethod | RosenbrockMethod

@@ -66,10 +66,11 @@ class GradientDescentTable(LearningTable):
 
 
 class GradientFlowTable(LearningTable):
-    """Gradient flow to a learning time."""
+    """Gradient flow to a learning time, by an explicit method, a stabilised one or both in turns, each where it is better."""
 
     method: Literal["gradient_flow"] = "gradient_flow"
     train_time: Annotated[Values, Number(positive=True)]
+    solver: Annotated[str, Choice("auto", "tsit5", "rkg3")] = "auto"
     rtol: Annotated[float, Number(positive=True, maximum=0.1, axis=False)] | None = None
     atol: Annotated[float, Number(positive=True, axis=False)] | None = None
     max_steps: Annotated[

@@ -150,14 +150,10 @@ def _solve(
     if loss.is_infinite and loss.time_step is None:
         velocity, args = closed_form, (transfer_function(target), eta)
     options: Any = {"method": ode.RODAS5P, "rtol": tolerances[0], "atol": tolerances[1]}
-    state = ode.start(velocity, jnp.zeros((), times.dtype), start, args, **options)
-
-    def to_record(state: ode.State, time: jax.Array) -> tuple[ode.State, jax.Array]:
-        state = ode.advance(velocity, state, time, args, max_steps=max_steps, **options)
-        nan = jnp.asarray(jnp.nan, times.dtype)
-        return state, jnp.where(state.status == ode.Status.ok, state.y, nan)
-
-    state, ys = jax.lax.scan(to_record, state, times)
+    # from τ = 0, where the first record may be
+    from_zero = jnp.concatenate([jnp.zeros(1, times.dtype), times])
+    solution = ode.solve(velocity, start, from_zero, args, max_steps=max_steps, **options)
+    ys = solution.ys[1:]
     p, q, eigenvalue = ys.T
     values = jax.vmap(lambda y: loss(_network(y), target))(ys)
     return TheoryCurve(
@@ -173,5 +169,5 @@ def _solve(
             "overlap": p * q,
             "weight_change": jnp.abs(eigenvalue - start[2]),
         },
-        status=state.status,
+        status=solution.status,
     )

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnn_dynamics.ode import RODAS5P, TSIT5, Status, advance, solve, start
+from rnn_dynamics.ode import AUTO, RKG3, RODAS5P, TSIT5, Status, advance, solve, start
 
-METHODS = [TSIT5, RODAS5P]
+METHODS = [TSIT5, RKG3, AUTO, RODAS5P]
 TS = np.linspace(0.0, 3.0, 7)
 
 

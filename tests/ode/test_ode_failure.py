@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnn_dynamics.ode import RODAS5P, TSIT5, Status, advance, solve, start
+from rnn_dynamics.ode import AUTO, RKG3, RODAS5P, TSIT5, Status, advance, solve, start
 
-METHODS = [TSIT5, RODAS5P]
+METHODS = [TSIT5, RKG3, AUTO, RODAS5P]
+# The pairs go on with the better of two solutions; RKG3 estimates the error of the only one it has.
+SLACK = {TSIT5: 1.0, RKG3: 10.0, AUTO: 1.0, RODAS5P: 1.0}
 
 
 # y = 1/(1 - t): up to t = 0.9 the condition of the problem amplifies 1e-8 by 1/(1 - t) = 10.
@@ -15,9 +17,9 @@ METHODS = [TSIT5, RODAS5P]
 def test_finite_time_blow_up_is_diverged(method):
     solution = solve(lambda t, y, a: y**2, 1.0, [0.0, 0.5, 0.9, 2.0, 3.0], method=method)
     assert int(solution.status) == Status.diverged
-    np.testing.assert_allclose(solution.ys[:3], [1.0, 2.0, 10.0], rtol=1e-6)
+    np.testing.assert_allclose(solution.ys[:3], [1.0, 2.0, 10.0], rtol=1e-6 * SLACK[method])
     assert np.all(np.isnan(solution.ys[3:]))
-    assert int(solution.stats.num_steps) < 2000
+    assert int(solution.stats.num_steps) < 2000 * (2 if method is RKG3 else 1)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
@@ -83,7 +85,7 @@ def test_a_field_that_ends_in_nan_is_diverged(method):
 
     solution = solve(f, 1.0, [0.0, 0.5, 1.5], method=method)
     assert int(solution.status) == Status.diverged
-    np.testing.assert_allclose(solution.ys[1], np.exp(0.5), rtol=1e-7)
+    np.testing.assert_allclose(solution.ys[1], np.exp(0.5), rtol=1e-7 * SLACK[method])
     assert np.isnan(solution.ys[2])
 
 

@@ -1,0 +1,75 @@
+"""What a method does in an attempted step, whatever kind of method it is."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from rnn_dynamics.ode import explicit, rosenbrock, stabilised, switching
+from rnn_dynamics.ode.gegenbauer import StabilisedMethod, SwitchingMethod
+from rnn_dynamics.ode.methods import Method
+from rnn_dynamics.ode.tableau import ExplicitMethod
+
+
+class Outlook(NamedTuple):
+    """Before a step: the memory of the method, the evaluations it took to make, the natural step
+    where the method can take it, the order of its error estimate and its gains.
+    """
+
+    memory: Any
+    spent: Array
+    natural: Array
+    order: Any
+    gains: tuple[Any, Any]
+
+
+def start(method: Method, dy: Array) -> Any:
+    """What a method remembers before its first step; None where that is nothing ever."""
+    if isinstance(method, SwitchingMethod):
+        return switching.start(dy)
+    return stabilised.start(dy) if isinstance(method, StabilisedMethod) else None
+
+
+def look(
+    f: Callable[[Array, Array], Array],
+    method: Method,
+    t: Array,
+    y: Array,
+    dy: Array,
+    natural: Array,
+    memory: Any,
+    rejected: Array,
+) -> Outlook:
+    """Look ahead from (t, y), where the `natural` step may be what the method can take or not."""
+    spent, order, gains = jnp.int32(0), method.embedded_order + 1, method.gains
+    if isinstance(method, SwitchingMethod):
+        memory, spent = switching.look(f, t, y, dy, natural, memory, rejected)
+        natural = jnp.minimum(natural, switching.largest_step(method, memory))
+        return Outlook(memory, spent, natural, *switching.control_of(method, memory))
+    if isinstance(method, StabilisedMethod):
+        memory, spent = stabilised.look(f, t, y, dy, memory, rejected)
+        natural = jnp.minimum(natural, stabilised.largest_step(method, memory))
+    return Outlook(memory, spent, natural, order, gains)
+
+
+def step(
+    f: Callable[[Array, Array], Array],
+    method: Method,
+    t: Array,
+    y: Array,
+    dy: Array,
+    h: Array,
+    memory: Any,
+) -> tuple[Array, Array, Array, Any]:
+    """One step from (t, y) of size h; `dy` is f(t, y).
+
+    **Returns:** y1, f(t + h, y1) and the error estimate, each (N,), and the evaluations.
+    """
+    if isinstance(method, SwitchingMethod):
+        return switching.step(f, method, t, y, dy, h, memory)
+    if isinstance(method, StabilisedMethod):
+        return stabilised.step(f, method, t, y, dy, h, memory)
+    if isinstance(method, ExplicitMethod):
+        return *explicit.step(f, method, t, y, dy, h), method.num_evaluations
+    return *rosenbrock.step(f, method, t, y, dy, h), method.num_evaluations
