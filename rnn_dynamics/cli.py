@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="set keys of the config, for example network.num_seeds=8",
         )
+        sub.add_argument(
+            "--no-compile-cache",
+            action="store_true",
+            help="compile all programs anew, and keep none in the user's cache directory",
+        )
     plan.add_argument(
         "--probe",
         action="store_true",
@@ -101,7 +106,7 @@ def _run(options: argparse.Namespace) -> int:
 
     experiment = load_experiment(options.config, options.overrides)
     directory = options.out or Path("runs") / options.config.stem
-    _set_up_jax(experiment.compute.dtype)
+    _set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
     shard = options.shard
     if options.distributed:
         from rnn_dynamics.sweep.distributed import join
@@ -168,7 +173,7 @@ def _plan(options: argparse.Namespace) -> int:
     experiment = load_experiment(options.config, options.overrides)
     print(plan(experiment), flush=True)
     if options.probe:
-        _set_up_jax(experiment.compute.dtype)
+        _set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
         from rnn_dynamics.sweep.probe import probe
 
         print(probe(experiment))
@@ -202,13 +207,17 @@ def _open(directory: Path) -> Any:
     return open_run(directory)
 
 
-def _set_up_jax(dtype: str) -> None:
-    """Precision and threads must be chosen before JAX starts; the library itself changes no global setting."""
+def _set_up_jax(dtype: str, cache: bool = False) -> None:
+    """Precision, threads and compile cache must be chosen before JAX starts; the library itself changes no global setting."""
     # threads of OpenBLAS beside those of XLA make the spectra wait for each other
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ["JAX_ENABLE_X64"] = str(dtype == "float64")
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_enable_x64", dtype == "float64")
+    if cache:
+        from rnn_dynamics.sweep.compile_cache import switch_on_cache
+
+        switch_on_cache()
 
 
 def _show_overlay(run: Any) -> None:

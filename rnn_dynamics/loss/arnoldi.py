@@ -60,7 +60,8 @@ def both_bases(rnn: LinearRNN, size: int) -> Bases:
             return h + more, x, jnp.zeros((), bool)
 
         lossy = jnp.any(jnp.sum(x**2, axis=1) < REPEAT * size**2)
-        h, x, _ = jax.lax.while_loop(lambda carry: carry[2], again, (h, x, lossy))
+        once: tuple[jax.Array, ...] = (h, x, lossy)
+        h, x, _ = jax.lax.while_loop(lambda carry: carry[2], again, once)
         rest = _norm(x)
         rest = jnp.where(rest > smallest * size, rest, jnp.zeros_like(rest))
         h = h + jnp.where(columns == j + 1, rest[:, None], jnp.zeros_like(h))

@@ -6,6 +6,7 @@ what a member gets does not depend on the others.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -74,11 +75,15 @@ def gradient(
         return jnp.int32(DONE), doubling.gradient(_tied(rnn, carry[0]), target, one)
 
     with jax.default_matmul_precision("highest"):
-        carry = (turn, found)
+        carry: Any = (turn, found)
         attempts = [project(index, size) for index, size in enumerate(tried)]
         for index, attempt in enumerate([*attempts, resort]):
-            carry = jax.lax.while_loop(lambda carry, i=index: carry[0] == i, attempt, carry)
+            carry = jax.lax.while_loop(partial(_is_at, index), attempt, carry)
     return carry[1]
+
+
+def _is_at(index: int, carry: Any) -> jax.Array:
+    return carry[0] == index
 
 
 def _tied(rnn: LinearRNN, turn: jax.Array) -> LinearRNN:

@@ -127,7 +127,7 @@ def _gramian(H: jax.Array, x: jax.Array) -> _Gramian:
 
     two = jnp.concatenate([columns, columns @ E.T])
     E2 = E @ E
-    carry = (two.T @ two, E2, _norm(E2), jnp.ones((), jnp.int32))
+    carry: tuple[jax.Array, ...] = (two.T @ two, E2, _norm(E2), jnp.ones((), jnp.int32))
     P, last, size, doublings = jax.lax.while_loop(
         lambda carry: (carry[2] > tolerance) & (carry[3] < MOST_DOUBLINGS), double, carry
     )

@@ -7,7 +7,6 @@ import numpy as np
 from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.descent import train_times
 from rnn_dynamics.sweep.plan import Chunk, Plan
-from rnn_dynamics.sweep.recording import RESPONSES
 from rnn_dynamics.sweep.theories import theory_records
 from rnn_dynamics.sweep.ticks import network_time
 from rnn_dynamics.sweep.training import Progress, Records, Watch, train
@@ -57,26 +56,17 @@ def compute_part(
     num_units, record = layout.groups[group].num_units, experiment.record
     members, count = part.rows, len(part.members)
     values, seeds = layout.values_of(members), layout.seeds[members]
-    if start is None:
-        rnns = program.make_networks(experiment, num_units, values, seeds)
-    else:
-        parameters = start.parameters(members, num_units)
-        rnns = program.given_networks(parameters, experiment.compute.dtype)
-    targets = program.make_targets(experiment, values)
-    learner = program.make_learner(experiment, values, seeds)
-    times = train_times(experiment, ticks, values)
-    records, final = train(
-        *(learner, rnns, targets, ticks, times, watch),
+    given = None if start is None else start.parameters(members, num_units)
+    rnns, targets, learner, state = program.begin(experiment, num_units, values, seeds, given)
+    records = train(
+        *(learner, state, targets, ticks, train_times(experiment, ticks, values), watch),
         keeps=record.keeps,
+        grid=network_time(experiment),
         weights_at=record.weights_at(len(ticks)),
         progress=progress,
         most_bytes=most_bytes,
     )
-    if record.keeps(RESPONSES):
-        grid = network_time(experiment)
-        for name, networks in (("initial", rnns), ("final", final), ("target", targets)):
-            records[f"impulse_{name}"] = program.impulse_responses(networks, grid)
     # what a theory has done is not saved on the way
-    theories = theory_records(layout, group, members, rnns, lambda _: watch(None))
+    theories = theory_records(layout, group, members, rnns, targets, lambda _: watch(None))
     arrays = {f"simulation/{name}": value[:count] for name, value in records.items()}
     return arrays | {f"theory/{name}": value[:count] for name, value in theories.items()}

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.learning import SCHEDULES, MakeOptimizer
@@ -22,13 +21,13 @@ def hyperparameters(
     learning: GradientDescentTable, values: dict[str, np.ndarray], dtype: str
 ) -> dict[str, Any]:
     """What the optimiser is made from, each (B,)."""
-    traced = {k: jnp.asarray(v, dtype) for k, v in values.items() if k.startswith("learning.")}
+    traced = {k: np.asarray(v, dtype) for k, v in values.items() if k.startswith("learning.")}
     arguments = _within(traced, "learning.optimizer_arguments.")
     names = ("learning_rate", "clip_norm", "weight_decay")
     found: dict[str, Any] = {x: traced[f"learning.{x}"] for x in names if f"learning.{x}" in traced}
     if "weight_decay" in found and has_weight_decay(learning.optimizer):
         arguments["weight_decay"] = found.pop("weight_decay")
-    schedule = {name: jnp.asarray(x, dtype) for name, x in _schedule(learning, values).items()}
+    schedule = {name: np.asarray(x, dtype) for name, x in _schedule(learning, values).items()}
     return found | {"arguments": arguments, "schedule": schedule}
 
 

@@ -3,12 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import Loss, PopulationLoss, SampledLoss
 from rnn_dynamics.sweep.experiment import Experiment
-from rnn_dynamics.sweep.sampling import identities, num_time_steps
+from rnn_dynamics.sweep.sampling import num_time_steps
 
 NOISE = 1  # purpose of a random key, folded in after the seed
 
@@ -18,9 +17,9 @@ def make_loss(experiment: Experiment, values: dict[str, np.ndarray]) -> Loss:
     learning, dtype = experiment.learning, experiment.compute.dtype
     numbers: dict[str, Any] = {}
     if np.isfinite(values["learning.horizon"][0]):
-        numbers["horizon"] = jnp.asarray(values["learning.horizon"], dtype)
+        numbers["horizon"] = np.asarray(values["learning.horizon"], dtype)
     if "learning.time_step" in values:
-        numbers["time_step"] = jnp.asarray(values["learning.time_step"], dtype)
+        numbers["time_step"] = np.asarray(values["learning.time_step"], dtype)
     if learning.loss == "population":
         if not numbers:
             return PopulationLoss()
@@ -33,16 +32,9 @@ def make_loss(experiment: Experiment, values: dict[str, np.ndarray]) -> Loss:
     return jax.vmap(lambda own: SampledLoss(**own, **sizes))(numbers)
 
 
-def noise_keys(
-    experiment: Experiment, values: dict[str, np.ndarray], seeds: np.ndarray
-) -> jax.Array:
+def noise_keys(key: jax.Array, seeds: jax.Array, identities: jax.Array) -> jax.Array:
     """One random key per member, (B,), from its seed and its own numbers: no two members share noise, wherever they are."""
-    key = jax.random.key(int(experiment.compute.seed))
-    return _noise_keys(key, jnp.asarray(seeds), jnp.asarray(identities(values)))
 
-
-@jax.jit
-def _noise_keys(key: jax.Array, seeds: jax.Array, identities: jax.Array) -> jax.Array:
     def one(seed: jax.Array, identity: jax.Array) -> jax.Array:
         own = jax.random.fold_in(jax.random.fold_in(key, seed), NOISE)
         return jax.random.fold_in(jax.random.fold_in(own, identity[0]), identity[1])

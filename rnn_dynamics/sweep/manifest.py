@@ -9,7 +9,7 @@ from rnn_dynamics.sweep.experiment import Experiment
 from rnn_dynamics.sweep.files import DamagedError, StoreError, identity_of, read_json
 from rnn_dynamics.sweep.plan import Plan
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CONFIG, MANIFEST = "config.toml", "manifest.json"
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnn_dynamics.learning import State
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.applicability import theory_labels
@@ -31,7 +32,6 @@ from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
 from rnn_dynamics.sweep.memory import is_out_of_memory, most_bytes
 from rnn_dynamics.sweep.plan import Chunk, Plan, duration, plan
 from rnn_dynamics.sweep.provenance import Stopwatch
-from rnn_dynamics.sweep.recording import RESPONSES
 from rnn_dynamics.sweep.run import require_precision
 from rnn_dynamics.sweep.theories import TRAINED, release_programs, theory_records
 from rnn_dynamics.sweep.ticks import network_time
@@ -110,7 +110,7 @@ class _Enough(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Batch:
-    """Members ready to learn: their indices, the records of a run and those of a probe, and batches of what learns from what."""
+    """Members ready to learn: their indices, the records of a run and those of a probe, and what `program.begin` made."""
 
     group: int
     members: np.ndarray
@@ -119,6 +119,7 @@ class _Batch:
     rnns: LinearRNN
     targets: LinearRNN
     learner: Any
+    state: State  # for one training
 
 
 class _Prober:
@@ -172,7 +173,7 @@ class _Prober:
         counted = self._descends and not self._stops
         left = allowed - (self._now() - began)
         limit = most_bytes() if first and width > NARROWEST else None
-        simulate = partial(self._train, batch, batch.learner, batch.rnns, batch.probed, limit)
+        simulate = partial(self._train, batch, batch.learner, batch.state, batch.probed, limit)
         simulation, latest = self._watched(batch.probed, left if counted else left / 2, simulate)
         seen = _most(latest().columns["num_gradients"])
         # after all that a run compiles, so that what only the probe compiles is told apart
@@ -190,28 +191,21 @@ class _Prober:
     def _batch(self, group: int, members: np.ndarray) -> _Batch:
         ticks, num_units = self.layout.groups[group].ticks, self.layout.groups[group].num_units
         values, seeds = self.layout.values_of(members), self.layout.seeds[members]
-        if self._start is None:
-            rnns = program.make_networks(self.experiment, num_units, values, seeds)
-        else:
-            parameters = self._start.parameters(members, num_units)
-            rnns = program.given_networks(parameters, self.experiment.compute.dtype)
-        targets = program.make_targets(self.experiment, values)
-        learner = program.make_learner(self.experiment, values, seeds)
-        if self.experiment.record.keeps(RESPONSES):
-            # final networks cost what initial ones do
-            for networks in (rnns, rnns, targets):
-                program.impulse_responses(networks, network_time(self.experiment))
-        return _Batch(group, members, ticks, probed_ticks(ticks), rnns, targets, learner)
+        given = None if self._start is None else self._start.parameters(members, num_units)
+        begun = program.begin(self.experiment, num_units, values, seeds, given)
+        return _Batch(group, members, ticks, probed_ticks(ticks), *begun)
 
     def _train(
-        self, batch: _Batch, learner: Any, rnns: LinearRNN, ticks: Any, limit: Any, watch: Watch
+        self, batch: _Batch, learner: Any, state: State, ticks: Any, limit: Any, watch: Watch
     ) -> None:
         """Train networks; the batch's own with all that is recorded."""
-        keeps = self.experiment.record.keeps if rnns is batch.rnns else "loss".__eq__
+        own = state is batch.state
+        keeps = self.experiment.record.keeps if own else "loss".__eq__
         times = train_times(self.experiment, ticks, self.layout.values_of(batch.members))
         train(
-            *(learner, rnns, batch.targets, ticks, times, watch),
+            *(learner, state, batch.targets, ticks, times, watch),
             keeps=lambda name: name == "num_gradients" or keeps(name),
+            grid=network_time(self.experiment) if own else None,
             most_bytes=limit,
         )
 
@@ -226,7 +220,7 @@ class _Prober:
         experiment = self.experiment.model_copy(update={"theory": theory})
         groups = tuple(dataclasses.replace(group, ticks=ticks) for group in self.layout.groups)
         alone = dataclasses.replace(self.layout, experiment=experiment, groups=groups)
-        theory_records(alone, batch.group, batch.members, batch.rnns, watch)
+        theory_records(alone, batch.group, batch.members, batch.rnns, batch.targets, watch)
 
     def _foreseen(self, batch: _Batch, allowed: float) -> Callable[[np.ndarray], np.ndarray]:
         """From some ticks of a run or a probe to the gradients between each two of them, (R - 1,), by the words."""
@@ -234,7 +228,8 @@ class _Prober:
         grid = np.union1d(batch.ticks, batch.probed)
         small = jax.vmap(partial(word_subspace, max_length=self._length))(batch.rnns)
         learner = batch.learner if self._stops else program.in_expectation(batch.learner)
-        learn = partial(self._train, batch, learner, small, grid, None)
+        state = program.start(learner, small, batch.targets)
+        learn = partial(self._train, batch, learner, state, grid, None)
         known = self._watched(grid, allowed, learn)[1]().columns["num_gradients"]
         self.own_compile_seconds += self._clock.timings["compile_seconds"] - compiled
         # if time has run out, the rest at the latest rate

@@ -8,14 +8,14 @@ differently, and rounds differently in the last bit.
 
 import dataclasses
 import threading
-from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnn_dynamics import ode
 from rnn_dynamics.learning import (
     GradientDescent,
     GradientFlow,
@@ -40,6 +40,8 @@ from rnn_dynamics.sweep.experiment import (
     Modes,
 )
 from rnn_dynamics.sweep.losses import make_loss, noise_keys
+from rnn_dynamics.sweep.sampling import identities
+from rnn_dynamics.sweep.ticks import GRID
 
 INITIALISATION = 0  # purpose of a random key, folded in after the seed
 
@@ -48,44 +50,55 @@ Values = dict[str, jax.Array]
 _one_at_a_time = threading.Lock()
 
 
-def make_networks(
-    experiment: Experiment, num_units: int, values: dict[str, np.ndarray], seeds: np.ndarray
-) -> LinearRNN:
-    """Initial networks of members, as a batch."""
-    traced = _traced(experiment, values, "network.")
-    key = jax.random.key(int(experiment.compute.seed))
-    return _make_networks(key, jnp.asarray(seeds), traced, num_units, experiment.compute.dtype)
+class Begun(NamedTuple):
+    """Members before they learn, as batches; the state shares no memory with the rest."""
+
+    rnns: LinearRNN
+    targets: LinearRNN
+    learner: GradientDescent | GradientFlow
+    state: State
 
 
-def given_networks(parameters: Iterable[np.ndarray], dtype: str) -> LinearRNN:
-    """Networks of W (B, N, N), u (B, N) and v (B, N), as a batch."""
-    return jax.vmap(LinearRNN)(*(jnp.asarray(x, dtype) for x in parameters))
-
-
-def make_targets(experiment: Experiment, values: dict[str, np.ndarray]) -> LinearRNN:
-    """Targets of members, as a batch."""
-    target = experiment.target
+def begin(
+    experiment: Experiment,
+    num_units: int,
+    values: dict[str, np.ndarray],
+    seeds: np.ndarray,
+    given: tuple[np.ndarray, ...] | None = None,
+) -> Begun:
+    """Members before they learn, from networks drawn, or given as W (B, N, N), u (B, N) and v (B, N)."""
+    dtype, target = experiment.compute.dtype, experiment.target
     kind = (target.kind, len(target.modes) if isinstance(target, Modes) else 0)
-    return _make_targets(_traced(experiment, values, "target."), kind)
-
-
-def _traced(experiment: Experiment, values: dict[str, np.ndarray], prefix: str) -> Values:
-    dtype = experiment.compute.dtype
-    return {k: jnp.asarray(v, dtype) for k, v in values.items() if k.startswith(prefix)}
+    sampled = experiment.learning.loss == "sampled"
+    return _begin(
+        make_learner(experiment, values),
+        np.int64(experiment.compute.seed),
+        np.asarray(seeds),
+        {
+            k: np.asarray(v, dtype)
+            for k, v in values.items()
+            if k.startswith(("network.", "target."))
+        },
+        identities(values) if sampled else None,
+        None if given is None else tuple(np.asarray(x, dtype) for x in given),
+        kind,
+        num_units,
+        dtype,
+    )
 
 
 def make_learner(
-    experiment: Experiment, values: dict[str, np.ndarray], seeds: np.ndarray
+    experiment: Experiment, values: dict[str, np.ndarray]
 ) -> GradientDescent | GradientFlow:
-    """The learning method with the members' own numbers, as a batch."""
+    """The learning method with the members' own numbers, as a batch; noise has no keys yet."""
     learning, dtype = experiment.learning, experiment.compute.dtype
     size = len(next(iter(values.values())))
 
-    def batch(number: Any) -> jax.Array | None:
-        return None if number is None else jnp.full(size, number, dtype)
+    def batch(number: Any) -> np.ndarray | None:
+        return None if number is None else np.full(size, number, dtype)
 
     loss, stop = make_loss(experiment, values), _make_stop(values, dtype)
-    rates = jax.vmap(Rates)(*(jnp.asarray(values[f"learning.rates.{x}"], dtype) for x in "Wuv"))
+    rates = jax.vmap(Rates)(*(np.asarray(values[f"learning.rates.{x}"], dtype) for x in "Wuv"))
     if isinstance(learning, GradientFlowTable):
         return GradientFlow(
             loss,
@@ -93,17 +106,17 @@ def make_learner(
             batch(learning.rtol),
             batch(learning.atol),
             max_steps=int(learning.max_steps),
+            method=getattr(ode, learning.solver.upper()),
             stop=stop,
         )
     numbers = hyperparameters(learning, values, dtype)
-    key = noise_keys(experiment, values, seeds) if learning.loss == "sampled" else None
-    return GradientDescent(loss, rates, make_optimizer(learning), numbers, key, stop)
+    return GradientDescent(loss, rates, make_optimizer(learning), numbers, stop=stop)
 
 
 def _make_stop(values: dict[str, np.ndarray], dtype: str) -> Stop:
     prefix = "learning.stop."
     own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-    return jax.vmap(lambda own: Stop(**own))({k: jnp.asarray(v, dtype) for k, v in own.items()})
+    return jax.vmap(lambda own: Stop(**own))({k: np.asarray(v, dtype) for k, v in own.items()})
 
 
 def in_expectation(learner: GradientDescent | GradientFlow) -> GradientDescent | GradientFlow:
@@ -126,17 +139,19 @@ def spectra(rnns: LinearRNN) -> tuple[np.ndarray, np.ndarray]:
         return tuple(np.array(values) for values in _modes(jax.device_put(rnns, host)))  # type: ignore[return-value]
 
 
-def impulse_responses(rnns: LinearRNN, network_time: np.ndarray) -> np.ndarray:
-    """Impulse responses on a uniform grid of times from 0, (B, T)."""
-    step = jnp.asarray(network_time[1] - network_time[0], rnns.dtype)
-    return np.asarray(_impulse_responses(rnns, step, len(network_time)))
-
-
-@partial(jax.jit, static_argnames=("num_units", "dtype"))
-def _make_networks(
-    key: jax.Array, seeds: jax.Array, values: Values, num_units: int, dtype: str
-) -> LinearRNN:
-    def network(seed: jax.Array, values: Values) -> LinearRNN:
+@partial(jax.jit, static_argnames=("kind", "num_units", "dtype"))
+def _begin(
+    learner: Any,
+    seed: jax.Array,
+    seeds: jax.Array,
+    values: Values,
+    identities: jax.Array | None,
+    given: tuple[jax.Array, ...] | None,
+    kind: tuple[str, int],
+    num_units: int,
+    dtype: str,
+) -> Begun:
+    def draw(seed: jax.Array, values: Values) -> LinearRNN:
         own = jax.random.fold_in(jax.random.fold_in(key, seed), INITIALISATION)
         return random_rnn(
             own,
@@ -148,12 +163,14 @@ def _make_networks(
             dtype=dtype,
         )
 
-    return jax.vmap(network)(seeds, values)
-
-
-@partial(jax.jit, static_argnames="kind")
-def _make_targets(values: Values, kind: tuple[str, int]) -> LinearRNN:
-    return jax.vmap(partial(_target, kind))(values)
+    key = jax.random.key(seed)
+    rnns = jax.vmap(draw)(seeds, values) if given is None else jax.vmap(LinearRNN)(*given)
+    # the same draw to the last bit, whatever it learns by
+    rnns = jax.lax.optimization_barrier(rnns)
+    targets = jax.vmap(partial(_target, kind))(values)
+    if identities is not None:
+        learner = dataclasses.replace(learner, key=noise_keys(key, seeds, identities))
+    return Begun(rnns, targets, learner, start(learner, rnns, targets))
 
 
 def _target(kind: tuple[str, int], values: Values) -> LinearRNN:
@@ -175,11 +192,12 @@ def _target(kind: tuple[str, int], values: Values) -> LinearRNN:
 
 @jax.jit
 def start(learner: Any, rnns: LinearRNN, targets: LinearRNN) -> State:
-    """The members' states before learning."""
-    return jax.vmap(lambda one, rnn, target: one.start(rnn, target))(learner, rnns, targets)
+    """The members' states before learning, in memory of their own, for `advance` takes it."""
+    states = jax.vmap(lambda one, rnn, target: one.start(rnn, target))(learner, rnns, targets)
+    return jax.tree.map(jnp.copy, states)
 
 
-@jax.jit
+@partial(jax.jit, donate_argnames="state")
 def advance(
     learner: Any,
     state: State,
@@ -187,14 +205,20 @@ def advance(
     tick: jax.Array,
     next_tick: jax.Array,
     times: jax.Array,
+    step: jax.Array | None = None,
 ) -> Any:
-    """The members' states at the next record, and what is recorded."""
+    """The members' states at the next record, and what is recorded. The memory of `state` is used for what it becomes.
+
+    With a `step` of network time, (), also the impulse responses on the grid of this step of the initial networks, of those in `state` and of
+    the targets, (3, B, T), unless it is 0. They are of this program because a program of their own takes longer to compile than to run.
+    """
 
     def one(learner: Any, state: State, target: LinearRNN, time: jax.Array) -> Any:
         state = learner.advance(state, target, tick, next_tick)
         return look(learner, state, target, next_tick, time)
 
-    return jax.vmap(one)(learner, state, targets, times)
+    responses = None if step is None else _impulse_responses(state, targets, step)
+    return *jax.vmap(one)(learner, state, targets, times), responses
 
 
 @jax.jit
@@ -203,20 +227,25 @@ def _modes(rnns: LinearRNN) -> tuple[jax.Array, jax.Array]:
     return found.eigenvalues, found.residues
 
 
-@partial(jax.jit, static_argnums=2)
-def _impulse_responses(rnns: LinearRNN, step: jax.Array, num: int) -> jax.Array:
+def _impulse_responses(state: State, targets: LinearRNN, step: jax.Array) -> jax.Array:
+    @jax.jit  # traced once for initial and present networks
+    def of(rnns: LinearRNN) -> jax.Array:
+        return jax.vmap(one)(rnns)
+
     def one(rnn: LinearRNN) -> jax.Array:
         E = propagator(rnn.W, step)
 
         def to_next(state: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
             return E @ state, rnn.v @ state
 
-        return jax.lax.scan(to_next, rnn.u, None, length=num)[1]
+        return jax.lax.scan(to_next, rnn.u, None, length=GRID)[1]
 
-    with jax.default_matmul_precision("highest"):
-        return jax.vmap(one)(rnns)
+    def make() -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return jnp.stack([of(state.initial), of(state.rnn), of(targets)])
+
+    nothing = partial(jnp.zeros, (3, len(state.status), GRID), state.rnn.dtype)
+    return jax.lax.cond(step > 0, make, nothing)
 
 
-PROGRAMS: tuple[Any, ...] = (
-    *(_make_networks, _make_targets, start, advance, _modes, _impulse_responses),
-)
+PROGRAMS: tuple[Any, ...] = (_begin, start, advance, _modes)

@@ -16,6 +16,8 @@ from jax import monitoring
 PACKAGES = ("rnn_dynamics", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "zarr")
 SURROUNDINGS = ("versions", "git_commit", "device", "matmul_precision", "prng", "flags")
 COMPILING = "/jax/core/compile/"
+COMPILED = "/jax/core/compile/backend_compile_duration"  # or loaded
+LOADED = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 
 def surroundings() -> dict[str, Any]:
@@ -61,6 +63,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self._spans: list[tuple[float, float]] = []
+        self._made: list[str] = []
 
     def __enter__(self) -> "Stopwatch":
         monitoring.register_event_duration_secs_listener(self._listen)
@@ -73,6 +76,14 @@ class Stopwatch:
         if event.startswith(COMPILING):
             now = time.perf_counter()
             self._spans.append((now - duration_secs, now))
+        if event in (COMPILED, LOADED):
+            self._made.append(event)
+
+    @property
+    def programs(self) -> dict[str, int]:
+        """How many programs were `compiled`, and how many `loaded` from the persistent cache of the command line."""
+        loaded = self._made.count(LOADED)
+        return {"compiled": self._made.count(COMPILED) - loaded, "loaded": loaded}
 
     @property
     def timings(self) -> dict[str, float]:

@@ -64,6 +64,8 @@ def _sessions(sessions: list[dict[str, Any]]) -> list[str]:
     lines = [f"sessions    {len(sessions)}"]
     for one in sessions:
         what = f"{one['chunks']} chunks" if "chunks" in one else "not ended, or killed"
+        if "programs" in one:
+            what += ", programs " + ", ".join(f"{n} {how}" for how, n in one["programs"].items())
         lines.append(f"  {one['started']} on {one['host']}, shard {one['shard']}: {what}")
         names = [name for name in SURROUNDINGS if name in one]
         known = ({name: of[name] for name in names} for of in (sessions[0], one))

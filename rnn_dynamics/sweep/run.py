@@ -269,7 +269,8 @@ def _session(store: Store, work: Work, shard: tuple[int, int]) -> Iterator[None]
             changed = provenance.changes(before, provenance.surroundings())
             if changed:
                 log.warning("Changed while the run was computed: %s.", "; ".join(changed))
-            mine |= {"timings": watch.timings, "chunks": work.num_chunks, "changed": changed}
+            mine |= {"timings": watch.timings, "programs": watch.programs}
+            mine |= {"chunks": work.num_chunks, "changed": changed}
             store.update(enter)
 
 

@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics import theory
-from rnn_dynamics.learning import Rates
+from rnn_dynamics.learning import Rates, State
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
@@ -36,6 +35,7 @@ def theory_records(
     group: int,
     members: np.ndarray,
     rnns: LinearRNN,
+    targets: LinearRNN,
     watch: Watch,
 ) -> Records:
     """What every theory of the config predicts for members: arrays by `label/name`, members first.
@@ -46,21 +46,25 @@ def theory_records(
         layout: the plan.
         group: the members' compile group.
         members: their indices, padded to the width of the program.
-        rnns: their initial networks.
+        rnns, targets: their initial networks and their targets.
         watch: called at each record of a small network that is trained.
     """
     experiment, ticks = layout.experiment, layout.groups[group].ticks
     found: Records = {}
+    everyone = np.arange(len(members))
     for label, (model, option) in theory_labels(experiment).items():
         applies = why_not(experiment, model, layout.values_of(members)) == ""
         if not applies.any():
             empty = _nothing(len(members), len(ticks))
             found |= {f"{label}/{name}": empty[name] for name in _wanted(experiment)}
             continue
-        everyone = members, np.arange(len(members))
-        of, places = _cells(layout, members) if model in OF_CELLS else everyone
+        rows, places = _cells(layout, members) if model in OF_CELLS else (None, everyone)
+        of = members if rows is None else members[rows]
+        own = (
+            targets if rows is None else jax.tree.map(lambda x, at=rows: np.asarray(x)[at], targets)
+        )
         values = layout.values_of(of)
-        curves = _curves(*(experiment, ticks, model, option, values, layout.seeds[of], rnns), watch)
+        curves = _curves(experiment, ticks, model, option, values, rnns, own, watch)
         for name in _wanted(experiment):
             predicted = np.array(curves[name][places])
             predicted[~applies] = int(Status.not_run) if name == "status" else np.nan
@@ -79,11 +83,11 @@ def _wanted(experiment: Experiment) -> list[str]:
 
 
 def _cells(layout: Plan, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One member of each cell, padded to one shape for all chunks, and each member's position among them."""
+    """The row of one member of each cell, padded to one shape for all chunks, and each member's position among them."""
     num_seeds, width = layout.experiment.network.num_seeds, len(members)
-    cells, places = np.unique(members // num_seeds, return_inverse=True)
+    _, rows, places = np.unique(members // num_seeds, return_index=True, return_inverse=True)
     most = min(width, (width - 2) // num_seeds + 2)
-    return np.resize(cells, max(2, most)) * num_seeds, places
+    return np.resize(rows, max(2, most)), places
 
 
 def _nothing(count: int, num_records: int) -> Records:
@@ -98,29 +102,24 @@ def _curves(
     model: str,
     option: int,
     values: Values,
-    seeds: np.ndarray,
     rnns: LinearRNN,
+    targets: LinearRNN,
     watch: Watch,
 ) -> Records:
     """One theory of a batch of members or cells, arrays by name, (B, R) and so on."""
     wanted = _wanted(experiment)
-    targets = program.make_targets(experiment, values)
-    learner = program.in_expectation(program.make_learner(experiment, values, seeds))
+    learner = program.in_expectation(program.make_learner(experiment, values))
     names = ("weight_scale", "input_scale", "output_scale", "overlap")
     zero = np.zeros_like(values["network.weight_scale"])
-    scales = [jnp.asarray(values.get(f"network.{name}", zero), rnns.dtype) for name in names]
+    scales = [np.asarray(values.get(f"network.{name}", zero), rnns.dtype) for name in names]
     if model in TRAINED:
-        own = rnns
-        if model == "word_subspace":
-            own = _word_subspaces(rnns, option)
-        if model == "infinite_width":
-            own = _infinite_widths(*scales, option)
+        own = scales if model == "infinite_width" else rnns
+        state = _start(model, option, learner, own, targets)
         clock = train_times(experiment, ticks, values)
-        return train(*(learner, own, targets, ticks, clock, watch), wanted.__contains__)[0]
-    times = jnp.asarray(_flow_times(experiment, ticks, values), rnns.dtype)
+        return train(*(learner, state, targets, ticks, clock, watch), wanted.__contains__)
+    times = _flow_times(experiment, ticks, values).astype(rnns.dtype)
     if model == "readout_only":
-        own_times = times * learner.rates.v[:, None]
-        curve = _readouts(targets, scales[0], own_times, scales[1])
+        curve = _readouts(targets, scales[0], times, learner.rates.v, scales[1])
     else:
         of = (rnns, targets, learner.rates, times, learner.loss)
         curve = _from_starts(model, *of)
@@ -155,25 +154,25 @@ def _from_starts(
     return jax.vmap(one)(rnns, targets, rates, times, loss)
 
 
-@partial(jax.jit, static_argnums=1)
-def _word_subspaces(rnns: LinearRNN, max_length: int) -> LinearRNN:
-    return jax.vmap(lambda rnn: theory.word_subspace(rnn, max_length))(rnns)
+@partial(jax.jit, static_argnums=(0, 1))
+def _start(model: str, max_length: int, learner: Any, own: Any, targets: LinearRNN) -> State:
+    """The states of the small networks of a theory that follow from `own`, networks or scales."""
+    if model == "word_subspace":
+        own = jax.vmap(lambda rnn: theory.word_subspace(rnn, max_length))(own)
+    if model == "infinite_width":
+        own = jax.vmap(partial(theory.infinite_width, max_length=max_length))(*own)
+    return program.start(learner, own, targets)
 
 
-@partial(jax.jit, static_argnums=4)
-def _infinite_widths(
-    weight: jax.Array, input: jax.Array, output: jax.Array, overlap: jax.Array, max_length: int
-) -> LinearRNN:
-    return jax.vmap(partial(theory.infinite_width, max_length=max_length))(
-        weight, input, output, overlap
-    )
-
-
-_readouts = jax.jit(jax.vmap(theory.readout_only))
+@jax.jit
+def _readouts(
+    targets: LinearRNN, weight: jax.Array, times: jax.Array, rate: jax.Array, input: jax.Array
+) -> theory.TheoryCurve:
+    return jax.vmap(theory.readout_only)(targets, weight, times * rate[:, None], input)
 
 
 def release_programs() -> None:
     """Let go of the compiled programs of simulations and theories."""
-    own: tuple[Any, ...] = (_from_starts, _word_subspaces, _infinite_widths, _readouts)
+    own: tuple[Any, ...] = (_from_starts, _start, _readouts)
     for program_of in (*program.PROGRAMS, *own):
         program_of.clear_cache()

@@ -4,6 +4,8 @@ import numpy as np
 
 from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
 
+GRID = 201  # network times of an impulse response
+
 
 def record_ticks(experiment: Experiment, end: float) -> np.ndarray:
     """Where records are made, from 0 to `end`, (R,): whole steps for a descent, learning times for a flow."""
@@ -40,4 +42,4 @@ def network_time(experiment: Experiment) -> np.ndarray:
     decays = [v for k, v in numbers.items() if k.startswith("target.") and k.endswith("decay")]
     slowest = min(float(np.min(decay)) for decay in decays)
     memory = 5 / slowest if slowest > 0 else np.inf
-    return np.linspace(0, min(memory, float(np.max(numbers["learning.horizon"]))), 201)
+    return np.linspace(0, min(memory, float(np.max(numbers["learning.horizon"]))), GRID)

@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.learning import Learner, State
+from rnn_dynamics.learning import Learner, State, StopReason
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.memory import OutOfMemoryError
-from rnn_dynamics.sweep.recording import SPECTRA
+from rnn_dynamics.sweep.recording import RESPONSES, SPECTRA
 
 Records = dict[str, np.ndarray]
 NETWORK = ("W", "u", "v")
+RESPONSES_OF = ("impulse_initial", "impulse_final", "impulse_target")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,36 +64,40 @@ def unwatched(_: Callable[[], Progress] | None) -> None:
 
 def train(
     learner: Learner,
-    rnns: LinearRNN,
+    state: State,
     targets: LinearRNN,
     ticks: np.ndarray,
     times: np.ndarray,
     watch: Watch = unwatched,
     keeps: Callable[[str], bool] = lambda _: True,
+    grid: np.ndarray | None = None,
     weights_at: Container[int] = (),
     progress: Progress | None = None,
     most_bytes: int | None = None,
-) -> tuple[Records, LinearRNN]:
+) -> Records:
     """Train a batch of networks and record them at the ticks; a tick is a step or a learning time.
 
     Args:
-        learner, rnns, targets: batches of B.
+        learner, state, targets: batches of B; the state is used up.
         ticks: (R,).
         times: learning times of the members' records, (B, R).
         watch: called after each record with a function that tells the progress; may raise to stop.
         keeps: whether an observable of this name is wanted; spectra that are not wanted are not computed.
+        grid: uniform network times from 0, (T,), on which to record the impulse responses of initial, final and target networks if
+            they are wanted; a simulation always has one, for they are of its program.
         weights_at: the K indices of the records at which W, u and v are wanted.
         progress: from where to go on.
         most_bytes: what a segment may need.
 
     Returns:
-        Arrays with leading axes (B, R), (B, K) for W, u and v, or (B,) for the status, and the final networks.
+        Arrays with leading axes (B, R), (B, K) for W, u and v, or (B,) for the status and impulse responses.
 
     Raises:
         OutOfMemoryError: if the compiled segment needs more.
     """
-    dtype = ticks.dtype if ticks.dtype.kind == "i" else rnns.dtype
-    state = program.start(learner, rnns, targets)
+    dtype = state.rnn.dtype
+    ticks = ticks if ticks.dtype.kind == "i" else ticks.astype(dtype)
+    step = None if grid is None else np.zeros((), dtype)
     columns: list[Records] = []
     networks: list[Records] = []
     if progress is not None:
@@ -100,21 +105,21 @@ def train(
         columns = _unstacked(progress.columns)
         networks = _unstacked(progress.networks)
     for index in range(len(columns), len(ticks)):
-        if index == 0 or np.any(state.learns):
-            # scalars of NumPy would make a program of their own
-            previous, following = (jnp.asarray(t, dtype) for t in (ticks[index - 1], ticks[index]))
-            previous = previous if index else jnp.zeros_like(previous)
-            at = (previous, following, jnp.asarray(times[:, index], rnns.dtype))
+        if index == 0 or _learns(state).any():
+            # arrays, and of NumPy: its scalars, and zeros of JAX, would make programs of their own
+            previous = np.asarray(ticks[index - 1] if index else 0, ticks.dtype)
+            at = (previous, np.asarray(ticks[index]), times[:, index].astype(dtype), step)
             if most_bytes is not None:
                 _check_memory(most_bytes, learner, state, targets, *at)
                 most_bytes = None
-            state, seen = program.advance(learner, state, targets, *at)
+            # memory of the state before is used again: what is kept of a state is a copy
+            state, seen, _ = program.advance(learner, state, targets, *at)
             column = _column(state, seen, keeps)
         else:  # every member has failed or come to rest
             seen_last = columns[-1].items()
             column = {k: np.full_like(x, np.nan) for k, x in seen_last if k != "num_gradients"}
         failed = np.isnan(column["loss"])
-        column |= {"num_gradients": np.asarray(state.num_gradients)}
+        column |= {"num_gradients": np.array(state.num_gradients)}
         columns.append({name: value for name, value in column.items() if keeps(name)})
         if index in weights_at:
             # the last network is also that of a member that has come to rest before and records nothing more
@@ -125,10 +130,24 @@ def train(
             networks.append(network)
         watch(_teller(state, columns, networks))
     records = _stacked(columns) | _stacked(networks)
-    reason = np.asarray(state.rest.reason)
-    records |= {"status": np.asarray(state.status), "stop_reason": reason}
+    reason = np.array(state.rest.reason)
+    records |= {"status": np.array(state.status), "stop_reason": reason}
     records["stop_record"] = np.where(reason, np.asarray(state.rest.records) - 1, -1)
-    return records, state.rnn
+    if grid is not None and keeps(RESPONSES):
+        # where they are, networks learn nothing more
+        end = np.asarray(ticks[-1])
+        at = (end, end, times[:, -1].astype(dtype), np.asarray(grid[1] - grid[0], dtype))
+        # who watches may still ask for the state
+        copied = jax.tree.map(np.array, state)
+        responses = np.asarray(program.advance(learner, copied, targets, *at)[-1])
+        records |= dict(zip(RESPONSES_OF, responses, strict=True))
+    return records
+
+
+def _learns(state: State) -> np.ndarray:
+    """Which members neither failed nor came to rest, (B,)."""
+    going = np.asarray(state.rest.reason) == StopReason.none
+    return going & (np.asarray(state.status) == Status.ok)
 
 
 def _column(state: State, seen: Any, keeps: Callable[[str], bool]) -> Records:
@@ -147,14 +166,14 @@ def _teller(
     count, saved = len(columns), len(networks)
 
     def progress() -> Progress:
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+        leaves = [np.array(leaf) for leaf in jax.tree.leaves(state)]
         return Progress(count, leaves, _stacked(columns[:count]), _stacked(networks[:saved]))
 
     return progress
 
 
 def _with_leaves(state: State, leaves: list[np.ndarray]) -> State:
-    return jax.tree.unflatten(jax.tree.structure(state), [jnp.asarray(leaf) for leaf in leaves])
+    return jax.tree.unflatten(jax.tree.structure(state), [jnp.array(leaf) for leaf in leaves])
 
 
 def _stacked(rows: list[Records]) -> Records:
@@ -170,6 +189,8 @@ def _check_memory(most: int, *arguments: Any) -> None:
     """Compile the segment, which is needed anyway, and ask what it needs."""
     needs = program.advance.lower(*arguments).compile().memory_analysis()
     if needs is not None:
-        total = needs.argument_size_in_bytes + needs.output_size_in_bytes + needs.temp_size_in_bytes
+        # what a state becomes takes its memory
+        made = needs.output_size_in_bytes - needs.alias_size_in_bytes
+        total = needs.argument_size_in_bytes + made + needs.temp_size_in_bytes
         if total > most:
             raise OutOfMemoryError(f"a compiled segment needs {total:.3g} of {most:.3g} bytes")

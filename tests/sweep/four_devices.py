@@ -68,10 +68,7 @@ def check_devices_are_used(folder):
     plan = rd.plan(experiment())
     values, seeds = plan.values_of(np.arange(2)), plan.seeds[:2]
     with jax.default_device(jax.local_devices()[3]):
-        rnns = program.make_networks(plan.experiment, 6, values, seeds)
-        targets = program.make_targets(plan.experiment, values)
-        learner = program.make_learner(plan.experiment, values, seeds)
-        state = program.start(learner, rnns, targets)
+        _, targets, learner, state = program.begin(plan.experiment, 6, values, seeds)
         of = (learner, state, targets, jax.numpy.int32(0), jax.numpy.int32(1), jax.numpy.zeros(2))
         text = program.advance.lower(*of).compile().as_text()
     assert state.rnn.W.device == jax.local_devices()[3]

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -85,9 +86,13 @@ def test_sampled_noise_is_laid_over_by_the_same_networks_without_noise(noisy):
     assert why.sel(model="readout_only").item() == "W is trained"
 
 
+def keys_of(layout):
+    key = jax.random.key(layout.experiment.compute.seed)
+    return noise_keys(key, jnp.asarray(layout.seeds), jnp.asarray(identities(layout.values)))
+
+
 def test_members_draw_the_noise_of_their_keys(noisy):
-    layout = noisy.plan
-    key = noise_keys(layout.experiment, layout.values, layout.seeds)[2]  # batch size 16, seed 0
+    key = keys_of(noisy.plan)[2]  # batch size 16, seed 0
     loss = rd.SampledLoss(2.0, 0.1, 16)
     alone = rd.gradient_descent(
         *(rnn(0), rd.leaky_integrator(0.3)),
@@ -103,8 +108,7 @@ def test_members_draw_the_noise_of_their_keys(noisy):
 def test_no_two_members_share_noise_and_its_keys_come_from_identity():
     def keys(**changes):
         layout = rd.plan(experiment(**({"learning__horizon": 2.0} | NOISY | changes)))
-        found = noise_keys(layout.experiment, layout.values, layout.seeds)
-        data = np.asarray(jax.random.key_data(found))
+        data = np.asarray(jax.random.key_data(keys_of(layout)))
         names = [layout.member_name(i) for i in range(layout.num_members)]
         return dict(zip(names, map(tuple, data.tolist()), strict=True)), layout
 

@@ -136,12 +136,12 @@ def test_a_run_of_an_older_schema_is_refused_with_what_to_do(finished, tmp_path)
         # earlier schemas had no checksum of their own
         old = {k: v for k, v in manifest.items() if k != "sha256"} | {"schema_version": schema}
         path.write_text(json.dumps(old))
-        with pytest.raises(rd.StoreError, match=f"schema version 3, but has {schema}: {made}"):
+        with pytest.raises(rd.StoreError, match=f"schema version 4, but has {schema}: {made}"):
             rd.open_run(directory)
-        with pytest.raises(rd.StoreError, match=f"schema version 3, but has {schema}"):
+        with pytest.raises(rd.StoreError, match=f"schema version 4, but has {schema}"):
             rd.run(finished.experiment, directory, progress=False)
     write_json(path, old)
-    with pytest.raises(rd.StoreError, match="schema version 3, but has 99"):
+    with pytest.raises(rd.StoreError, match="schema version 4, but has 99"):
         rd.open_run(directory)
 
 

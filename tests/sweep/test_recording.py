@@ -112,8 +112,15 @@ def test_what_is_chosen_has_the_bits_of_the_full_run(finished, tmp_path):
 
 
 def test_what_is_left_out_is_not_computed(tmp_path, monkeypatch):
-    for name in ("_modes", "impulse_responses"):
-        monkeypatch.setattr(program, name, lambda *_: pytest.fail("it was computed"))
+    monkeypatch.setattr(program, "_modes", lambda *_: pytest.fail("it was computed"))
+    advance = program.advance
+
+    def watched(*arguments):
+        assert not any(np.any(step) for step in arguments[6:]), "responses were computed"
+        return advance(*arguments)
+
+    watched.lower = advance.lower
+    monkeypatch.setattr(program, "advance", watched)
     changes = {"record__observables": [], "theory__models": ["word_subspace"]}
     run = rd.run(experiment(**changes), tmp_path / "run", progress=False)
     assert set(run.dataset) == {"loss", *ALWAYS}

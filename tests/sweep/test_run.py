@@ -195,16 +195,13 @@ def test_provenance_names_what_it_was_made_with(finished):
 def test_no_lapack_in_the_learning_segment(finished):
     plan = finished.plan
     values = {key: value[:2] for key, value in plan.values.items()}
-    rnns = program.make_networks(finished.experiment, 6, values, plan.seeds[:2])
-    targets = program.make_targets(finished.experiment, values)
-    learner = program.make_learner(finished.experiment, values, plan.seeds[:2])
-    state = program.start(learner, rnns, targets)
-    zero = jax.numpy.int32(0)
-    times = jax.numpy.zeros(2)
-    text = program.advance.lower(learner, state, targets, zero, zero, times).as_text()
+    begun = program.begin(finished.experiment, 6, values, plan.seeds[:2])
+    zero, times = jax.numpy.int32(0), jax.numpy.zeros(2)
+    of = (begun.learner, begun.state, begun.targets, zero, zero, times, jax.numpy.zeros(()))
+    text = program.advance.lower(*of).as_text()
     assert "dot_general" in text
     assert "custom_call" not in text
-    assert "lapack" in program._modes.lower(rnns).as_text()
+    assert "lapack" in program._modes.lower(begun.rnns).as_text()
 
 
 def test_a_run_keeps_the_programs_of_few_compile_groups(tmp_path, monkeypatch):

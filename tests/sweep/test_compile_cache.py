@@ -1,0 +1,168 @@
+"""How many programs a run compiles, and the cache in which the command line keeps them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from small_sweep import experiment
+
+import rnn_dynamics as rd
+from rnn_dynamics import cli
+from rnn_dynamics.sweep import compile_cache
+from rnn_dynamics.sweep.compile_cache import switch_on_cache
+from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.report import report
+
+SETTINGS = (
+    *("JAX_ENABLE_COMPILATION_CACHE", "JAX_COMPILATION_CACHE_DIR", "TF_CPP_MIN_LOG_LEVEL"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
+CONFIG = """
+target = { kind = "leaky_integrator", decay = 0.3 }
+network = { num_units = 5, weight_scale = 0.3, num_seeds = 2 }
+learning = { learning_rate = 0.05, num_steps = 40 }
+record = { num = 3 }
+compute = { chunk_size = 2 }
+"""
+
+
+@pytest.mark.core
+def test_a_compile_group_compiles_three_programs(tmp_path):
+    """Beginning, learning and spectra; nothing is compiled beside them, however many chunks and numbers there are."""
+    jax.clear_caches()
+    config = experiment(network__num_units=[3, 4], record__weights="final")
+    assert compiled(config, tmp_path / "descent") == 2 * 3
+
+
+@pytest.mark.parametrize("method", ["flow", "sampled"])
+def test_other_ways_to_learn_and_theories_that_learn_compile_as_many(tmp_path, method):
+    jax.clear_caches()
+    learning = {"method": "gradient_flow", "train_time": 1.0, "stop": {"loss": 1e-3}}
+    changes = {"theory__models": ["word_subspace"], "theory__word_subspace": {"max_length": 0}}
+    if method == "sampled":
+        learning = {"learning_rate": 0.02, "num_steps": 6, "loss": "sampled", "horizon": 4.0}
+        learning |= {"time_step": 0.5, "batch_size": 3, "optimizer": "adam"}
+        changes = {}
+    tables = experiment(network__weight_scale=0.1, **changes).tables()
+    config = make_experiment(tables | {"learning": learning})
+    assert compiled(config, tmp_path / "run") == 3 * (1 + len(changes) // 2)
+
+
+def compiled(config, directory):
+    run = rd.run(config, directory, progress=False)
+    assert run.complete
+    return run.provenance["sessions"][0]["programs"]["compiled"]
+
+
+def test_a_run_leaves_the_settings_of_jax_alone(finished):
+    assert jax.config.jax_compilation_cache_dir is None
+    assert finished.provenance["sessions"][0]["programs"]["loaded"] == 0
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the command, and another that waits for it and tells the chunk's bytes, the programs, and what is on stderr."""
+    config = tmp_path / "small.toml"
+    config.write_text(CONFIG)
+    env = {k: v for k, v in os.environ.items() if k not in SETTINGS}
+    env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    env["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # most of the time is compilation
+
+    def command(name, *options):
+        out = tmp_path / name
+        line = [sys.executable, "-m", "rnn_dynamics", "run", str(config), "--out", str(out)]
+        process = subprocess.Popen([*line, "--quiet", *options], env=env, stderr=subprocess.PIPE)
+
+        def result():
+            error = process.communicate()[1]
+            assert process.returncode == cli.DONE, error
+            programs = rd.open_run(out).provenance["sessions"][0]["programs"]
+            return (out / "chunks" / "00000.npz").read_bytes(), programs, error.decode()
+
+        return result
+
+    return command
+
+
+@pytest.mark.core
+def test_loaded_programs_give_the_bits_of_compiled_ones_and_damage_is_mended(start, tmp_path):
+    """Two processes fill one cache at once; then every entry is torn or overwritten; then all is well."""
+    under_way = [start("without", "--no-compile-cache"), start("first"), start("second")]
+    without, first, second = (result() for result in under_way)
+    bits = without[0]
+    assert without == (bits, {"compiled": 3, "loaded": 0}, "")
+    for result in (first, second):
+        assert result == (
+            bits,
+            {"compiled": 3 - result[1]["loaded"], "loaded": result[1]["loaded"]},
+            "",
+        )
+    entries = [path for path in Path(tmp_path, "cache").rglob("*-cache") if path.is_file()]
+    assert len(entries) == 3
+    entries[0].write_bytes(entries[0].read_bytes()[:-100])
+    entries[1].write_bytes(b"")
+    entries[2].write_bytes(os.urandom(3000))
+    assert start("damaged")() == (bits, {"compiled": 3, "loaded": 0}, "")
+    assert start("warm")() == (bits, {"compiled": 0, "loaded": 3}, "")
+    assert "programs 0 compiled, 3 loaded" in report(rd.open_run(tmp_path / "warm"))[0]
+
+
+@pytest.fixture
+def surroundings(monkeypatch, tmp_path):
+    """An environment without settings, and no JAX yet."""
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.delitem(sys.modules, "jax")
+    monkeypatch.setattr("warnings.showwarning", lambda *_: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return monkeypatch
+
+
+def test_the_cache_is_the_users_and_of_one_kind_of_machine(surroundings, tmp_path):
+    directory = switch_on_cache()
+    assert directory.parent == tmp_path / "rnn_dynamics" / "compiled"
+    assert directory.stat().st_mode & 0o077 == 0
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(directory)
+    surroundings.delenv("JAX_COMPILATION_CACHE_DIR")
+    assert switch_on_cache() == directory
+    surroundings.delenv("JAX_COMPILATION_CACHE_DIR")
+    surroundings.setattr(compile_cache.platform, "machine", lambda: "another")
+    assert switch_on_cache() != directory
+
+
+def test_a_user_may_choose_the_directory_or_none(surroundings, tmp_path):
+    surroundings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
+    assert switch_on_cache() == tmp_path / "own"
+    assert not (tmp_path / "rnn_dynamics").exists()
+    surroundings.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    assert switch_on_cache() is None
+    surroundings.delenv("JAX_COMPILATION_CACHE_DIR")
+    surroundings.setenv("JAX_ENABLE_COMPILATION_CACHE", "False")
+    assert switch_on_cache() is None
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_where_nothing_can_be_written_there_is_no_cache(surroundings, tmp_path):
+    (tmp_path / "file").write_text("")
+    surroundings.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert switch_on_cache() is None
+    surroundings.setenv("XDG_CACHE_HOME", str(tmp_path))
+    surroundings.setattr(compile_cache.os, "access", lambda *_: False)
+    assert switch_on_cache() is None
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_the_oldest_entries_are_forgotten(surroundings, tmp_path):
+    surroundings.setattr(compile_cache, "MOST_BYTES", 250)
+    folder = tmp_path / "rnn_dynamics" / "compiled" / "another kind"
+    folder.mkdir(parents=True)
+    for age, name in enumerate(("new", "old", "oldest")):
+        path = folder / f"{name}-cache"
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    switch_on_cache()
+    assert sorted(path.name for path in folder.iterdir()) == ["new-cache", "old-cache"]
