@@ -25,8 +25,8 @@ import optax
 import xarray as xr
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss.energy import gramians
 from rnn_dynamics.loss.doubling import difference
+from rnn_dynamics.loss.energy import gramians
 from rnn_dynamics.sweep.config import make_experiment
 
 Rows = list[dict[str, Any]]

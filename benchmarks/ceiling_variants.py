@@ -1,0 +1,277 @@
+"""Attempts to get below the engine's products, for ceiling.py: each with its time and its error, also where it gives nothing.
+
+one pass    W x and z W by reading W once: stacked operands of one dot_general, a fused multiply and reduce, blocks of rows in a scan
+recycling   the projected gradient in the bases that the step before had: as they are, or refreshed by one block product
+Laguerre    columns D^j B u at a shift p, with B = (pI + A)⁻¹ by blocked Gauss-Jordan elimination from matrix products, without pivoting
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import harness
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ceiling_laguerre import laguerre
+from peers_problem import LEARNING_RATE, TARGET
+
+import rnn_dynamics as rd
+from rnn_dynamics.loss import columns, doubling, projected
+from rnn_dynamics.loss.arnoldi import both_bases
+
+WEIGHT_SCALE = 0.5
+BLOCK, NUM_COLUMNS = 16, (12, 16, 24)
+TRAINING = 1500  # steps of gradient descent
+STEPS = 10
+LOOPED = 20
+MEMBERS = 8
+
+Gradient = Callable[[rd.LinearRNN], rd.LinearRNN]
+
+
+# --- one pass over W
+
+
+def stacked(W: jax.Array, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """W and its transpose, one batch of one dot_general."""
+    both = jnp.einsum("kij,kj->ki", jnp.stack([W, W.T]), jnp.stack([x, z]))
+    return both[0], both[1]
+
+
+def fused(W: jax.Array, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Elementwise products and sums, for the compiler to fuse."""
+    return jnp.sum(W * x, axis=1), jnp.sum(W * z[:, None], axis=0)
+
+
+def blocks(W: jax.Array, x: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Blocks of rows, both products of each while it is in the first cache."""
+    rows = W.reshape(-1, BLOCK, W.shape[1])
+
+    def block(total: jax.Array, operands: Any) -> Any:
+        rows, z = operands
+        return total + z @ rows, rows @ x
+
+    total, y = jax.lax.scan(block, jnp.zeros_like(x), (rows, z.reshape(-1, BLOCK)))
+    return y.reshape(-1), total
+
+
+PASSES = {
+    "separate": lambda W, x, z: (W @ x, z @ W),
+    "stacked": stacked,
+    "fused": fused,
+    "blocks": blocks,
+}
+
+
+@partial(jax.jit, static_argnames="name")
+def passes(name: str, W: jax.Array, x: jax.Array) -> jax.Array:
+    """LOOPED pairs of products of each member."""
+
+    def one(W: jax.Array, x: jax.Array) -> jax.Array:
+        step = lambda _, x: jnp.stack(PASSES[name](W, x[0], x[1]))  # noqa: E731
+        return jax.lax.fori_loop(0, LOOPED, step, x)
+
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(one)(W, x)
+
+
+def one_pass(units: int, count: int, chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of the ways to take both products."""
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(count, units, units)))[0]
+    W, x = jnp.asarray(Q, chosen.dtype), jnp.asarray(Q[:, :2], chosen.dtype)
+    calls = {name: partial(passes, name, W, x) for name in PASSES}
+    timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
+    exact = calls["separate"]()
+    rows = []
+    for name, seconds in timed.items():
+        gap = float(jnp.linalg.norm(calls[name]() - exact) / jnp.linalg.norm(exact))
+        ratio, us = seconds / timed["separate"], seconds / (count * LOOPED) * 1e6
+        rows.append(_row(f"one pass: {name}", units, False, chosen.dtype, us, ratio, gap))
+    return rows
+
+
+# --- bases of the step before
+
+
+def in_bases(rnn: rd.LinearRNN, V: jax.Array, U: jax.Array, size: int) -> rd.LinearRNN:
+    """The projected gradient in given orthonormal bases, (m, N) each: as `projected_gradient`, but H is not Hessenberg."""
+    target, m = rd.leaky_integrator(TARGET).astype(rnn.dtype), len(V)
+    systems = jnp.zeros((2, size, size), rnn.dtype)
+    corners = jnp.stack([(V @ rnn.W) @ V.T, (U @ rnn.W.T) @ U.T])
+    systems = systems.at[:, :m, :m].set(corners)
+    systems = systems.at[:, m:, m:].set(jnp.stack([target.W, target.W.T]))
+    starts = jnp.stack([jnp.append(V @ rnn.u, target.u), jnp.append(U @ rnn.v, -target.v)])
+    X, Y = jax.vmap(projected._gramian)(systems, starts).gramian
+    C = (Y[:m, :m] @ (U @ V.T)) @ X[:m, :m] + Y[:m, m:] @ X[m:, :m]
+    du, dv = Y[:m] @ jnp.append(U @ rnn.u, target.u), X[:m] @ jnp.append(V @ rnn.v, -target.v)
+    return rd.LinearRNN((U.T @ C) @ V, du @ U, dv @ V)
+
+
+def recycled(rnn: rd.LinearRNN, before: rd.LinearRNN, size: int, refresh: bool) -> rd.LinearRNN:
+    """The gradient in the bases of the network before, of one product more if refreshed."""
+    bases = both_bases(before, size - 1).vectors[:, :-1]
+    if refresh:
+        products = jnp.stack([bases[0] @ rnn.W.T, bases[1] @ rnn.W])[:, :-1]
+        spans = jnp.concatenate([jnp.stack([rnn.u, rnn.v])[:, None], products], axis=1)
+        bases = jnp.swapaxes(jnp.linalg.qr(jnp.swapaxes(spans, 1, 2))[0], 1, 2)
+    return in_bases(rnn, bases[0], bases[1], size)
+
+
+@partial(jax.jit, static_argnames="size")
+def given(rnns: rd.LinearRNN, bases: jax.Array, size: int) -> rd.LinearRNN:
+    """The gradients of a batch in given bases."""
+    return jax.vmap(lambda rnn, both: in_bases(rnn, both[0], both[1], size))(rnns, bases)
+
+
+def fresh(rnn: rd.LinearRNN, size: int) -> rd.LinearRNN:
+    """The gradient in bases of its own, as the engine has it at one size."""
+    target = rd.leaky_integrator(TARGET).astype(rnn.dtype)
+    return projected.projected_gradient(rnn, target, size).gradient
+
+
+FRESH: dict[int, Gradient] = {}  # a program for each size
+
+
+def recycling(
+    units: int, trained: bool, rnns: rd.LinearRNN, chosen: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Rows of recycled bases; a time is of the gradient in given bases alone, without their refreshment."""
+    size, count = columns.sizes(_first(rnns), rd.leaky_integrator(TARGET))[-1], len(rnns.u)
+    after = descend(rnns, reference, jnp.int32(1))
+    exact = gradients(after, reference)
+    bases = jax.jit(jax.vmap(lambda rnn: both_bases(rnn, size - 1).vectors[:, :-1]))(rnns)
+    whole = partial(gradients, gradient=FRESH.setdefault(size, partial(fresh, size=size)))
+    calls = {"engine": lambda: whole(after), "recycled": lambda: given(after, bases, size)}
+    timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
+    us, ratio = timed["recycled"] / count * 1e6, timed["recycled"] / timed["engine"]
+    engine = timed["engine"] / count * 1e6
+    rows = []
+    for name, refresh in (("as they are", False), ("refreshed", True)):
+        found = jax.jit(jax.vmap(partial(recycled, size=size, refresh=refresh)))(after, rnns)
+        error = largest_error(found, exact)
+        row = _row(f"recycling: {name}", units, trained, chosen.dtype, us, ratio, error)
+        own = largest_error(whole(after), exact)
+        row |= {"engine_us": float(np.median(engine)), "engine_error": own}
+        rows.append(row | {"sizes": str(size)})
+    return rows
+
+
+# --- Laguerre columns
+
+
+@partial(jax.jit, static_argnames="gradient")
+def descend(rnns: rd.LinearRNN, gradient: Gradient, steps: jax.Array) -> rd.LinearRNN:
+    """Plain gradient descent of a batch."""
+
+    def step(_: jax.Array, rnn: rd.LinearRNN) -> rd.LinearRNN:
+        return jax.tree.map(lambda x, g: x - LEARNING_RATE * g, rnn, gradient(rnn))
+
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(lambda rnn: jax.lax.fori_loop(0, steps, step, rnn))(rnns)
+
+
+def engine(rnn: rd.LinearRNN) -> rd.LinearRNN:
+    """The engine's gradient."""
+    return rd.PopulationLoss().value_and_grad(rnn, rd.leaky_integrator(TARGET).astype(rnn.dtype))[1]
+
+
+def reference(rnn: rd.LinearRNN) -> rd.LinearRNN:
+    """The gradient by doubling."""
+    target = rd.leaky_integrator(TARGET).astype(rnn.dtype)
+    return doubling.gradient(rnn, target, jnp.ones((), rnn.dtype))[1]
+
+
+WAYS: dict[Any, Gradient] = {k: partial(laguerre, count=k) for k in NUM_COLUMNS}
+WAYS["engine"] = engine
+
+
+@partial(jax.jit, static_argnames="gradient")
+def gradients(rnns: rd.LinearRNN, gradient: Gradient) -> rd.LinearRNN:
+    """Of a batch."""
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(gradient)(rnns)
+
+
+def largest_error(found: rd.LinearRNN, exact: rd.LinearRNN) -> float:
+    """Relative error of a batch of gradients, the largest."""
+    gap = jax.tree.map(jnp.subtract, found, exact)
+    return float(jnp.max(jax.vmap(doubling.norm)(gap) / jax.vmap(doubling.norm)(exact)))
+
+
+def shifted(
+    units: int, trained: bool, rnns: rd.LinearRNN, chosen: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Rows of Laguerre columns, steps of descent as the engine takes them."""
+    calls = {name: partial(descend, rnns, way, jnp.int32(STEPS)) for name, way in WAYS.items()}
+    timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
+    exact = gradients(rnns, reference)
+    errors = {k: largest_error(gradients(rnns, way), exact) for k, way in WAYS.items()}
+    scale = 1e6 / (len(rnns.u) * STEPS)
+    rows = []
+    for name in NUM_COLUMNS:
+        us, ratio = timed[name] * scale, timed[name] / timed["engine"]
+        row = _row(f"Laguerre: {name}", units, trained, chosen.dtype, us, ratio, errors[name])
+        engine_us = float(np.median(timed["engine"] * scale))
+        rows.append(row | {"engine_us": engine_us, "engine_error": errors["engine"]})
+    return rows
+
+
+def measure(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of all variants."""
+    rows = []
+    for units in chosen.variant_units:
+        rows += one_pass(units, MEMBERS, chosen)
+        draw = np.random.default_rng(units).normal
+        W = draw(size=(MEMBERS, units, units)) * WEIGHT_SCALE / np.sqrt(units)
+        ends = draw(size=(2, MEMBERS, units)) / np.sqrt(units)
+        start = jax.vmap(rd.LinearRNN)(*(jnp.asarray(x, chosen.dtype) for x in (W, *ends)))
+        steps = jnp.int32(TRAINING // 5 if chosen.quick else TRAINING)
+        for trained, rnns in ((False, start), (True, descend(start, engine, steps))):
+            if columns.sizes(_first(rnns), rd.leaky_integrator(TARGET)):
+                rows += recycling(units, trained, rnns, chosen)
+            rows += shifted(units, trained, rnns, chosen)
+        print(f"variants, {units} units: done", flush=True)
+    return rows
+
+
+def tell(rows: list[dict[str, Any]]) -> None:
+    """Print each variant's time and error in words."""
+    for row in rows:
+        what = "both products" if row["variant"].startswith("one pass") else "the engine"
+        print(
+            f"{row['variant']}, {row['units']} units, {'trained' if row['trained'] else 'start'}: "
+            f"{row['ratio']:.2f} of the time of {what} ({row['ratio_least']:.2f} to "
+            f"{row['ratio_largest']:.2f}), error {row['error']:.1e}"
+        )
+
+
+def _row(
+    variant: str,
+    units: int,
+    trained: bool,
+    dtype: str,
+    us: np.ndarray,
+    ratio: np.ndarray,
+    error: float,
+) -> dict[str, Any]:
+    return {
+        "variant": variant,
+        "units": units,
+        "weight_scale": WEIGHT_SCALE,
+        "trained": trained,
+        "dtype": dtype,
+        "members": MEMBERS,
+        "us": float(np.median(us)),
+        "error": error,
+        **{
+            ("ratio" if k == "median" else f"ratio_{k}"): v
+            for k, v in harness.summary(ratio).items()
+        },
+        "repeats": len(us),
+    }
+
+
+def _first(rnns: rd.LinearRNN) -> rd.LinearRNN:
+    return jax.tree.map(lambda x: x[0], rnns)

@@ -1,0 +1,194 @@
+"""How the cost of a learning step scales: with units, members, devices, and the memory of a run with its members.
+
+The engine as a sweep runs it (chunks taken in turn by each device, ten steps of descent in a compiled call), at weight scale 0.3:
+
+units    time per member and step; `exponent` is of the least-squares line through log time from 64 units on: at most 2.3
+members  at 64 units, in the chunks that a sweep would choose; from 64 on within 10 % of their median
+memory   peak of a process that runs a sweep (memory.py), members in chunks of 50: flat
+devices  256 members on simulated devices of a CPU, each number in a process of its own; more devices than cores gain nothing
+
+    python benchmarks/scaling.py [--axes units members memory devices] [--repeats 5] [--dtype float64] [--quick]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import harness
+import jax
+import memory
+import numpy as np
+import peers_jax
+
+WEIGHT_SCALE = 0.3
+UNITS = (16, 32, 64, 128, 256, 512, 1024)
+MEMBERS = (1, 4, 16, 64, 256, 1024, 4096)
+SWEEPS = (100, 1000)  # members of runs whose memory is measured; memory.py goes on to 10,000
+DEVICES = (1, 2, 4)
+AT_UNITS, AT_MEMBERS = 64, 256
+BAR_EXPONENT, BAR_SPREAD = 2.3, 0.1
+CACHE_NUMBERS = 2**18  # of all W of a batch, on the axis of units
+LONG = 1.0  # seconds of a call from which on two turns are enough
+
+
+def networks(units: int, members: int) -> tuple[np.ndarray, ...]:
+    """Random networks, (members, ...)."""
+    draw = np.random.default_rng(units).normal
+    W = draw(size=(members, units, units)) * (WEIGHT_SCALE / units**0.5)
+    return W, *(draw(size=(2, members, units)) / units**0.5)
+
+
+def timed(sizes: list[tuple[int, int]], dtype: str, repeats: int) -> list[dict[str, Any]]:
+    """Rows of some (units, members), which take turns."""
+    peers = {size: peers_jax.engine(networks(*size), dtype) for size in sizes}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # compiled side by side
+        list(pool.map(harness.first_call, [peer.call for peer in peers.values()]))
+    long = {s for s, peer in peers.items() if harness.first_call(peer.call) > LONG}
+    seconds: dict[Any, Any] = {}
+    for some, turns in ((set(peers) - long, repeats), (long, min(repeats, 2))):
+        calls = {str(size): peers[size].call for size in sizes if size in some}
+        found = harness.interleaved(calls, turns) if calls else {}
+        seconds |= {size: found[str(size)] for size in sizes if size in some}
+    rows = []
+    for units, members in sizes:
+        each = seconds[units, members] / (members * peers_jax.ENGINE_STEPS)
+        row = _row("units", units, members, jax.local_device_count(), dtype)
+        row |= {f"us_per_member_step_{k}": v for k, v in harness.summary(each, 1e6).items()}
+        rows.append(row | {"repeats": len(each)})
+    return rows
+
+
+def units_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """The axis of units."""
+    sizes = [(N, max(2, min(64, CACHE_NUMBERS // N**2))) for N in chosen.units]
+    rows = timed(sizes, chosen.dtype, chosen.repeats)
+    large = [row for row in rows if row["units"] >= AT_UNITS]
+    if len(large) >= 2:
+        lines = [[row[key] for row in large] for key in ("units", "us_per_member_step_median")]
+        exponent = float(np.polyfit(*np.log(lines), 1)[0])
+        met = exponent <= BAR_EXPONENT
+        rows = [row | {"exponent": exponent, "bar": BAR_EXPONENT, "met": met} for row in rows]
+    return rows
+
+
+def members_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """The axis of members."""
+    sizes = [(AT_UNITS, members) for members in chosen.members]
+    rows = [row | {"axis": "members"} for row in timed(sizes, chosen.dtype, chosen.repeats)]
+    times = {r["members"]: r["us_per_member_step_median"] for r in rows if r["members"] >= AT_UNITS}
+    if times:
+        middle = float(np.median(list(times.values())))
+        spread = max(abs(time / middle - 1) for time in times.values())
+        judged = {"spread": spread, "bar": BAR_SPREAD, "met": spread <= BAR_SPREAD}
+        rows = [row | judged if row["members"] in times else row for row in rows]
+    return rows
+
+
+def memory_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """The axis of memory: runs of 32 units."""
+    rows = []
+    for members in chosen.sweeps:
+        found = memory.measured(members)
+        row = _row("memory", 32, members, 1, "float64")
+        rows.append(row | {"peak_mb": found["peak_MB"], "repeats": 1})
+    return rows
+
+
+def devices_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
+    """The axis of devices; simulated ones are of a CPU alone."""
+    rows = []
+    for devices in chosen.devices if jax.default_backend() == "cpu" else [jax.device_count()]:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count="
+        count, dtype, repeats = chosen.at_members, chosen.dtype, chosen.repeats
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", str(count), dtype, str(repeats)],
+            env={**os.environ, "XLA_FLAGS": f"{flags}{devices}".strip()},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        rows.append(json.loads(done.stdout.splitlines()[-1]) | {"axis": "devices"})
+    one = rows[0]["us_per_member_step_median"]
+    return [row | {"speedup": one / row["us_per_member_step_median"]} for row in rows]
+
+
+def _row(axis: str, units: int, members: int, devices: int, dtype: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("median", "least", "largest"))
+    return {
+        "axis": axis,
+        "units": units,
+        "members": members,
+        "devices": devices,
+        "dtype": dtype,
+        **{f"us_per_member_step_{name}": value for name, value in nothing.items()},
+        **dict.fromkeys(("peak_mb", "exponent", "spread", "speedup", "bar", "met")),
+    }
+
+
+AXES = {
+    "units": units_rows,
+    "members": members_rows,
+    "memory": memory_rows,
+    "devices": devices_rows,
+}
+
+
+def tell(rows: list[dict[str, Any]]) -> None:
+    """Say what was found, and which bars are met."""
+    verdict = {True: "met", False: "NOT met"}
+    of = {axis: [row for row in rows if row["axis"] == axis] for axis in AXES}
+    if of["units"] and of["units"][0]["met"] is not None:
+        row = of["units"][0]
+        print(f"units: exponent {row['exponent']:.2f}, bar {row['bar']:g}: {verdict[row['met']]}")
+    for row in [row for row in of["members"] if row["met"] is not None][:1]:
+        print(
+            f"members: from 64 on within {row['spread']:.1%}, bar {row['bar']:.0%}: "
+            f"{verdict[row['met']]}"
+        )
+    if of["memory"]:
+        peaks = [row["peak_mb"] for row in of["memory"]]
+        print(f"memory: {min(peaks):.0f} to {max(peaks):.0f} MB")
+    for row in of["devices"]:
+        print(f"devices: {row['devices']}, {row['speedup']:.2f} times as fast as one")
+
+
+def main() -> None:
+    """Measure, write `scaling_<platform>.jsonl` and say which bars are met."""
+    options = harness.parser(__doc__ or "")
+    options.formatter_class = argparse.RawDescriptionHelpFormatter
+    options.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
+    options.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    options.add_argument(
+        "--quick", action="store_true", help="fewer and smaller, 2 turns, without memory"
+    )
+    options.set_defaults(repeats=5)
+    chosen = options.parse_args()
+    chosen.units, chosen.members, chosen.sweeps = UNITS, MEMBERS, SWEEPS
+    chosen.devices, chosen.at_members = DEVICES, AT_MEMBERS
+    if chosen.quick:
+        chosen.units, chosen.members, chosen.sweeps = (64, 128), (64, 128), ()
+        chosen.devices, chosen.at_members, chosen.repeats = (1, 2), 64, 2
+    jax.config.update("jax_enable_x64", True)
+    rows = []
+    for axis in chosen.axes:
+        rows += AXES[axis](chosen)
+        print(f"{axis}: done", flush=True)
+    harness.write("scaling", rows, chosen.out)
+    tell(rows)
+
+
+def child(members: str, dtype: str, repeats: str) -> None:
+    """Time the engine on all devices of this process, and print the row."""
+    jax.config.update("jax_enable_x64", True)
+    print(json.dumps(timed([(AT_UNITS, int(members))], dtype, int(repeats))[0]))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(*sys.argv[2:])
+    else:
+        main()

@@ -1,0 +1,144 @@
+"""Figures and table of the benchmarks, from made-up lines of all kinds."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+MACHINE = {"device": "made up", "cores": 2, "python": "3.99", "jax": "0.99"}
+
+
+@pytest.fixture
+def draw(monkeypatch):
+    """The script as a module, as it finds its neighbours when it is run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in ("draw", "draw_figures"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import draw
+
+    return draw
+
+
+def three(name, value):
+    return {f"{name}_median": value, f"{name}_least": 0.8 * value, f"{name}_largest": 1.3 * value}
+
+
+def peers():
+    bars = {"(a) torch, a loop over networks": 1000, "(b) torch vmap": None, "engine float32": None}
+    for units in (32, 64):
+        for scale, peer in zip((1500.0, 40.0, 0.6), bars, strict=True):
+            row = {"peer": peer, "units": units, "members": 64, "dtype": "float32"}
+            row |= three("us_per_member_step", 50 * scale) | three("ratio", scale)
+            yield row | {"compile_s": 1.0, "error": 1e-6, "bar": bars[peer], "met": True}
+        row = {"peer": "engine float64", "units": units, "members": 64, "dtype": "float64"}
+        row |= three("us_per_member_step", 50.0) | three("ratio", 1.0)
+        yield row | {"compile_s": 2.0, "error": 1e-15, "bar": None, "met": None}
+
+
+def ode():
+    speeds = {"ours TSIT5": 1.0, "ours RODAS5P": 2.0, "diffrax Tsit5": 1.5, "SciPy LSODA": 50.0}
+    for problem, members in (("outlier", 1), ("pair", 1), ("batch", 10_000)):
+        for rtol in (1e-4, 1e-6, 1e-8):
+            for peer, speed in speeds.items():
+                row = {"problem": problem, "peer": peer, "rtol": rtol, "members": members}
+                row |= three("us_per_member", 200 * speed * rtol**-0.1) | three("ratio", speed)
+                judged = peer == "diffrax Tsit5"
+                row |= {"bar": 2.0 if judged else None, "met": False if judged else None}
+                yield row | {"error": rtol * speed, "evaluations": 900.0, "dtype": "float64"}
+
+
+def scaling():
+    base = {"units": 64, "members": 256, "devices": 1, "dtype": "float64", "exponent": None}
+    for units in (16, 64, 256, 1024):
+        row = base | {"axis": "units", "units": units, "exponent": 2.04, "bar": 2.3, "met": True}
+        yield row | three("us_per_member_step", 0.01 * units**2.04)
+    for members in (1, 64, 4096):
+        row = base | {"axis": "members", "members": members, "spread": 0.2, "bar": 0.1}
+        yield row | {"met": False} | three("us_per_member_step", 40.0 + 20.0 / members)
+    for members in (100, 1000, 10_000):
+        row = base | {"axis": "memory", "members": members, "units": 32, "peak_mb": 700.0}
+        yield row | dict.fromkeys(three("us_per_member_step", 1.0))
+    for devices in (1, 2, 4):
+        row = base | {"axis": "devices", "devices": devices}
+        yield row | three("us_per_member_step", 40.0 / min(devices, 2))
+
+
+def ceiling():
+    for units in (64, 128):
+        for scale in (0.1, 0.4):
+            row = {"variant": "engine", "units": units, "weight_scale": scale, "engine_us": 50.0}
+            row |= {"dtype": "float64", "gemm_us": 10.0, "gemv_us": 29.0, "fraction": 0.78}
+            yield row | {"bar": 0.75, "met": True}
+        row = {"variant": "one pass over W", "units": units, "dtype": "float64", "ratio": 1.2}
+        row |= {"ratio_least": 1.1, "ratio_largest": 1.4, "trained": False}
+        yield row | dict.fromkeys(("engine_us", "gemm_us", "gemv_us", "fraction"))
+
+
+def start():
+    for case in ("quickstart", "oscillator"):
+        for cache, compile_s in (("none", 9.0), ("cold", 9.5), ("warm", 0.5)):
+            row = {"case": case, "cache": cache, "import_s": 1.5, "trace_s": 2.0, "run_s": 0.7}
+            yield row | {"compile_s": compile_s, "programs": 12}
+
+
+LINES = {make.__name__: make for make in (peers, ode, scaling, ceiling, start)}
+
+
+def write(folder, platform, names):
+    for name in names:
+        rows = (row | MACHINE | {"platform": platform} for row in LINES[name]())
+        text = "\n".join(json.dumps({"benchmark": name, **row}) for row in rows)
+        (folder / f"{name}_{platform}.jsonl").write_text(text + "\n")
+
+
+def run(draw, monkeypatch, folder, readme):
+    monkeypatch.setattr(draw, "DOTS", 20)
+    monkeypatch.setattr(sys, "argv", ["draw.py", "--results", str(folder), "--readme", str(readme)])
+    draw.main()
+
+
+def test_all_results_are_drawn_and_tabled(draw, monkeypatch, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Above\n\n{draw.BEGIN}\nold\n{draw.END}\n\n# Below\n", encoding="utf-8")
+    write(tmp_path, "cpu", LINES)
+    write(tmp_path, "gpu", ["peers"])
+    (tmp_path / "ode_notes_cpu.jsonl").write_text("not read\n")
+    run(draw, monkeypatch, tmp_path, readme)
+    figures = {path.name for path in tmp_path.glob("*.png")}
+    assert figures == {f"speed_{name}_cpu.png" for name in LINES} | {"speed_peers_gpu.png"}
+    text = readme.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert text.startswith("# Above")
+    assert text.endswith("# Below\n")
+    assert "| measured | wanted | CPU | GPU |" in text
+    assert "| ≥ 1,000× | 1,500× (1,200 to 1,950) | 1,500× (1,200 to 1,950) |" in text
+    assert "batch of 10,000" in text
+    assert "**not met**" in text
+    assert "Python 3.99, JAX 0.99" in text
+    assert "skipped" not in capsys.readouterr().out
+    # The same table again: nothing piles up.
+    run(draw, monkeypatch, tmp_path, readme)
+    assert readme.read_text(encoding="utf-8") == text
+
+
+def test_what_is_missing_is_named(draw, monkeypatch, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here\n")
+    run(draw, monkeypatch, tmp_path, readme)  # no results: no table
+    assert capsys.readouterr().out.count("skipped") == len(LINES)
+    write(tmp_path, "cpu", ["start"])
+    for text in (
+        "nothing here\n",
+        f"{draw.END}\n{draw.BEGIN}\n",
+        2 * f"{draw.BEGIN}\n{draw.END}\n",
+    ):
+        readme.write_text(text, encoding="utf-8")
+        with pytest.raises(SystemExit, match="add once") as failure:
+            run(draw, monkeypatch, tmp_path, readme)
+        assert draw.BEGIN in str(failure.value)
+        assert draw.END in str(failure.value)
+        assert readme.read_text(encoding="utf-8") == text
+    assert (tmp_path / "speed_start_cpu.png").exists()
+    assert "peers: no peers_<platform>.jsonl, skipped" in capsys.readouterr().out
