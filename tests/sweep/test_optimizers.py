@@ -119,13 +119,13 @@ def test_the_known_arguments_are_those_of_optax():
 @pytest.mark.core
 def test_all_numbers_of_an_optimizer_compile_once(tmp_path, monkeypatch):
     traces = []
-    original = PopulationLoss.value_and_grad
+    original = PopulationLoss.estimate
 
     def counted(self, rnn, target, *rest):
         traces.append(rnn.W.shape)
         return original(self, rnn, target, *rest)
 
-    monkeypatch.setattr(PopulationLoss, "value_and_grad", counted)
+    monkeypatch.setattr(PopulationLoss, "estimate", counted)
     jax.clear_caches()
 
     def traces_of(name, **learning):

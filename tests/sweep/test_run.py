@@ -80,13 +80,13 @@ def test_others_read_the_results_with_xarray(finished):
 @pytest.mark.core
 def test_learning_rates_and_decays_compile_once(tmp_path, monkeypatch):
     traces = []
-    original = PopulationLoss.value_and_grad
+    original = PopulationLoss.estimate
 
     def counted(self, rnn, target, key=None):
         traces.append(rnn.W.shape)
         return original(self, rnn, target, key)
 
-    monkeypatch.setattr(PopulationLoss, "value_and_grad", counted)
+    monkeypatch.setattr(PopulationLoss, "estimate", counted)
     jax.clear_caches()
 
     def traces_of(**changes):
