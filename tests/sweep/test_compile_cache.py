@@ -82,7 +82,6 @@ def start(tmp_path):
     return command
 
 
-@pytest.mark.core
 def test_loaded_programs_give_the_bits_of_compiled_ones_and_damage_is_mended(start, tmp_path):
     """Two processes fill one cache at once; then every entry is torn or overwritten; then all is well."""
     under_way = [start("without", "--no-compile-cache"), start("first"), start("second")]

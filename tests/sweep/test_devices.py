@@ -5,12 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 HERE = Path(__file__).parent
 
 
-@pytest.mark.core
 def test_four_devices_give_the_bits_of_one(tmp_path):
     """Descent, flow, sampled noise, theories: files of chunks are compared byte for byte; and errors, and the programs."""
     path = os.pathsep.join([str(HERE.parent), *sys.path])
