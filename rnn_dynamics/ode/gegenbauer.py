@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -12,36 +12,24 @@ from rnn_dynamics.ode.tableau import Coefficients, ExplicitMethod, check, frozen
 _ERROR_SHARE = 0.5
 
 
-class Member(NamedTuple):
-    """Coefficients of one degree; `Tables` explains them."""
+class Table(NamedTuple):
+    """Coefficients of one degree s; or of D degrees, with a leading axis and zeros behind those of
+    all but the largest.
 
-    bound: float
-    mu: Coefficients
-    nu: Coefficients
-    now: Coefficients
-    first: Coefficients
-    b: Coefficients
-    d: Coefficients
-    c: Coefficients
-
-
-class Tables(NamedTuple):
-    """Coefficients of all D degrees; the largest is S, and shorter ones are padded with zeros.
-
-    `degrees`: evaluations of one step, (D,). `bound`: h times the spectral radius up to which a
-    step is stable, (D,). `mu`, `nu`, `now`, `first`: mu_j, nu_j, mu_j', nu_j' of the recurrence,
-    `b`, `d`: weights of the solution and of its error, `c`: abscissas, each (D, S + 1), by stage.
+    `degree`: evaluations of one step, (). `bound`: h times the spectral radius up to which a step
+    is stable, (). `mu`, `nu`, `now`, `first`: mu_j, nu_j, mu_j', nu_j' of the recurrence, `b`, `d`:
+    weights of the solution and of its error, `c`: abscissas, each by stage, (s,), c (s + 1,).
     """
 
-    degrees: np.ndarray
-    bound: Coefficients
-    mu: Coefficients
-    nu: Coefficients
-    now: Coefficients
-    first: Coefficients
-    b: Coefficients
-    d: Coefficients
-    c: Coefficients
+    degree: Any
+    bound: Any
+    mu: Any
+    nu: Any
+    now: Any
+    first: Any
+    b: Any
+    d: Any
+    c: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,20 +87,15 @@ class StabilisedMethod:
         object.__setattr__(self, "shape", frozen(self.shape))
 
     @functools.cached_property
-    def tables(self) -> Tables:
+    def tables(self) -> Table:
         """All coefficients, computed when they are first asked for."""
         members = [self.member(index) for index in range(len(self.shape))]
-        degrees = self.shape[:, 0].astype(np.int32)
-        columns = {
-            field: [getattr(member, field) for member in members] for field in Member._fields
-        }
-        for field in Member._fields[1:]:
-            columns[field] = [
-                np.pad(row, (0, degrees[-1] + 1 - len(row))) for row in columns[field]
-            ]
-        return Tables(degrees, **{field: frozen(column) for field, column in columns.items()})
+        length = members[-1].degree + 1
+        degree, bound, *columns = zip(*members, strict=True)
+        padded = ([np.pad(row, (0, length - len(row))) for row in column] for column in columns)
+        return Table(np.array(degree, np.int32), frozen(bound), *map(frozen, padded))
 
-    def member(self, index: int) -> Member:
+    def member(self, index: int) -> Table:
         """The coefficients of the degree in a row of `shape`."""
         degree = int(self.shape[index, 0])
         p, q, x0 = self.shape[index, 1:] / degree**2
@@ -138,7 +121,8 @@ class StabilisedMethod:
             check(name, f"the order condition {condition}", violation, 0.0)
         check(name, "the stability |R(z)| <= 1", np.max(np.abs(values)).clip(min=1.0), 1.0)
         d, c = _error_weights(stages, bound), np.append(stages.c, 1.0)
-        return Member(bound, stages.mu, stages.nu, stages.now, stages.first, b, d, c)
+        recurrence = stages.mu, stages.nu, stages.now, stages.first
+        return Table(degree, bound, *recurrence, b, d, c)
 
     def __repr__(self) -> str:
         return f"<stabilised method {self.name}>"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from rnn_dynamics.ode.gegenbauer import StabilisedMethod
+from rnn_dynamics.ode.gegenbauer import StabilisedMethod, Table
 
 # The power iteration stops where the radius changes by less, or after so many evaluations; what it
 # then misses is in the margin.
@@ -37,19 +37,6 @@ class _Search(NamedTuple):
     radius: Array
     spent: Array
     going: Array
-
-
-class Row(NamedTuple):
-    """The coefficients of one degree, from `Tables`."""
-
-    degree: Array
-    mu: Array
-    nu: Array
-    now: Array
-    first: Array
-    b: Array
-    d: Array
-    c: Array
 
 
 class Stage(NamedTuple):
@@ -152,17 +139,16 @@ def step(
     return y + end.before, end.slope, h * end.error, coefficients.degree
 
 
-def row(method: StabilisedMethod, reach: Array, dtype: DTypeLike) -> Row:
+def row(method: StabilisedMethod, reach: Array, dtype: DTypeLike) -> Table:
     """The least degree that is stable up to h times spectral radius = `reach`, if any is."""
-    tables = method.tables
-    too_small = jnp.asarray(tables.bound[:-1], dtype) < reach
+    degree, *tables = method.tables
+    too_small = jnp.asarray(method.tables.bound[:-1], dtype) < reach
     member = jnp.sum(too_small, dtype=jnp.int32)
-    numbers = (getattr(tables, name) for name in Row._fields[1:])
-    degree = jnp.asarray(tables.degrees)[member]
-    return Row(degree, *(jnp.asarray(table, dtype)[member] for table in numbers))
+    numbers = (jnp.asarray(table, dtype)[member] for table in tables)
+    return Table(jnp.asarray(degree)[member], *numbers)
 
 
-def first_stage(row: Row, y: Array, dy: Array, h: Array) -> Stage:
+def first_stage(row: Table, y: Array, dy: Array, h: Array) -> Stage:
     """What is known before the first evaluation."""
     return Stage(
         number=jnp.ones((), jnp.int32),
@@ -176,7 +162,7 @@ def first_stage(row: Row, y: Array, dy: Array, h: Array) -> Stage:
 
 def evaluate(
     f: Callable[[Array, Array], Array],
-    row: Row,
+    row: Table,
     t: Array,
     y: Array,
     dy: Array,

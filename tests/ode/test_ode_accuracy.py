@@ -8,12 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.integrate
+from ode_methods import METHODS, SLACK
 
-from rnn_dynamics.ode import AUTO, RKG3, RODAS5P, TSIT5, Status, solve
-
-METHODS = [TSIT5, RKG3, AUTO, RODAS5P]
-# The pairs go on with the better of two solutions; RKG3 estimates the error of the only one it has.
-SLACK = {TSIT5: 1.0, RKG3: 10.0, AUTO: 1.0, RODAS5P: 1.0}
+from rnn_dynamics.ode import RKG3, RODAS5P, Status, solve
 
 
 def predator_prey(t, y, growth):

@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ode_methods import METHODS, SLACK
 
-from rnn_dynamics.ode import AUTO, RKG3, RODAS5P, TSIT5, Status, advance, solve, start
-
-METHODS = [TSIT5, RKG3, AUTO, RODAS5P]
+from rnn_dynamics.ode import Status, advance, solve, start
 
 
 def decay(t, y, rate):
@@ -26,8 +25,9 @@ def test_any_pytree(method):
     assert jax.tree.structure(solution.ys) == jax.tree.structure(y0)
     assert solution.ys.matrix.shape == (3, 2, 3)
     assert solution.ys.rest[1]["empty"].shape == (3, 0)
-    # A hundred times rtol.
-    np.testing.assert_allclose(solution.ys.rest[0], 2.0 * np.exp([0.0, -0.5, -1.0]), rtol=1e-6)
+    # Ten times rtol.
+    expected = 2.0 * np.exp([0.0, -0.5, -1.0])
+    np.testing.assert_allclose(solution.ys.rest[0], expected, rtol=1e-7 * SLACK[method])
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
@@ -78,8 +78,8 @@ def test_forward_mode_suffices(method):
         return -jax.lax.while_loop(lambda x: jnp.max(jnp.abs(x * x - y)) > 1e-14, better, y)
 
     solution = solve(root, jnp.ones(2), [0.0, 1.0], method=method)
-    # y = (1 - t/2)^2; a hundred times rtol.
-    np.testing.assert_allclose(solution.ys[1], 0.25, rtol=1e-6)
+    # y = (1 - t/2)^2; ten times rtol.
+    np.testing.assert_allclose(solution.ys[1], 0.25, rtol=1e-7 * SLACK[method])
 
 
 def test_constant_field_and_equilibrium():

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ode_methods import METHODS
 
-from rnn_dynamics.ode import AUTO, RKG3, RODAS5P, TSIT5, Status, advance, solve, start
+from rnn_dynamics.ode import Status, advance, solve, start
 
-METHODS = [TSIT5, RKG3, AUTO, RODAS5P]
 TS = np.linspace(0.0, 3.0, 7)
 
 

@@ -4,12 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ode_methods import METHODS, SLACK
 
-from rnn_dynamics.ode import AUTO, RKG3, RODAS5P, TSIT5, Status, advance, solve, start
-
-METHODS = [TSIT5, RKG3, AUTO, RODAS5P]
-# The pairs go on with the better of two solutions; RKG3 estimates the error of the only one it has.
-SLACK = {TSIT5: 1.0, RKG3: 10.0, AUTO: 1.0, RODAS5P: 1.0}
+from rnn_dynamics.ode import RKG3, Status, advance, solve, start
 
 
 # y = 1/(1 - t): up to t = 0.9 the condition of the problem amplifies 1e-8 by 1/(1 - t) = 10.

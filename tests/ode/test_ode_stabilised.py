@@ -11,7 +11,7 @@ import pytest
 from rnn_dynamics.ode import AUTO, RKG3, TSIT5, Status, solve, stabilised
 from rnn_dynamics.ode.gegenbauer import StabilisedMethod
 
-DEGREES = RKG3.tables.degrees
+DEGREES = RKG3.tables.degree
 STIFF_PAIR = [RKG3, AUTO]
 
 
