@@ -139,6 +139,8 @@ CALLS = [
     (rd.PopulationLoss(), {"rnn": net, "target": target}, LOSS),
     (rd.PopulationLoss().value_and_grad, {"rnn": net, "target": target}, LOSS),
     (rd.PopulationLoss().gradient_and_error, {"rnn": net, "target": target}, LOSS),
+    (rd.PopulationLoss().estimate, {"rnn": net, "target": target}, LOSS),
+    (rd.PopulationLoss().reference, {"rnn": net, "target": target}, LOSS),
     *(
         (
             sampled(name),

@@ -120,9 +120,7 @@ class PopulationLoss(eqx.Module):
         Raises:
             ValueError: if the horizon is infinite and the target unstable.
         """
-        require_rnns(rnn=rnn)
-        self.check(target)
-        return _value_and_grad(self, rnn, target, jnp.zeros((), bool))[:2]
+        return self.estimate(rnn, target)[:2]
 
     def check(self, target: LinearRNN) -> None:
         """Refuse a target that has an infinite loss; one that is being traced is passed over.
@@ -166,12 +164,16 @@ class PopulationLoss(eqx.Module):
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN, jax.Array]:
         """As `value_and_grad`, with an estimate of the gradient's relative error, (): what learning uses."""
+        require_rnns(rnn=rnn)
+        self.check(target)
         return _value_and_grad(self, rnn, target, jnp.zeros((), bool))
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN, jax.Array]:
         """The loss and its gradient by the way that proves stability, and its error, (): what is recorded."""
+        require_rnns(rnn=rnn)
+        self.check(target)
         if self.by_columns(rnn, target):
             return doubling.gradient(rnn, target, jnp.ones((), rnn.dtype))
         return _gradient_and_error(self, rnn, target)

@@ -26,10 +26,7 @@ from rnn_dynamics.loss.arnoldi import both_bases
 from rnn_dynamics.loss.doubling import relative
 from rnn_dynamics.loss.panels import gauss_nodes
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.propagator import (
-    FACTORIALS,
-    taylor_exponential,
-)
+from rnn_dynamics.model.propagator import FACTORIALS, taylor_exponential
 
 SAFETY = 5.0  # of the truncation: below it, the estimate was too small for 1 to 4 % of networks
 ROUNDING = 0.2  # of eps · 2^doublings · |X| |Y|, the products that C is a sum of
