@@ -28,7 +28,7 @@ import scipy.linalg
 import rnn_dynamics as rd
 from rnn_dynamics.learning.learner import where
 from rnn_dynamics.loss import columns, doubling
-from rnn_dynamics.loss.projected import projected_gradient
+from rnn_dynamics.loss.projected import projected_gradient, resolvent
 
 LOSS = rd.PopulationLoss()
 WEIGHT_SCALES, DECAYS, FREQUENCY = (0.0, 0.1, 0.5, 0.9), (1.0, 0.1, 0.01), 1.0
@@ -105,9 +105,10 @@ def dissect(found: Found) -> tuple[rd.LinearRNN, jax.Array]:
     def one(rnn: rd.LinearRNN, target: rd.LinearRNN) -> Any:
         aim = columns.tolerance(rnn.dtype)
         scale, used = jnp.sqrt(jnp.sum(rnn.W**2) / rnn.num_units), jnp.int32(0)
+        found = resolvent(rnn)
         for size in reversed(columns.sizes(rnn, target)):
             with jax.default_matmul_precision("highest"):
-                small = projected_gradient(rnn, target, size)
+                small = projected_gradient(rnn, target, size, found)
             most = columns._largest_scale(rnn.num_units, size - target.num_units, 10 * aim)
             enough = small.truncation <= jnp.maximum(aim, small.rounding)
             used = jnp.where((scale <= most) & enough & small.stable, jnp.int32(size), used)

@@ -1,19 +1,21 @@
-"""Krylov bases of a network from both sides, by products with W and Wᵀ alone.
+"""Krylov bases from both sides, by products with a matrix and its transpose alone.
 
-The rows of V span u, W u, W² u, …, those of U span v, Wᵀ v, …; with H and F, the matrices of W and Wᵀ in them,
+For K = W, or a rational function of W as `projected` takes it, the rows of V span u, K u, K² u, …, those of U span v, Kᵀ v, …; H and F
+are the matrices of K and Kᵀ in them:
 
-    q(t) = e^{-(I-W)t} u ≈ Vᵀ e^{-(I-H)t} |u| e₁,    p(t) = e^{-(I-Wᵀ)t} v ≈ Uᵀ e^{-(I-F)t} |v| e₁
+    f(K) u ≈ Vᵀ f(H) |u| e₁,    f(Kᵀ) v ≈ Uᵀ f(F) |v| e₁
 
 Slow and oscillating outliers are found without being told of. Source: Arnoldi, Quarterly of Applied Mathematics 9, 17 (1951); Saad,
 Iterative Methods for Sparse Linear Systems, 6.3.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rnn_dynamics.model import LinearRNN
+Product = Callable[[jax.Array], jax.Array]
 
 # One pass of Gram-Schmidt loses digits as the remainder becomes small beside the product; below this share, squared, it is repeated.
 REPEAT = 1e-4
@@ -24,7 +26,7 @@ class Bases(NamedTuple):
 
     Attributes:
         vectors: orthonormal rows of V and U, (2, m + 1, N); zero from where a basis is complete.
-        H: its row j holds the products of W (of Wᵀ) with vector j in the basis, (2, m, m + 1).
+        H: its row j holds the products of K (of Kᵀ) with vector j in the basis, (2, m, m + 1).
         norms: |u| and |v|, (2,).
     """
 
@@ -33,37 +35,45 @@ class Bases(NamedTuple):
     norms: jax.Array
 
 
-def both_bases(rnn: LinearRNN, size: int) -> Bases:
-    """Bases of `size` vectors from u and from v."""
-    W, dtype = rnn.W, rnn.dtype
-    starts = jnp.stack([rnn.u, rnn.v])
+def both_bases(
+    times: Product, transposed_times: Product, u: jax.Array, v: jax.Array, size: int, scale: float
+) -> Bases:
+    """Bases of `size` vectors from u, (N,), by products with K, and from v by those with Kᵀ.
+
+    Args:
+        times: the product of K with a vector.
+        transposed_times: the product of Kᵀ with a vector.
+        u: start of V.
+        v: start of U.
+        size: number of vectors.
+        scale: what the products round to is eps times their norm and this.
+    """
+    dtype, starts = u.dtype, jnp.stack([u, v])
     norms = _norm(starts)
-    vectors = jnp.zeros((2, size + 1, rnn.num_units), dtype)
+    vectors = jnp.zeros((2, size + 1, len(u)), dtype)
     vectors = vectors.at[:, 0].set(starts * _inverse(norms)[:, None])
     columns = jnp.arange(size + 1)
     smallest = 2 * float(jnp.finfo(dtype).eps)
 
-    def orthogonalise(vectors: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        h = jnp.einsum("kij,kj->ki", vectors, x)
-        return h, x - jnp.einsum("kij,ki->kj", vectors, h)
-
     def column(j: jax.Array, bases: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         vectors, H = bases
         at = jax.lax.dynamic_index_in_dim(vectors, j, axis=1, keepdims=False)
-        products = jnp.stack([W @ at[0], at[1] @ W])
-        h, x = orthogonalise(vectors, products)
-        size = jnp.sqrt(jnp.sum(h**2, axis=1) + jnp.sum(x**2, axis=1))
+        products = jnp.stack([times(at[0]), transposed_times(at[1])])
+        size = _norm(products)
 
-        def again(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            h, x, _ = carry
-            more, x = orthogonalise(vectors, x)
-            return h + more, x, jnp.zeros((), bool)
+        def orthogonalise(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            h, x, passes, _ = carry
+            more = jnp.einsum("kij,kj->ki", vectors, x)
+            x = x - jnp.einsum("kij,ki->kj", vectors, more)
+            lossy = jnp.any(jnp.sum(x**2, axis=1) < REPEAT * size**2)
+            return h + more, x, passes + 1, lossy & (passes == 0)
 
-        lossy = jnp.any(jnp.sum(x**2, axis=1) < REPEAT * size**2)
-        once: tuple[jax.Array, ...] = (h, x, lossy)
-        h, x, _ = jax.lax.while_loop(lambda carry: carry[2], again, once)
+        first = jnp.zeros((), jnp.int32), jnp.ones((), bool)
+        h, x, *_ = jax.lax.while_loop(
+            lambda carry: carry[3], orthogonalise, (jnp.zeros_like(H[:, 0]), products, *first)
+        )
         rest = _norm(x)
-        rest = jnp.where(rest > smallest * size, rest, jnp.zeros_like(rest))
+        rest = jnp.where(rest > smallest * (scale + size), rest, jnp.zeros_like(rest))
         h = h + jnp.where(columns == j + 1, rest[:, None], jnp.zeros_like(h))
         put = jax.lax.dynamic_update_index_in_dim
         return put(vectors, x * _inverse(rest)[:, None], j + 1, 1), put(H, h, j, 1)

@@ -14,16 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import doubling
-from rnn_dynamics.loss.projected import projected_gradient
+from rnn_dynamics.loss.projected import MOST_INVERTED, projected_gradient, resolvent
 from rnn_dynamics.model import LinearRNN
 
-# Dimensions of the small problems, the target's units included: multiples of what a core adds at once.
+# Dimensions of the small problems, the target's units included, in bases of an inverse and of W: multiples of what a core adds at once.
+INVERTED_SIZES = (12, 20, 32)
 SIZES = (16, 24, 40, 72, 128)
 MOST_SHARE = 0.5  # of N: beyond, doubling is cheaper
 MOST_TARGET_UNITS = 8
 # Fewest units for which columns pay: measured on CPUs, counted for accelerators.
-LEAST_UNITS = {"cpu": 33}
+LEAST_UNITS = {"cpu": 24}
 LEAST_UNITS_ELSEWHERE = 129
+LARGEST_RESIDUAL = 1000.0  # of eps: an inverse that has lost more digits is not used
+# In bases of an inverse a random W of unit weight scale costs this factor of the error per vector, about.
+PER_VECTOR = 0.4
 DONE = -1
 
 
@@ -38,7 +42,8 @@ def sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     least = LEAST_UNITS.get(jax.default_backend(), LEAST_UNITS_ELSEWHERE)
     if least > N or target.num_units > MOST_TARGET_UNITS:
         return ()
-    return tuple(size for size in SIZES if size <= MOST_SHARE * N)
+    all_sizes = INVERTED_SIZES if N <= MOST_INVERTED else SIZES
+    return tuple(size for size in all_sizes if size <= MOST_SHARE * N)
 
 
 def gradient(
@@ -57,13 +62,18 @@ def gradient(
     scale = jnp.sqrt(squares / rnn.num_units)
     limits = [_largest_scale(rnn.num_units, size - target.num_units, 10 * aim) for size in tried]
     first = jnp.sum(scale > jnp.asarray(limits, rnn.dtype), dtype=jnp.int32)
+    with jax.default_matmul_precision("highest"):
+        inverted = resolvent(rnn)
+    if inverted is not None:
+        eps = float(jnp.finfo(rnn.dtype).eps)
+        doubled |= ~(inverted.residual <= LARGEST_RESIDUAL * eps)
     turn = jnp.where(finite, jnp.where(doubled, jnp.int32(len(tried)), first), jnp.int32(DONE))
     nan = jnp.asarray(jnp.nan, rnn.dtype)
     found = (nan, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rnn), nan)
 
     def project(index: int, size: int) -> Any:
         def attempt(carry: Any) -> Any:
-            small = projected_gradient(_tied(rnn, carry[0]), target, size)
+            small = projected_gradient(_tied(rnn, carry[0]), target, size, inverted)
             enough = small.truncation <= jnp.maximum(aim, small.rounding)
             following = jnp.where(small.stable & enough, jnp.int32(DONE), jnp.int32(index + 1))
             return following, (small.value, small.gradient, small.truncation + small.rounding)
@@ -94,7 +104,9 @@ def _tied(rnn: LinearRNN, turn: jax.Array) -> LinearRNN:
 def _largest_scale(num_units: int, num_columns: int, aim: float) -> float:
     """The weight scale of a random W for which so many columns reach the aim.
 
-    Its bases couple by H_{j+1,j} ≈ weight_scale √(1 - j/N), and what is left out is about the product of all.
+    Bases of W couple by H_{j+1,j} ≈ weight_scale √(1 - j/N), and what is left out is about the product of all.
     """
+    if num_units <= MOST_INVERTED:
+        return aim ** (1 / num_columns) / PER_VECTOR
     capacity = sum(math.log1p(-j / num_units) for j in range(num_columns)) / 2
     return math.exp((math.log(aim) - capacity) / num_columns)

@@ -1,8 +1,13 @@
 """The exact gradient of a large network by a small problem: both Gramians in Krylov bases of n - N* vectors.
 
-With the bases V, U of `arnoldi` and the target as it is, the Gramians of the difference of student and target have the corners
+With B = (p + A)⁻¹ and D = 2p B - 1, a rational function of A = 1 - W, time is traded for steps (Laguerre functions of time, of rate p):
 
-    P ≈ Vᵀ X V,    Q ≈ Uᵀ Y U          (X, Y: Gramians of n × n systems, by doubling in time)
+    ∫ q(t) q(t)ᵀ dt = Σ_j x_j x_jᵀ,    x_j = √(2p) D^j B u,    and k(t) likewise has the coefficients vᵀ x_j
+
+V and U are Krylov bases of W B = (1 + p) B - 1 and its transpose (networks of up to MOST_INVERTED units: a pole at -p saves half of the vectors
+and more) or of W and Wᵀ (larger ones: no inverse is needed). With the target as it is, the Gramians of the difference of student and target have the corners
+
+    P ≈ Vᵀ X V,    Q ≈ Uᵀ Y U          (X, Y: Gramians of n × n systems, by doubling the number of steps)
 
 and the gradient (section 2 of the theory note) is
 
@@ -10,10 +15,11 @@ and the gradient (section 2 of the theory note) is
 
 The next vector v₊ of V, which is left out, would couple by h = H_{m+1,m} to the last one. What it does to the gradient is estimated by
 
-    h (|C e_m| + |Y U v₊| |X e_m|)
+    h (|(C e_m, (V ∂L/∂v)_m)| + |Y U v₊| |X e_m|)
 
-(and likewise from the left): the next column of C, and the error of the impulse response. Without knowledge of a spectrum this
-follows the true error within a factor of about ten, from 1e-3 to 1e-11 (benchmarks/columns.py).
+(and likewise from the left): the next column of C and component of ∂L/∂v, and the error of the impulse response. Without knowledge of a spectrum this
+follows the true error within a factor of about ten, from 1e-3 to 1e-11 (benchmarks/columns.py). Source: Ruhe, Linear Algebra and its
+Applications 58, 391 (1984), for bases of an inverse; section 1 of Smith, SIAM J. Appl. Math. 16, 198 (1968), for the doubling.
 """
 
 from typing import NamedTuple
@@ -22,18 +28,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.loss.arnoldi import both_bases
+from rnn_dynamics.loss.arnoldi import Bases, both_bases
 from rnn_dynamics.loss.doubling import relative
-from rnn_dynamics.loss.panels import gauss_nodes
+from rnn_dynamics.loss.inverse import HalvedInverse, halved_inverse, inverse
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.propagator import FACTORIALS, taylor_exponential
 
-SAFETY = 5.0  # of the truncation: below it, the estimate was too small for 1 to 4 % of networks
-ROUNDING = 0.2  # of eps · 2^doublings · |X| |Y|, the products that C is a sum of
-NUM_PANELS = 24  # on which k(t) is sampled, each of about a leak time constant
+# p, in leak rates: below one half the symmetric part of p + A is positive in random networks up to a weight scale of 0.99, so that
+# elimination needs no pivots; of 0.2, 0.4, 0.7 and 1 it takes the fewest vectors over weight scales, decays and training.
+SHIFT = 0.4
+MOST_INVERTED = 160  # units: beyond, an inverse costs more than the vectors that it saves
+SAFETY = 7.0  # of the truncation: with 3.5 it was too small for 2 % of networks, those of weight scales near 0.9
+ROUNDING = 0.05  # of eps · steps · |X| |Y|, the products that C is a sum of
+NUM_COLUMNS = 16  # steps that are taken one by one, a power of 2
 MOST_DOUBLINGS = 40
-# A longer panel than that of `panels` saves products: with these both series and quadrature are exact to 1e-15.
-DEGREE, NUM_NODES = 20, 10
+
+
+class Resolvent(NamedTuple):
+    """B, and how good it is.
+
+    Attributes:
+        B: (p + A)⁻¹ in blocks.
+        residual: |(p + A) B x - x| / |x| of an x and of one from the left, the larger one, ().
+    """
+
+    B: HalvedInverse
+    residual: jax.Array
 
 
 class Projected(NamedTuple):
@@ -44,7 +63,7 @@ class Projected(NamedTuple):
         gradient: in the student.
         truncation: estimate of the relative error made by the bases, ().
         rounding: estimate of the relative error by rounding, ().
-        stable: whether the projected network is: ‖e^{-At}‖ falls well below 1 at some t, () bool.
+        stable: whether the projected network is: ‖D^j‖ falls well below 1 at some j, () bool.
     """
 
     value: jax.Array
@@ -54,33 +73,64 @@ class Projected(NamedTuple):
     stable: jax.Array
 
 
-def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int) -> Projected:
-    """Loss and gradient over an infinite horizon from a projection to `size` dimensions, the target's included."""
-    dtype, m = rnn.dtype, size - target.num_units
-    bases = both_bases(rnn, m)
-    V, U = bases.vectors[0, :m], bases.vectors[1, :m]
-    after, last = bases.vectors[:, m], bases.H[:, m - 1, m]
+def resolvent(rnn: LinearRNN) -> Resolvent | None:
+    """B of a network, or None of one that is too large to be inverted."""
+    if rnn.num_units > MOST_INVERTED:
+        return None
+    M = _shifted(rnn.W)
+    B = halved_inverse(M)
+    x = jnp.full_like(rnn.u, rnn.num_units**-0.5)
+    residuals = jnp.stack([M @ B.times(x) - x, B.transposed_times(x) @ M - x])
+    return Resolvent(B, jnp.sqrt(jnp.max(jnp.sum(residuals**2, axis=1))))
 
+
+def projected_gradient(
+    rnn: LinearRNN, target: LinearRNN, size: int, found: Resolvent | None
+) -> Projected:
+    """Loss and gradient over an infinite horizon from a projection to `size` dimensions, the target's included.
+
+    Args:
+        rnn: the student.
+        target: the target.
+        size: dimensions of the small problem.
+        found: what `resolvent` finds of the student.
+    """
+    dtype, m = rnn.dtype, size - target.num_units
+    bases, residual = _bases(rnn, m, found)
+    overlaps = bases.vectors[1] @ bases.vectors[0].T  # of left and right vectors, (m + 1, m + 1)
+    V, U = bases.vectors[0, :m], bases.vectors[1, :m]
+
+    inner = jnp.swapaxes(bases.H[:, :, :m], 1, 2)
+    if found is None:
+        inner = jax.vmap(lambda H: inverse(_shifted(H)))(inner)
+    else:  # B from W B
+        inner = (inner + jnp.eye(m, dtype=dtype)[None]) / (1 + SHIFT)
+    outer = inverse(_shifted(target.W))
     systems = jnp.zeros((2, size, size), dtype)
-    systems = systems.at[:, :m, :m].set(jnp.swapaxes(bases.H[:, :, :m], 1, 2))
-    systems = systems.at[:, m:, m:].set(jnp.stack([target.W, target.W.T]))
+    systems = systems.at[:, :m, :m].set(inner).at[:, m:, m:].set(jnp.stack([outer, outer.T]))
     starts = jnp.zeros((2, size), dtype).at[:, 0].set(bases.norms)
     starts = starts.at[:, m:].set(jnp.stack([target.u, -target.v]))
-    ends = jnp.concatenate(
-        [jnp.stack([V @ rnn.v, U @ rnn.u]), jnp.stack([-target.v, target.u])], axis=1
-    )
+    # the first vectors are u / |u| and v / |v|: V v and U u
+    ends = bases.norms[::-1, None] * jnp.stack([overlaps[0, :m], overlaps[:m, 0]])
+    ends = jnp.concatenate([ends, jnp.stack([-target.v, target.u])], axis=1)
     grams = jax.vmap(_gramian)(systems, starts)
     X, Y = grams.gramian
 
-    C = (Y[:m, :m] @ (U @ V.T)) @ X[:m, :m] + Y[:m, m:] @ X[m:, :m]
-    du, dv = Y[:m] @ ends[1], X[:m] @ ends[0]
-    gradient = LinearRNN((U.T @ C) @ V, du @ U, dv @ V)
+    # Y diag(U Vᵀ, 1) X; the last column and row, for the vectors that are left out, are Y U v₊ and X V u₊
+    middle = jnp.eye(size + 1, dtype=dtype).at[:m, :m].set(overlaps[:m, :m])
+    middle = middle.at[:m, size].set(overlaps[:m, m]).at[size, :m].set(overlaps[m, :m])
+    left = Y[:m] @ middle[:size]
+    right = jnp.concatenate([left[:, :size], middle[size:, :size]]) @ X[:, :m]
+    C, missed = right[:m], (left[:, size], right[m])
+    du, dv = jnp.einsum("kij,kj->ki", grams.gramian[::-1, :m], ends[::-1])
+    by_left = U.T @ jnp.concatenate([C, du[:, None]], axis=1)
+    gradient = LinearRNN(by_left[:, :m] @ V, by_left[:, m], dv @ V)
 
-    neglected = last[0] * (
-        _norm(C[:, -1]) + _norm(Y[:m, :m] @ (U @ after[0])) * _norm(X[:m, m - 1])
-    )
-    neglected += last[1] * (_norm(C[-1]) + _norm(X[:m, :m] @ (V @ after[1])) * _norm(Y[:m, m - 1]))
-    eps = float(jnp.finfo(dtype).eps)
+    last = bases.H[:, m - 1, m]
+    by_V, by_U = jnp.append(C[:, -1], dv[-1]), jnp.append(C[-1], du[-1])
+    neglected = last[0] * (_norm(by_V) + _norm(missed[0]) * _norm(X[:m, m - 1]))
+    neglected += last[1] * (_norm(by_U) + _norm(missed[1]) * _norm(Y[:m, m - 1]))
+    eps = float(jnp.finfo(dtype).eps) + residual
     rounding = ROUNDING * eps * jnp.exp2(jnp.max(grams.doublings).astype(dtype))
     length = jnp.sqrt(jnp.sum(C**2) + jnp.sum(du**2) + jnp.sum(dv**2))
     return Projected(
@@ -92,50 +142,56 @@ def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int) -> Projecte
     )
 
 
+def _shifted(W: jax.Array) -> jax.Array:
+    return (1 + SHIFT) * jnp.eye(len(W), dtype=W.dtype) - W
+
+
+def _bases(rnn: LinearRNN, size: int, found: Resolvent | None) -> tuple[Bases, jax.Array]:
+    """Bases, and the relative error of the products that they are made of."""
+    if found is None:
+        W = rnn.W
+        bases = both_bases(lambda x: W @ x, lambda x: x @ W, rnn.u, rnn.v, size, 0.0)
+        return bases, jnp.zeros((), rnn.dtype)
+    B, s = found.B, 1 + SHIFT
+    bases = both_bases(
+        lambda x: s * B.times(x) - x, lambda x: s * B.transposed_times(x) - x, rnn.u, rnn.v, size, 1.0
+    )
+    return bases, found.residual
+
+
 class _Gramian(NamedTuple):
-    gramian: jax.Array  # ∫ q qᵀ dt, (n, n)
-    panel: jax.Array  # what the first panel does to the state, (n, n)
-    columns: jax.Array  # √w_j q(t_j) at its nodes, (J, n)
-    doublings: jax.Array
+    gramian: jax.Array  # Σ_j x_j x_jᵀ, (n, n)
+    remote: jax.Array  # D^J, (n, n)
+    columns: jax.Array  # the first x_j, (J, n)
+    doublings: jax.Array  # of one step
     stable: jax.Array
 
 
-def _gramian(H: jax.Array, x: jax.Array) -> _Gramian:
-    """∫ q qᵀ dt of q(t) = e^{-(I-H)t} x, by doubling in time from one panel."""
-    dtype = H.dtype
-    H2 = H @ H
-    H4 = H2 @ H2
-    rate = jnp.sqrt(jnp.sqrt(_norm(H4)))  # as in `growth`
-    h = jnp.minimum(1.5 / rate, 2.5 / (1 + rate))
-    powers = [jnp.eye(len(x), dtype=dtype), h * H, h**2 * H2, h**3 * (H2 @ H), h**4 * H4]
-    E = jnp.exp(-h) * taylor_exponential(powers, DEGREE)
-    _, krylov = jax.lax.scan(lambda y, _: (powers[1] @ y, y), x, None, length=DEGREE + 1)
-    nodes, weights = gauss_nodes(NUM_NODES)
-    taylor = nodes[:, None] ** np.arange(DEGREE + 1) / np.array(FACTORIALS[: DEGREE + 1])
-    taylor = taylor * np.sqrt(weights)[:, None]
-    decays = jnp.exp(-h * jnp.asarray(nodes, dtype)) * jnp.sqrt(h)
-    columns = (jnp.asarray(taylor, dtype) @ krylov) * decays[:, None]
-    tolerance = float(jnp.finfo(dtype).eps) ** 0.25  # squared twice: by the last doubling, and in P
+def _gramian(B: jax.Array, start: jax.Array) -> _Gramian:
+    """Σ_j x_j x_jᵀ of x_j = √(2p) D^j B u, by doubling from J steps."""
+    D = 2 * SHIFT * B - jnp.eye(len(B), dtype=B.dtype)
+    x = (2 * SHIFT) ** 0.5 * (B @ start)
+    _, columns = jax.lax.scan(lambda x, _: (D @ x, x), x, None, length=NUM_COLUMNS)
+    taken = int(np.log2(NUM_COLUMNS))
+    remote = jax.lax.fori_loop(0, taken, lambda _, D: D @ D, D)
+    tolerance = float(jnp.finfo(D.dtype).eps) ** 0.25  # squared twice: by this doubling, and in P
 
     def double(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        P, E, _, doublings = carry
-        P, E = P + E @ P @ E.T, E @ E
-        return P, E, _norm(E), doublings + 1
+        P, D, _, doublings = carry
+        return P + D @ P @ D.T, D @ D, _norm(D), doublings + 1
 
-    two = jnp.concatenate([columns, columns @ E.T])
-    E2 = E @ E
-    carry: tuple[jax.Array, ...] = (two.T @ two, E2, _norm(E2), jnp.ones((), jnp.int32))
-    P, last, size, doublings = jax.lax.while_loop(
+    first = jnp.full((), jnp.inf, D.dtype), jnp.asarray(taken, jnp.int32)
+    carry = (columns.T @ columns, remote, *first)
+    P, _, size, doublings = jax.lax.while_loop(
         lambda carry: (carry[2] > tolerance) & (carry[3] < MOST_DOUBLINGS), double, carry
     )
-    return _Gramian(P + last @ P @ last.T, E, columns, doublings + 1, size <= tolerance)
+    return _Gramian(P, remote, columns, doublings, size <= tolerance)
 
 
 def _energy(grams: _Gramian, end: jax.Array) -> jax.Array:
     """½ ∫ k(t)² dt, a sum of squares, of the right system."""
-    E, columns, P = grams.panel[0], grams.columns[0], grams.gramian[0]
-    remote, rows = jax.lax.scan(lambda row, _: (row @ E, row), end, None, length=NUM_PANELS)
-    return (jnp.sum((rows @ columns.T) ** 2) + remote @ P @ remote) / 2
+    remote = end @ grams.remote[0]
+    return (jnp.sum((grams.columns[0] @ end) ** 2) + remote @ grams.gramian[0] @ remote) / 2
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -19,8 +19,8 @@ MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**18
 MOST_PER_CHUNK_ELSEWHERE = 1024
 # N × N temporaries of a learning step: solver stages, Gramians, their copies
 MATRICES_PER_MEMBER = 40
-# N × N products in one exact gradient by doubling; networks that Krylov bases suffice for need far fewer
-PRODUCTS_PER_GRADIENT = 36
+# N × N products in one exact gradient by doubling; where Krylov bases are used, it costs as much as about 250 / N
+PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS, LEAST_UNITS = 36, 250, 24
 SAMPLED_PRODUCTS = 3  # N × N matrix-vector products per time step of a gradient on sampled noise
 FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
 
@@ -139,7 +139,10 @@ class Plan:
             panels = np.where(steps > 0, steps, 1.4 * np.where(np.isinf(horizon), 1, horizon))
             averaged = self.experiment.learning.weighting != "uniform"
             products = (13 if averaged else 8) * np.ceil(np.log2(np.maximum(panels, 2)))
-            each = np.where(np.isinf(horizon), PRODUCTS_PER_GRADIENT, products + 8) * sizes**3
+            infinite = np.where(
+                sizes < LEAST_UNITS, PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS / sizes
+            )
+            each = np.where(np.isinf(horizon), infinite, products + 8) * sizes**3
         return self.num_gradients * 2.0 * float(np.sum(each))
 
     @property

@@ -9,6 +9,7 @@ import pytest
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import columns, doubling
+from rnn_dynamics.loss.projected import projected_gradient, resolvent
 
 LOSS = rd.PopulationLoss()
 
@@ -92,9 +93,9 @@ def test_what_few_vectors_cannot_do_is_done_by_doubling():
     W = 0.9 * np.eye(units, k=-1)
     chain = rd.LinearRNN(W, np.eye(units)[0], np.eye(units)[-1])
     target = rd.leaky_integrator(0.2)
-    assert columns.sizes(chain, target) == (16, 24)
+    assert columns.sizes(chain, target) == (12, 20, 32)
     exact = doubling.gradient(chain, target, jnp.ones(()))
-    # tried with 24 at once, of the norm of a random W of weight scale 0.3
+    # tried with 20 at once, of the norm of a random W of weight scale 0.9, and with 12
     for factor in (1.0, 1 / 3):
         rnn = rd.LinearRNN(factor * W, chain.u, chain.v)
         value, gradient = LOSS.value_and_grad(rnn, target)
@@ -103,6 +104,27 @@ def test_what_few_vectors_cannot_do_is_done_by_doubling():
         assert doubling.norm(
             jax.tree.map(jnp.subtract, gradient, exact[1])
         ) <= 1e-8 * doubling.norm(exact[1])
+
+
+def test_bases_of_the_weights_alone():
+    """What networks of more than `MOST_INVERTED` units get, which are too large for many tests."""
+    rnns, target = batch(64, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]), rd.leaky_integrator(0.1)
+
+    @jax.jit
+    @jax.vmap
+    def found(rnn):
+        exact = doubling.gradient(rnn, target, jnp.ones(()))
+        return projected_gradient(rnn, target, 24, None), exact[:2]
+
+    small, (value, exact) = found(rnns)
+    true = distances(small.gradient, exact)
+    assert small.stable.all()
+    assert (true <= small.truncation + small.rounding).all()
+    assert true[:4].max() < 1e-9
+    assert true[-1] > 1e-13  # 24 are enough for 1e-8, and not for all digits
+    np.testing.assert_allclose(small.value, value, rtol=1e-8)
+    assert columns.sizes(rd.random_rnn(jax.random.key(0), 161, 0.1), target)[0] == 16
+    assert resolvent(rd.random_rnn(jax.random.key(0), 161, 0.1)) is None
 
 
 @pytest.mark.parametrize("silent", ["W", "u", "v", "Wuv"])
@@ -169,6 +191,8 @@ def test_what_no_member_wants_is_not_computed():
     found = jax.jit(jax.vmap(LOSS.value_and_grad, in_axes=(0, None)))
     text = found.lower(rnns, target).compile().as_text()
     outside = text[text.index("\nENTRY") :]
+    assert outside.count(" while(") >= 3  # two attempts, and doubling
+    inverted = jax.jit(jax.vmap(resolvent)).lower(rnns).compile().as_text()
+    inverted = inverted[inverted.index("\nENTRY") :]
+    assert 0 < outside.count(" dot(") <= inverted.count(" dot(")
     assert text.count(" dot(") > 50
-    assert outside.count(" while(") >= 2  # one attempt of 16, and doubling
-    assert " dot(" not in outside
