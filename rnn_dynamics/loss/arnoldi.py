@@ -69,9 +69,8 @@ def both_bases(
             return h + more, x, passes + 1, lossy & (passes == 0)
 
         first = jnp.zeros((), jnp.int32), jnp.ones((), bool)
-        h, x, *_ = jax.lax.while_loop(
-            lambda carry: carry[3], orthogonalise, (jnp.zeros_like(H[:, 0]), products, *first)
-        )
+        carry: tuple[jax.Array, ...] = (jnp.zeros_like(H[:, 0]), products, *first)
+        h, x, *_ = jax.lax.while_loop(lambda carry: carry[3], orthogonalise, carry)
         rest = _norm(x)
         rest = jnp.where(rest > smallest * (scale + size), rest, jnp.zeros_like(rest))
         h = h + jnp.where(columns == j + 1, rest[:, None], jnp.zeros_like(h))

@@ -154,7 +154,12 @@ def _bases(rnn: LinearRNN, size: int, found: Resolvent | None) -> tuple[Bases, j
         return bases, jnp.zeros((), rnn.dtype)
     B, s = found.B, 1 + SHIFT
     bases = both_bases(
-        lambda x: s * B.times(x) - x, lambda x: s * B.transposed_times(x) - x, rnn.u, rnn.v, size, 1.0
+        lambda x: s * B.times(x) - x,
+        lambda x: s * B.transposed_times(x) - x,
+        rnn.u,
+        rnn.v,
+        size,
+        1.0,
     )
     return bases, found.residual
 
@@ -181,7 +186,7 @@ def _gramian(B: jax.Array, start: jax.Array) -> _Gramian:
         return P + D @ P @ D.T, D @ D, _norm(D), doublings + 1
 
     first = jnp.full((), jnp.inf, D.dtype), jnp.asarray(taken, jnp.int32)
-    carry = (columns.T @ columns, remote, *first)
+    carry: tuple[jax.Array, ...] = (columns.T @ columns, remote, *first)
     P, _, size, doublings = jax.lax.while_loop(
         lambda carry: (carry[2] > tolerance) & (carry[3] < MOST_DOUBLINGS), double, carry
     )

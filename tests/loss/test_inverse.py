@@ -13,7 +13,10 @@ from rnn_dynamics.loss.projected import SHIFT, resolvent
 
 def matrix(size: int) -> jax.Array:
     """Well-conditioned, as (1 + p) - W of a random W is."""
-    return 1.4 * jnp.eye(size) - 0.5 * jax.random.normal(jax.random.key(size), (size, size)) / size**0.5
+    return (
+        1.4 * jnp.eye(size)
+        - 0.5 * jax.random.normal(jax.random.key(size), (size, size)) / size**0.5
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 8, 9, 24, 32, 33, 50, 64])
@@ -45,9 +48,12 @@ def test_a_gradient_does_not_rest_on_a_bad_inverse(gap):
     assert np.linalg.cond((1 + SHIFT) * np.eye(40) - np.asarray(W)) < 20
     residual, eps = resolvent(rnn).residual, np.finfo(float).eps
     assert not residual <= columns.LARGEST_RESIDUAL * eps
-    (value, gradient), exact = jax.jit(lambda rnn: (
-        rd.PopulationLoss().value_and_grad(rnn, target), doubling.gradient(rnn, target, jnp.ones(()))
-    ))(rnn)
+    (value, gradient), exact = jax.jit(
+        lambda rnn: (
+            rd.PopulationLoss().value_and_grad(rnn, target),
+            doubling.gradient(rnn, target, jnp.ones(())),
+        )
+    )(rnn)
     assert float(value) == float(exact[0])
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact[1]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
