@@ -11,6 +11,10 @@ from typing import Any
 
 DONE, MEMBERS_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3
 
+# Of learning on one core: below, the cores of a CPU do not become devices of their own, which halves the time of learning and doubles that
+# of compiling.
+LEAST_SECONDS_SHARED = 60.0
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -106,6 +110,8 @@ def _run(options: argparse.Namespace) -> int:
 
     experiment = load_experiment(options.config, options.overrides)
     directory = options.out or Path("runs") / options.config.stem
+    if not options.distributed:
+        _share_among_cores(experiment)
     _set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
     shard = options.shard
     if options.distributed:
@@ -205,6 +211,15 @@ def _open(directory: Path) -> Any:
     from rnn_dynamics.sweep.run import open_run
 
     return open_run(directory)
+
+
+def _share_among_cores(experiment: Any) -> None:
+    """Make every core of a CPU a device, if learning takes long enough to pay for programs that each device compiles of its own."""
+    from rnn_dynamics.sweep.plan import plan
+
+    cores = os.cpu_count() or 1
+    if plan(experiment).estimated_seconds * cores > LEAST_SECONDS_SHARED:
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
 
 
 def _set_up_jax(dtype: str, cache: bool = False) -> None:

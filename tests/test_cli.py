@@ -111,6 +111,21 @@ def test_help_plans_and_config_errors_do_not_wait_for_jax(config):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_cores_are_devices_where_that_pays(config, tmp_path, seconds):
+    code = (
+        "import os; from rnn_dynamics import cli;"
+        f"os.cpu_count = lambda: 2; cli.LEAST_SECONDS_SHARED = {seconds};"
+        f"assert cli.main(['run', {str(config)!r}, '--out', {str(tmp_path / 'run')!r}, '--quiet']) == 0;"
+        "import jax; print(jax.local_device_count())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, env=environment
+    )
+    assert done.stdout.split()[-1] == (b"2" if seconds == 0 else b"1")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_exit_code_3_and_resumes(config, tmp_path, number):
     out = tmp_path / "run"

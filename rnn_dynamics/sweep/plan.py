@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
+from rnn_dynamics.sweep import costs
 from rnn_dynamics.sweep.applicability import theory_labels, why_not
 from rnn_dynamics.sweep.axes import show
 from rnn_dynamics.sweep.experiment import Compute, Experiment, GradientDescentTable
 from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
-from rnn_dynamics.sweep.sampling import num_time_steps, shapes
+from rnn_dynamics.sweep.sampling import shapes
 from rnn_dynamics.sweep.ticks import record_ticks
 
 # Members: larger batches are no faster on a CPU, and slower if their weights leave the cache; accelerators want many.
@@ -19,10 +20,6 @@ MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**18
 MOST_PER_CHUNK_ELSEWHERE = 1024
 # N × N temporaries of a learning step: solver stages, Gramians, their copies
 MATRICES_PER_MEMBER = 40
-# N × N products in one exact gradient by doubling; where Krylov bases are used, it costs as much as about 250 / N
-PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS, LEAST_UNITS = 36, 250, 24
-SAMPLED_PRODUCTS = 3  # N × N matrix-vector products per time step of a gradient on sampled noise
-FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,38 +109,14 @@ class Plan:
 
     @cached_property
     def num_gradients(self) -> float:
-        """Gradients per member, averaged: the steps of a descent; for a flow an estimate from its fastest rate.
-
-        The flow's explicit method takes steps of at most 3.3 / rate, and the fastest rate near a solution that decays at s
-        is 1/(4 s³) (section 3.1 of the theory note); a horizon T acts like a decay of 1/T.
-        """
-        learning = self.experiment.learning
-        if isinstance(learning, GradientDescentTable):
-            return float(np.mean(self.values["learning.num_steps"]))
-        decays = [v for k, v in self.values.items() if k.startswith("target.") and "decay" in k]
-        slowest = np.min(np.stack(decays), axis=0) + 1 / self.values["learning.horizon"]
-        steps = 100 + self.values["learning.train_time"] / (4 * slowest**3) / 3.3
-        return float(np.mean(6 * steps))
+        """Gradients per member, averaged: the steps of a descent; for a flow an estimate."""
+        return float(np.mean(costs.gradients(self.experiment, self.values)))
 
     @property
     def flops(self) -> float:
         """Estimated floating-point operations of the learning."""
-        sizes, horizon = (
-            self.values["network.num_units"].astype(float),
-            self.values["learning.horizon"],
-        )
-        steps = num_time_steps(self.values)
-        if self.experiment.learning.loss == "sampled":
-            each = SAMPLED_PRODUCTS * steps * sizes**2
-        else:
-            panels = np.where(steps > 0, steps, 1.4 * np.where(np.isinf(horizon), 1, horizon))
-            averaged = self.experiment.learning.weighting != "uniform"
-            products = (13 if averaged else 8) * np.ceil(np.log2(np.maximum(panels, 2)))
-            infinite = np.where(
-                sizes < LEAST_UNITS, PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS / sizes
-            )
-            each = np.where(np.isinf(horizon), infinite, products + 8) * sizes**3
-        return self.num_gradients * 2.0 * float(np.sum(each))
+        each = costs.flops_per_gradient(self.experiment, self.values)
+        return float(np.sum(costs.gradients(self.experiment, self.values) * each))
 
     @property
     def result_bytes(self) -> int:
@@ -169,7 +142,7 @@ class Plan:
     @property
     def estimated_seconds(self) -> float:
         """Rough time of the learning on this machine's cores, compilation apart."""
-        return self.flops / (FLOPS_PER_SECOND_AND_CORE * (os.cpu_count() or 1))
+        return self.flops / (costs.FLOPS_PER_SECOND_AND_CORE * (os.cpu_count() or 1))
 
     def __str__(self) -> str:
         experiment = self.experiment
@@ -193,7 +166,7 @@ class Plan:
             f"results         about {_size(self.result_bytes)}",
             f"work            about {self.flops:.2g} floating-point operations",
             f"time            about {duration(self.estimated_seconds)} on {cores} cores at "
-            f"{FLOPS_PER_SECOND_AND_CORE:.0e} operations per second each, compilation apart",
+            f"{costs.FLOPS_PER_SECOND_AND_CORE:.0e} operations per second each, compilation apart",
             *self._warm_start_lines(),
             *self._theory_lines(),
         ]
