@@ -3,15 +3,16 @@
 The products of one gradient are timed alone, batched and in cache as they occur in the engine, and multiplied by their counts; engine and
 products take turns in one process. The counts are a floor: one pass of Gram-Schmidt, one size, no estimate of the error.
 
-gemv    W x and z W, one of each per vector; both products of Gram-Schmidt with all m + 1 vectors; small ones with H
-gemm    of the reduced problem, n × n, with as many doublings as the slowest of the batch needs; U Vᵀ and Uᵀ C V
+gemv    B x and z B, one of each per vector (of W above 160 units); both products of Gram-Schmidt with all m + 1 vectors; small ones
+gemm    of the inverse, four of half the size of W; of the reduced problem, n × n, with as many doublings as the slowest of the
+        batch needs; U Vᵀ and Uᵀ C V
 
 `engine_us` is per member and step, of K = 10 steps of descent in one compiled call, as a sweep takes them; a `fraction` is
 (gemm + gemv) / engine in the same turn, its bar 0.75 from 64 units on. `sizes` says what the batch went through: a second size, or
 doubling (0), for any of its members, is work of the engine that the floor does not have.
 
 Rows of another variant than "engine" are attempts (ceiling_variants.py), each beside the engine at weight scale 0.5 in turns: one pass over W for both products; bases of the step before,
-as they are or refreshed by one block product; Laguerre columns at a shift of 0.8 with an inverse from blocked Gauss-Jordan.
+as they are or refreshed by one block product; Laguerre columns at a shift of 0.8 as they are; bases of W instead of the resolvent.
 
     python benchmarks/ceiling.py [--units 64 128 256] [--repeats 9] [--dtype float64] [--quick]
 """
@@ -31,15 +32,13 @@ from peers_problem import TARGET
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import columns, projected
-from rnn_dynamics.loss.arnoldi import both_bases
-from rnn_dynamics.model.propagator import TAYLOR_DEGREE
 
 WEIGHT_SCALES = (0.1, 0.4)
 BAR, LEAST_UNITS = 0.75, 64
 CACHE_BYTES = 2**20  # all W of a batch
 LOOPED = 20  # products of one compiled call
 NUM_NODES = 8
-GEMMS = ("reduced", "overlap", "expand")
+GEMMS = ("inverse", "reduced", "overlap", "expand")
 
 Call = Callable[[], Any]
 
@@ -71,6 +70,7 @@ def products(units: int, size: int, count: int, dtype: str) -> dict[str, Call]:
     m = size - 1
     make = partial(orthogonal, count, dtype=dtype)
     W, V, small = make(units, units), make(m + 1, units), make(size, size)
+    half = make(units // 2, units // 2)
     pair = jnp.stack([W[:, 0], W[:, 1]], axis=1)
     both = jnp.stack([V, V], axis=1)
 
@@ -82,6 +82,7 @@ def products(units: int, size: int, count: int, dtype: str) -> dict[str, Call]:
         return (U.T @ grown[:m, :m]) @ V
 
     return {
+        "inverse": looped(jnp.matmul, half, half),
         "gemv": looped(lambda W, x: jnp.stack([W @ x[0], x[1] @ W]), W, pair),
         "gram_schmidt": looped(gram_schmidt, both, pair),
         "small_gemv": looped(lambda H, x: H @ x, small, small[:, 0]),
@@ -91,15 +92,16 @@ def products(units: int, size: int, count: int, dtype: str) -> dict[str, Call]:
     }
 
 
-def counts(size: int, doublings: int) -> dict[str, float]:
+def counts(size: int, doublings: int, inverted: bool) -> dict[str, float]:
     """How often each product occurs in one gradient."""
     m = size - 1
-    powers, taylor, last = 3, TAYLOR_DEGREE // 4, 2
-    gramian = powers + taylor + 2 + 3 * (doublings - 2) + last  # 2: E² and the first columns
+    squarings = int(np.log2(projected.NUM_COLUMNS))
+    gramian = squarings + projected.NUM_COLUMNS / size + 3 * (doublings - squarings)
     return {
-        "gemv": m,
+        "inverse": 4 if inverted else 0,  # each as large as a half of W
+        "gemv": m + 1,  # one more for the residual of the inverse
         "gram_schmidt": m,
-        "small_gemv": 2 * (TAYLOR_DEGREE + 1) + projected.NUM_PANELS,
+        "small_gemv": 2 * projected.NUM_COLUMNS,
         "reduced": 2 * gramian + 2,
         "overlap": 0.5,  # two products as large as U Vᵀ are timed
         "expand": 1,
@@ -111,13 +113,8 @@ def doublings_of(rnns: rd.LinearRNN, target: rd.LinearRNN, size: int) -> jax.Arr
     """How often the slowest member of a batch doubles, ()."""
 
     def one(rnn: rd.LinearRNN) -> jax.Array:
-        m = size - target.num_units
-        bases = both_bases(rnn, m)
-        H = jnp.zeros((2, size, size), rnn.dtype)
-        H = H.at[:, :m, :m].set(jnp.swapaxes(bases.H[:, :, :m], 1, 2))
-        H = H.at[:, m:, m:].set(jnp.stack([target.W, target.W.T]).astype(rnn.dtype))
-        x = jnp.ones((2, size), rnn.dtype)
-        return jnp.max(jax.vmap(projected._gramian)(H, x).doublings)
+        found = projected.resolvent(rnn)
+        return projected.projected_gradient(rnn, target, size, found).doublings
 
     return jnp.max(jax.vmap(one)(rnns))
 
@@ -133,8 +130,13 @@ def sizes_of(rnns: rd.LinearRNN, target: rd.LinearRNN) -> list[int]:
         if not here.any():
             continue
         gone.append(size)
-        project = partial(projected.projected_gradient, target=target, size=size)
-        small = jax.jit(jax.vmap(project))(rnns)
+        small = jax.jit(
+            jax.vmap(
+                lambda rnn, size=size: projected.projected_gradient(
+                    rnn, target, size, projected.resolvent(rnn)
+                )
+            )
+        )(rnns)
         enough = small.truncation <= jnp.maximum(aim, small.rounding)
         left &= ~(here & np.asarray(small.stable & enough))
     return [*gone, 0] if left.any() else gone
@@ -161,7 +163,7 @@ def measure(units: int, scale: float, chosen: argparse.Namespace) -> dict[str, A
     calls |= products(units, size, count, dtype)
     timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
     engine = timed.pop("engine") / (count * peers_jax.ENGINE_STEPS) * 1e6
-    times = counts(size, doublings)
+    times = counts(size, doublings, units <= projected.MOST_INVERTED)
     parts = {k: seconds * times[k] / (count * LOOPED) * 1e6 for k, seconds in timed.items()}
     gemm = sum(parts[name] for name in GEMMS)
     gemv = sum(part for name, part in parts.items() if name not in GEMMS)

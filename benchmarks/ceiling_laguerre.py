@@ -1,4 +1,4 @@
-"""The gradient in Laguerre columns, for ceiling.py, with the inverse by blocked Gauss-Jordan elimination: no LAPACK.
+"""The gradient in Laguerre columns, for ceiling.py.
 
 With B = (pI + A)⁻¹ the columns are x_j = √(2p) D^j B u and z_j = √(2p) (Dᵀ)^j Bᵀ v, D = 2pB - I, and those of a leaky integrator are
 numbers; ∂L/∂W = Z (Zᵀ X - Z*ᵀ X*) Xᵀ.
@@ -12,39 +12,15 @@ import numpy as np
 from peers_problem import TARGET
 
 import rnn_dynamics as rd
+from rnn_dynamics.loss.inverse import inverse
 
-SHIFT, BLOCK = 0.8, 16
-
-
-def small_inverse(A: jax.Array) -> jax.Array:
-    """The inverse of a small matrix by Gauss-Jordan elimination, without pivoting."""
-
-    def step(k: jax.Array, A: jax.Array) -> jax.Array:
-        at = jnp.arange(len(A)) == k
-        row = jnp.where(at, 1.0, A[k]) / A[k, k]
-        column = jnp.where(at, 0.0, A[:, k])
-        rest = jnp.where(at[None, :], 0.0, A) - column[:, None] * row
-        return jnp.where(at[:, None], row, rest)
-
-    return jax.lax.fori_loop(0, len(A), step, A)
-
-
-def blocked_inverse(A: jax.Array) -> jax.Array:
-    """The same from products of blocks."""
-    N = len(A)
-    for low in range(0, N, BLOCK):
-        at = slice(low, min(N, low + BLOCK))
-        pivot = small_inverse(A[at, at])
-        column = A[:, at].at[at].set(0.0)
-        row = (pivot @ A[at]).at[:, at].set(pivot)
-        A = (A.at[:, at].set(0.0) - column @ row).at[at].set(row)
-    return A
+SHIFT = 0.8
 
 
 def laguerre(rnn: rd.LinearRNN, count: int) -> rd.LinearRNN:
     """The gradient from so many columns at one shift (the loss, a sum over the same samples, is left out)."""
     dtype, p = rnn.dtype, SHIFT
-    B = blocked_inverse((1 + p) * jnp.eye(rnn.num_units, dtype=dtype) - rnn.W)
+    B = inverse((1 + p) * jnp.eye(rnn.num_units, dtype=dtype) - rnn.W)
     root, scalar = (2 * p) ** 0.5, 1 / (p + TARGET)
 
     def column(carry: Any, _: None) -> Any:

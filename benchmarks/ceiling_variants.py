@@ -2,7 +2,8 @@
 
 one pass    W x and z W by reading W once: stacked operands of one dot_general, a fused multiply and reduce, blocks of rows in a scan
 recycling   the projected gradient in the bases that the step before had: as they are, or refreshed by one block product
-Laguerre    columns D^j B u at a shift p, with B = (pI + A)⁻¹ by blocked Gauss-Jordan elimination from matrix products, without pivoting
+Laguerre    columns D^j B u at a shift p as they are, without bases, with B = (pI + A)⁻¹ from the engine's elimination
+bases of W  those that the engine has for networks too large to be inverted
 """
 
 import argparse
@@ -19,7 +20,7 @@ from peers_problem import LEARNING_RATE, TARGET
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import columns, doubling, projected
-from rnn_dynamics.loss.arnoldi import both_bases
+from rnn_dynamics.loss.inverse import inverse
 
 WEIGHT_SCALE = 0.5
 BLOCK, NUM_COLUMNS = 16, (12, 16, 24)
@@ -102,16 +103,22 @@ def in_bases(rnn: rd.LinearRNN, V: jax.Array, U: jax.Array, size: int) -> rd.Lin
     corners = jnp.stack([(V @ rnn.W) @ V.T, (U @ rnn.W.T) @ U.T])
     systems = systems.at[:, :m, :m].set(corners)
     systems = systems.at[:, m:, m:].set(jnp.stack([target.W, target.W.T]))
+    inverses = jax.vmap(lambda W: inverse(projected._shifted(W)))(systems)
     starts = jnp.stack([jnp.append(V @ rnn.u, target.u), jnp.append(U @ rnn.v, -target.v)])
-    X, Y = jax.vmap(projected._gramian)(systems, starts).gramian
+    X, Y = jax.vmap(projected._gramian)(inverses, starts).gramian
     C = (Y[:m, :m] @ (U @ V.T)) @ X[:m, :m] + Y[:m, m:] @ X[m:, :m]
     du, dv = Y[:m] @ jnp.append(U @ rnn.u, target.u), X[:m] @ jnp.append(V @ rnn.v, -target.v)
     return rd.LinearRNN((U.T @ C) @ V, du @ U, dv @ V)
 
 
+def bases_of(rnn: rd.LinearRNN, size: int) -> jax.Array:
+    """The engine's bases, (2, m, N)."""
+    return projected._bases(rnn, size - 1, projected.resolvent(rnn))[0].vectors[:, :-1]
+
+
 def recycled(rnn: rd.LinearRNN, before: rd.LinearRNN, size: int, refresh: bool) -> rd.LinearRNN:
     """The gradient in the bases of the network before, of one product more if refreshed."""
-    bases = both_bases(before, size - 1).vectors[:, :-1]
+    bases = bases_of(before, size)
     if refresh:
         products = jnp.stack([bases[0] @ rnn.W.T, bases[1] @ rnn.W])[:, :-1]
         spans = jnp.concatenate([jnp.stack([rnn.u, rnn.v])[:, None], products], axis=1)
@@ -128,7 +135,7 @@ def given(rnns: rd.LinearRNN, bases: jax.Array, size: int) -> rd.LinearRNN:
 def fresh(rnn: rd.LinearRNN, size: int) -> rd.LinearRNN:
     """The gradient in bases of its own, as the engine has it at one size."""
     target = rd.leaky_integrator(TARGET).astype(rnn.dtype)
-    return projected.projected_gradient(rnn, target, size).gradient
+    return projected.projected_gradient(rnn, target, size, projected.resolvent(rnn)).gradient
 
 
 FRESH: dict[int, Gradient] = {}  # a program for each size
@@ -141,7 +148,7 @@ def recycling(
     size, count = columns.sizes(_first(rnns), rd.leaky_integrator(TARGET))[-1], len(rnns.u)
     after = descend(rnns, reference, jnp.int32(1))
     exact = gradients(after, reference)
-    bases = jax.jit(jax.vmap(lambda rnn: both_bases(rnn, size - 1).vectors[:, :-1]))(rnns)
+    bases = jax.jit(jax.vmap(partial(bases_of, size=size)))(rnns)
     whole = partial(gradients, gradient=FRESH.setdefault(size, partial(fresh, size=size)))
     calls = {"engine": lambda: whole(after), "recycled": lambda: given(after, bases, size)}
     timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
@@ -158,7 +165,7 @@ def recycling(
     return rows
 
 
-# --- Laguerre columns
+# --- other columns
 
 
 @partial(jax.jit, static_argnames="gradient")
@@ -183,7 +190,14 @@ def reference(rnn: rd.LinearRNN) -> rd.LinearRNN:
     return doubling.gradient(rnn, target, jnp.ones((), rnn.dtype))[1]
 
 
-WAYS: dict[Any, Gradient] = {k: partial(laguerre, count=k) for k in NUM_COLUMNS}
+def of_weights(rnn: rd.LinearRNN, size: int) -> rd.LinearRNN:
+    """The gradient in Krylov bases of W."""
+    target = rd.leaky_integrator(TARGET).astype(rnn.dtype)
+    return projected.projected_gradient(rnn, target, size, None).gradient
+
+
+WAYS: dict[str, Gradient] = {f"Laguerre: {k}": partial(laguerre, count=k) for k in NUM_COLUMNS}
+WAYS |= {f"bases of W: {k}": partial(of_weights, size=k) for k in (16, 24)}
 WAYS["engine"] = engine
 
 
@@ -203,16 +217,16 @@ def largest_error(found: rd.LinearRNN, exact: rd.LinearRNN) -> float:
 def shifted(
     units: int, trained: bool, rnns: rd.LinearRNN, chosen: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Rows of Laguerre columns, steps of descent as the engine takes them."""
+    """Rows of other columns, steps of descent as the engine takes them."""
     calls = {name: partial(descend, rnns, way, jnp.int32(STEPS)) for name, way in WAYS.items()}
     timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
     exact = gradients(rnns, reference)
     errors = {k: largest_error(gradients(rnns, way), exact) for k, way in WAYS.items()}
     scale = 1e6 / (len(rnns.u) * STEPS)
     rows = []
-    for name in NUM_COLUMNS:
+    for name in (name for name in WAYS if name != "engine"):
         us, ratio = timed[name] * scale, timed[name] / timed["engine"]
-        row = _row(f"Laguerre: {name}", units, trained, chosen.dtype, us, ratio, errors[name])
+        row = _row(name, units, trained, chosen.dtype, us, ratio, errors[name])
         engine_us = float(np.median(timed["engine"] * scale))
         rows.append(row | {"engine_us": engine_us, "engine_error": errors["engine"]})
     return rows

@@ -64,6 +64,7 @@ class Projected(NamedTuple):
         truncation: estimate of the relative error made by the bases, ().
         rounding: estimate of the relative error by rounding, ().
         stable: whether the projected network is: ‖D^j‖ falls well below 1 at some j, () bool.
+        doublings: of one step, until it does, ().
     """
 
     value: jax.Array
@@ -71,6 +72,7 @@ class Projected(NamedTuple):
     truncation: jax.Array
     rounding: jax.Array
     stable: jax.Array
+    doublings: jax.Array
 
 
 def resolvent(rnn: LinearRNN) -> Resolvent | None:
@@ -131,7 +133,8 @@ def projected_gradient(
     neglected = last[0] * (_norm(by_V) + _norm(missed[0]) * _norm(X[:m, m - 1]))
     neglected += last[1] * (_norm(by_U) + _norm(missed[1]) * _norm(Y[:m, m - 1]))
     eps = float(jnp.finfo(dtype).eps) + residual
-    rounding = ROUNDING * eps * jnp.exp2(jnp.max(grams.doublings).astype(dtype))
+    doublings = jnp.max(grams.doublings)
+    rounding = ROUNDING * eps * jnp.exp2(doublings.astype(dtype))
     length = jnp.sqrt(jnp.sum(C**2) + jnp.sum(du**2) + jnp.sum(dv**2))
     return Projected(
         value=_energy(grams, ends[0]),
@@ -139,6 +142,7 @@ def projected_gradient(
         truncation=relative(SAFETY * neglected, length),
         rounding=relative(rounding * _norm(X) * _norm(Y), length),
         stable=jnp.all(grams.stable),
+        doublings=doublings,
     )
 
 
