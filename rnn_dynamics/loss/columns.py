@@ -20,7 +20,7 @@ from rnn_dynamics.model import LinearRNN
 # Dimensions of the small problems, the target's units included, in bases of an inverse and of W: multiples of what a core adds at once.
 INVERTED_SIZES = (12, 20, 32)
 SIZES = (16, 24, 40, 72, 128)
-MOST_SHARE = 0.5  # of N: beyond, doubling is cheaper
+MOST_INVERTED_SHARE, MOST_SHARE = 0.85, 0.5  # of N: beyond, doubling is cheaper
 MOST_TARGET_UNITS = 8
 # Fewest units for which columns pay: measured on CPUs, counted for accelerators.
 LEAST_UNITS = {"cpu": 24}
@@ -42,8 +42,10 @@ def sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     least = LEAST_UNITS.get(jax.default_backend(), LEAST_UNITS_ELSEWHERE)
     if least > N or target.num_units > MOST_TARGET_UNITS:
         return ()
-    all_sizes = INVERTED_SIZES if N <= MOST_INVERTED else SIZES
-    return tuple(size for size in all_sizes if size <= MOST_SHARE * N)
+    every, most = (
+        (INVERTED_SIZES, MOST_INVERTED_SHARE) if N <= MOST_INVERTED else (SIZES, MOST_SHARE)
+    )
+    return tuple(size for size in every if size <= most * N)
 
 
 def gradient(
