@@ -44,13 +44,13 @@ class Stage(NamedTuple):
 ONE = ("--units", "64", "--members", "64", "--repeats", "3")
 # The first run in full first, if there is time.
 STAGES = (
-    Stage("ceiling", 150, 45),
-    Stage("scaling", 170, 40),
-    Stage("columns", 140, 40),
+    Stage("ceiling", 250, 60),
+    Stage("scaling", 290, 60),
+    Stage("columns", 280, 60),
     Stage("gradient", 120, 15, (), ONE),
-    Stage("peers", 900, 60, (), ONE),
-    Stage("ode", 150, 30),
-    Stage("start", 900, 60),
+    Stage("peers", 1300, 120, (), ONE),
+    Stage("ode", 600, 40),
+    Stage("start", 900, 90),
 )
 
 

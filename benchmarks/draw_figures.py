@@ -235,6 +235,10 @@ def _attempts(axes: Axes, rows: list[Row]) -> None:
     spread(axes, y, named, "ratio", across=True)
     axes.axvline(1.0, **style.EDGE_LINE)
     states = [", trained" if row.get("trained") else "" for row in rows]
+    states = [
+        f"{state}, error {row['error']:.0e}" if row.get("error") else state
+        for row, state in zip(rows, states, strict=True)
+    ]
     pairs = zip(rows, states, strict=True)
     axes.set_yticks(y, [f"{row['variant']}, N = {row['units']}{state}" for row, state in pairs])
     axes.set_ylim(-0.7, len(rows) - 0.3)
