@@ -79,10 +79,11 @@ def resolvent(rnn: LinearRNN) -> Resolvent | None:
     """B of a network, or None of one that is too large to be inverted."""
     if rnn.num_units > MOST_INVERTED:
         return None
-    M = _shifted(rnn.W)
-    B = halved_inverse(M)
+    W, s = rnn.W, 1 + SHIFT
+    B = halved_inverse(_shifted(W))
     x = jnp.full_like(rnn.u, rnn.num_units**-0.5)
-    residuals = jnp.stack([M @ B.times(x) - x, B.transposed_times(x) @ M - x])
+    y, z = B.times(x), B.transposed_times(x)
+    residuals = jnp.stack([s * y - W @ y - x, s * z - z @ W - x])
     return Resolvent(B, jnp.sqrt(jnp.max(jnp.sum(residuals**2, axis=1))))
 
 
