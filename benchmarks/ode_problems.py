@@ -54,6 +54,12 @@ def make_problem(name: str, members: int) -> Problem:
     return Problem(outlier_velocity, y0, transfer, ts, True)
 
 
+def first_members(problem: Problem, most: int) -> Problem:
+    """A batch of the first members."""
+    y0, args = jax.tree.map(lambda x: x[:most], (problem.y0, problem.args))
+    return problem._replace(y0=y0, args=args)
+
+
 def few_members(problem: Problem) -> list[tuple[np.ndarray, Any]]:
     """y0 and args of the first members, one by one."""
     if not problem.is_batch:

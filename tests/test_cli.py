@@ -137,7 +137,7 @@ def test_an_interrupt_is_exit_code_3_and_resumes(config, tmp_path, number):
     while not list(Path(out, "chunks").glob("*.npz")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == cli.INTERRUPTED
     assert "The same command goes on" in error
     info = [sys.executable, "-m", "rnn_dynamics", "info", str(out)]

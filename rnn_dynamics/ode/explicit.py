@@ -1,12 +1,22 @@
-"""One step of an explicit Runge-Kutta method."""
+"""One step of an explicit Runge-Kutta method, and what is within it."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnn_dynamics.ode.tableau import ExplicitMethod
+
+
+class Ends(NamedTuple):
+    """Value and derivative at the start and at the end of a step, each (N,)."""
+
+    y: Array
+    dy: Array
+    y1: Array
+    dy1: Array
 
 
 def step(
@@ -16,15 +26,16 @@ def step(
     y: Array,
     dy: Array,
     h: Array,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     """One step from (t, y) of size h; the equation is in `ExplicitMethod`.
 
     **Arguments:** `f`, (), (N,) -> (N,); `t`, scalar; `y`, (N,); `dy` = f(t, y), (N,); `h`, scalar.
 
-    **Returns:** y1, f(t + h, y1) and the error estimate, each (N,).
+    **Returns:** y1, f(t + h, y1), the error estimate, and y(t + h/2) - y, each (N,).
     """
     a, c = jnp.asarray(method.a, y.dtype), jnp.asarray(method.c, y.dtype)
     difference = jnp.asarray(method.b - method.b_hat, y.dtype)
+    middle = jnp.asarray(method.middle, y.dtype)
 
     def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         stages, _ = carry
@@ -35,7 +46,21 @@ def step(
     # fuses fields across stages and may round a member of a batch by its position in it.
     stages = jnp.zeros((len(method.c), y.size), y.dtype).at[0].set(dy)
     stages, y1 = jax.lax.fori_loop(1, len(method.c), evaluate, (stages, y))
-    return y1, stages[-1], h * combine(difference, stages)
+    return y1, stages[-1], h * combine(difference, stages), h * combine(middle, stages)
+
+
+def interpolate(share: Array, h: Array, step: Ends, middle: Array) -> Array:
+    """y at t + share h, of order 4: the quartic with the values and slopes at both ends of the step, and the value in its middle.
+
+        y + s (1 - s)² h y' + s² (3 - 2 s) Δ - s² (1 - s) h y1' + 16 s² (1 - s)² (m - Δ/2 - h (y' - y1')/8)
+
+    with s the share, Δ = y1 - y and m = y(t + h/2) - y = `middle`, (N,).
+    """
+    s, r = share, 1.0 - share
+    change, slope, slope1 = step.y1 - step.y, h * step.dy, h * step.dy1
+    bulge = middle - change / 2 - (slope - slope1) / 8
+    cubic = s * (r * (r * slope - s * slope1) + s * (3.0 - 2.0 * s) * change)
+    return step.y + cubic + (16.0 * s * s * r * r) * bulge
 
 
 def combine(weights: Array, vectors: Array) -> Array:

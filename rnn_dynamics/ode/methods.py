@@ -50,6 +50,18 @@ TSIT5 = ExplicitMethod(
         )
     ),
     c=np.array((0.0, 161 / 1000, 327 / 1000, 9 / 10, 0.9800255409045097, 1.0, 1.0)),
+    # the values at 1/2 of the interpolant given there
+    middle=np.array(
+        (
+            0.10741235230096875,
+            0.01135625,
+            0.3956090305604531,
+            -0.3447521435259355,
+            1.3161853649581647,
+            -1.0170608542936512,
+            1 / 32,
+        )
+    ),
 )
 
 # Steinebach (2023), Construction of Rosenbrock-Wanner method Rodas5P and numerical benchmarks

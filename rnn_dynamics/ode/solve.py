@@ -13,14 +13,12 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from rnn_dynamics.ode import arguments, stepping
+from rnn_dynamics.ode.attempt import Goal, Within, attempt, nothing_within
 from rnn_dynamics.ode.batch import any_member
-from rnn_dynamics.ode.control import adapt, error_norm, euler_step, initial_control
+from rnn_dynamics.ode.control import euler_step, initial_control
 from rnn_dynamics.ode.methods import TSIT5, Method
 from rnn_dynamics.ode.solution import Solution, State, Stats
 from rnn_dynamics.ode.status import Status
-
-# A step that would leave less than this share of itself to the record is stretched to reach it.
-_STRETCH = 1.01
 
 _OK, _DIVERGED, _MAX_STEPS = int(Status.ok), int(Status.diverged), int(Status.max_steps)
 
@@ -38,8 +36,9 @@ def solve(
 ) -> Solution:
     """Solve dy/dt = f(t, y, args), y(ts[0]) = y0, at the times `ts`.
 
-    Steps end at every record, so no record is interpolated; the natural step size survives the
-    truncation. Local errors are held at RMS(error / (atol + rtol |y|)) <= 1 per step.
+    Steps of the explicit pair are as long as they may be, and records within them are read from
+    an interpolant of order 4; those of other methods end at every record, and the natural step size
+    survives the truncation. Local errors are held at RMS(error / (atol + rtol |y|)) <= 1 per step.
 
     **Arguments:**
 
@@ -134,32 +133,45 @@ def advance(
 
 @eqx.filter_jit
 def _solve(vector_field, args, y0, ts, method, tolerances, limit) -> Solution:
-    num = len(ts)
+    num, f = len(ts), _flat_field(vector_field, args, y0)
 
-    def unfinished(carry: tuple[State, Array, Any]) -> Array:
-        return (carry[0].status == _OK) & (carry[1] < num)
+    def unfinished(carry: tuple[State, Within, Array, Array]) -> Array:
+        return (carry[0].status == _OK) & (carry[2] < num)
 
-    # Each member of a batch has a next record of its own. In a scan over records, all would wait
-    # at every record for the one with most steps: four times as long for a batch at rtol 1e-10.
-    def to_record(carry: tuple[State, Array, Any]) -> tuple[State, Array, Any]:
-        state, index, ys = carry
+    # Each member of a batch has a next record of its own, and all stop as soon as one of them has
+    # come to its record or has failed. In a scan over records, all would wait at every record for
+    # the one with most steps: four times as long for a batch at rtol 1e-10.
+    def to_record(carry: tuple[State, Within, Array, Array]) -> Any:
+        state, within, index, ys = carry
         here = jnp.minimum(index, num - 1)
-        since, t1 = ts[here - 1], ts[here]
-        state = _advance(vector_field, args, state, t1, method, tolerances, limit, since)
-        reached = (state.status == _OK) & (state.t >= t1)
-        ys = jax.tree.map(lambda records, y: records.at[here].set(y), ys, state.y)
-        return state, jnp.where(reached, here + 1, index), ys
+        goal = Goal(ts[here - 1], ts[here], ts[-1])
+        state = _without_nan(state, goal.following)
+        live = _going(state, goal.following, limit)
 
-    state = _start(vector_field, args, ts[0], y0, method, tolerances)
-    ys = jax.tree.map(lambda y: jnp.zeros((num, *y.shape), y.dtype).at[0].set(y), y0)
-    state, index, ys = jax.lax.while_loop(
-        lambda carry: any_member(unfinished(carry)), to_record, (state, jnp.int32(1), ys)
+        def try_on(at: tuple[State, Within]) -> tuple[State, Within]:
+            chosen = partial(jnp.where, _going(at[0], goal.following, limit))
+            return jax.tree.map(chosen, attempt(f, method, tolerances, goal, at[0]), at)
+
+        state, within = jax.lax.while_loop(
+            lambda at: any_member(live) & ~any_member(live & ~_going(at[0], goal.following, limit)),
+            try_on,
+            (state, within),
+        )
+        state = _without_more_steps(state, goal.following, limit)
+        reached = (state.status == _OK) & (state.t >= goal.following)
+        ys = ys.at[here].set(within.at(goal.following))
+        return state, within, jnp.where(reached, here + 1, index), ys
+
+    state, y, unravel = _flat(_start(vector_field, args, ts[0], y0, method, tolerances))
+    ys = jnp.zeros((num, y.size), y.dtype).at[0].set(y)
+    state, _, index, ys = jax.lax.while_loop(
+        lambda carry: any_member(unfinished(carry)),
+        to_record,
+        (state, nothing_within(method, state), jnp.int32(1), ys),
     )
     # What was written last is no record where it was not reached.
     missing = jnp.arange(num, dtype=jnp.int32) >= index
-    ys = jax.tree.map(
-        lambda y: jnp.where(missing.reshape(num, *[1] * (y.ndim - 1)), jnp.nan, y), ys
-    )
+    ys = jax.vmap(unravel)(jnp.where(missing[:, None], jnp.nan, ys))
     return Solution(ys=ys, status=state.status, stats=state.stats)
 
 
@@ -193,78 +205,43 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
 
 
 @eqx.filter_jit
-def _advance(vector_field, args, state, t1, method, tolerances, limit, since=None) -> State:
-    """Integrate to `t1`. Where `since` is given, the time of the record before, the members of a
-    batch stop together, as soon as one of them has come to its `t1` or has failed.
-    """
-    rtol, atol = tolerances
-    f = _flat_field(vector_field, args, state.y)
+def _advance(vector_field, args, state, t1, method, tolerances, limit) -> State:
+    f, goal = _flat_field(vector_field, args, state.y), Goal(state.t, t1, t1)
+    state, _, unravel = _flat(state)
+    state = jax.lax.while_loop(
+        lambda state: _going(state, t1, limit),
+        lambda state: attempt(f, method, tolerances, goal, state)[0],
+        _without_nan(state, t1),
+    )
+    state = _without_more_steps(state, t1, limit)
+    y, derivative = unravel(state.y), unravel(state.derivative)
+    return dataclasses.replace(state, y=y, derivative=derivative)
 
-    def unfinished(state: State) -> Array:
-        return (state.status == _OK) & (state.t < t1)
 
-    def going(state: State) -> Array:
-        spent = state.stats.num_steps + state.stats.num_rejected >= limit
-        return unfinished(state) & ~spent
-
-    def attempt(state: State) -> State:
-        t, y, dy, h = state.t, state.y, state.derivative, state.control.step_size
-        outlook = stepping.look(f, method, t, y, dy, h, state.memory, state.control.rejected)
-        h = outlook.natural
-        last = t + _STRETCH * h >= t1
-        t_new = jnp.where(last, t1, t + h)
-        # Time rounds; this is the step it really takes.
-        step = t_new - t
-        y_new, dy_new, error, count = stepping.step(f, method, t, y, dy, step, outlook.memory)
-        finite = jnp.all(jnp.isfinite(y_new) & jnp.isfinite(dy_new))
-        scaled = error_norm(error, y, y_new, rtol, atol)
-        decision, control = adapt(
-            dataclasses.replace(state.control, step_size=h),
-            t_new,
-            step,
-            scaled,
-            finite=finite,
-            truncated=last & (step < h),
-            spans=t == t0,
-            order=outlook.order,
-            gains=outlook.gains,
-        )
-        accepted = decision.accepted
-        return State(
-            t=jnp.where(accepted, t_new, t),
-            y=jnp.where(accepted, y_new, y),
-            derivative=jnp.where(accepted, dy_new, dy),
-            control=control,
-            memory=outlook.memory,
-            status=jnp.where(decision.hopeless, _DIVERGED, state.status),
-            stats=Stats(
-                num_steps=state.stats.num_steps + accepted.astype(jnp.int32),
-                num_rejected=state.stats.num_rejected + (~accepted).astype(jnp.int32),
-                num_evaluations=state.stats.num_evaluations + outlook.spent + count,
-            ),
-        )
-
-    t0 = state.t if since is None else since
+def _flat(state: State) -> tuple[State, Array, Callable[[Array], Any]]:
+    """A state with flat y, that y, and what makes it a tree again."""
     y, unravel = ravel_pytree(state.y)
     derivative, _ = ravel_pytree(state.derivative)
-    # A traced t1 that is NaN would otherwise pass for a record already reached.
+    return dataclasses.replace(state, y=y, derivative=derivative), y, unravel
+
+
+def _going(state: State, t1: Array, limit: Array) -> Array:
+    return (state.status == _OK) & (state.t < t1) & ~_spent(state, limit)
+
+
+def _spent(state: State, limit: Array) -> Array:
+    return state.stats.num_steps + state.stats.num_rejected >= limit
+
+
+def _without_nan(state: State, t1: Array) -> State:
+    """A time that is traced may be NaN, which would otherwise pass for one already reached."""
     status = jnp.where((state.status == _OK) & jnp.isnan(t1), _DIVERGED, state.status)
-    state = dataclasses.replace(state, y=y, derivative=derivative, status=status)
-    if since is None:
-        state = jax.lax.while_loop(going, attempt, state)
-    else:
-        live = going(state)
-        state = jax.lax.while_loop(
-            lambda s: any_member(live) & ~any_member(live & ~going(s)),
-            lambda s: jax.tree.map(partial(jnp.where, going(s)), attempt(s), s),
-            state,
-        )
-    return dataclasses.replace(
-        state,
-        y=unravel(state.y),
-        derivative=unravel(state.derivative),
-        status=jnp.where(unfinished(state) & ~going(state), _MAX_STEPS, state.status),
-    )
+    return dataclasses.replace(state, status=status)
+
+
+def _without_more_steps(state: State, t1: Array, limit: Array) -> State:
+    short = (state.status == _OK) & (state.t < t1) & _spent(state, limit)
+    return dataclasses.replace(state, status=jnp.where(short, _MAX_STEPS, state.status))
 
 
 def _flat_field(vector_field, args, like) -> Callable[[Array, Array], Array]:

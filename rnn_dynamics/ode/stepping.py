@@ -14,7 +14,8 @@ from rnn_dynamics.ode.tableau import ExplicitMethod
 
 class Outlook(NamedTuple):
     """Before a step: the memory of the method, the evaluations it took to make, the natural step
-    where the method can take it, the order of its error estimate and its gains.
+    where the method can take it, the order of its error estimate and its gains; and whether the
+    step can be interpolated, a bool or boolean array.
     """
 
     memory: Any
@@ -22,6 +23,17 @@ class Outlook(NamedTuple):
     natural: Array
     order: Any
     gains: tuple[Any, Any]
+    dense: Any
+
+
+class Step(NamedTuple):
+    """y1, f(t + h, y1) and the error estimate, each (N,); the evaluations; and y(t + h/2) - y, (N,), where the method knows it."""
+
+    y: Array
+    dy: Array
+    error: Array
+    count: Any
+    middle: Array | None
 
 
 def start(method: Method, dy: Array) -> Any:
@@ -43,14 +55,15 @@ def look(
 ) -> Outlook:
     """Look ahead from (t, y), where the `natural` step may be what the method can take or not."""
     spent, order, gains = jnp.int32(0), method.embedded_order + 1, method.gains
+    dense = isinstance(method, ExplicitMethod)
     if isinstance(method, SwitchingMethod):
         memory, spent = switching.look(f, t, y, dy, natural, memory, rejected)
         natural = jnp.minimum(natural, switching.largest_step(method, memory))
-        return Outlook(memory, spent, natural, *switching.control_of(method, memory))
+        return Outlook(memory, spent, natural, *switching.control_of(method, memory), ~memory.stiff)
     if isinstance(method, StabilisedMethod):
         memory, spent = stabilised.look(f, t, y, dy, memory, rejected)
         natural = jnp.minimum(natural, stabilised.largest_step(method, memory))
-    return Outlook(memory, spent, natural, order, gains)
+    return Outlook(memory, spent, natural, order, gains, dense)
 
 
 def step(
@@ -61,15 +74,14 @@ def step(
     dy: Array,
     h: Array,
     memory: Any,
-) -> tuple[Array, Array, Array, Any]:
-    """One step from (t, y) of size h; `dy` is f(t, y).
-
-    **Returns:** y1, f(t + h, y1) and the error estimate, each (N,), and the evaluations.
-    """
+) -> Step:
+    """One step from (t, y) of size h; `dy` is f(t, y)."""
     if isinstance(method, SwitchingMethod):
-        return switching.step(f, method, t, y, dy, h, memory)
+        y1, dy1, error, count, middle = switching.step(f, method, t, y, dy, h, memory)
+        return Step(y1, dy1, error, count, middle)
     if isinstance(method, StabilisedMethod):
-        return stabilised.step(f, method, t, y, dy, h, memory)
+        return Step(*stabilised.step(f, method, t, y, dy, h, memory), None)
     if isinstance(method, ExplicitMethod):
-        return *explicit.step(f, method, t, y, dy, h), method.num_evaluations
-    return *rosenbrock.step(f, method, t, y, dy, h), method.num_evaluations
+        y1, dy1, error, middle = explicit.step(f, method, t, y, dy, h)
+        return Step(y1, dy1, error, method.num_evaluations, middle)
+    return Step(*rosenbrock.step(f, method, t, y, dy, h), method.num_evaluations, None)

@@ -87,13 +87,15 @@ def step(
     dy: Array,
     h: Array,
     memory: Memory,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array]:
     """One step from (t, y) of size h, by the method that `memory` says.
 
     One loop evaluates the stages of either, so that the members of a batch that are not stiff wait
     for those that are, but cost nothing beside.
 
-    **Arguments, returns:** as in `stabilised.step`.
+    **Arguments:** as in `stabilised.step`.
+
+    **Returns:** as there, and y(t + h/2) - y, (N,), of the explicit pair only.
     """
     dtype, pair = y.dtype, method.explicit
     row = stabilised.row(method.stabilised, h * memory.spectrum.radius, dtype)
@@ -124,4 +126,5 @@ def step(
     )
     difference = jnp.asarray(pair.b - pair.b_hat, dtype)
     error = jnp.where(memory.stiff, end.common.error, combine(difference, end.slopes))
-    return y + end.common.before, end.common.slope, h * error, row.degree
+    middle = h * combine(jnp.asarray(pair.middle, dtype), end.slopes)
+    return y + end.common.before, end.common.slope, h * error, row.degree, middle

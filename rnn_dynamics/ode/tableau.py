@@ -46,17 +46,19 @@ class ExplicitMethod:
     """Explicit embedded Runge-Kutta method whose last stage is the first of the next step.
 
         k_i = f(t + c_i h, y + h sum_j a_ij k_j),   y1 = y + h sum_j b_j k_j,
-        error = h sum_j (b_j - b_hat_j) k_j
+        error = h sum_j (b_j - b_hat_j) k_j,        y(t + h/2) ~ y + h sum_j middle_j k_j
 
     Compared and hashed by identity, so that it can be a static argument of a compiled function.
 
     `gains` are the integral and proportional exponents that suit step-size control of the method.
 
     **Arguments:** `name`; `order` of the weights b; `embedded_order` of the weights b_hat; `a`
-    (s, s) strictly lower triangular, its last row is b; `b_hat` (s,); `c` (s,).
+    (s, s) strictly lower triangular, its last row is b; `b_hat` (s,); `c` (s,); `middle` (s,), of
+    order 4.
 
     **Raises:** `ValueError` where the coefficients violate a row sum c_i = sum_j a_ij or a
-    quadrature condition sum_i b_i c_i^k = 1/(k + 1) up to the declared orders.
+    quadrature condition sum_i b_i c_i^k = 1/(k + 1) up to the declared orders, that of the middle
+    being sum_i middle_i c_i^k = (1/2)^(k + 1)/(k + 1).
 
     **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1-II.4.
     """
@@ -67,18 +69,21 @@ class ExplicitMethod:
     a: Coefficients
     b_hat: Coefficients
     c: Coefficients
+    middle: Coefficients
 
     # Gustafsson's choice, which damps the oscillation of an integral controller at the stability
     # limit, where a gradient flow near convergence spends most of its steps.
     gains: ClassVar[tuple[float, float]] = (0.7, 0.4)
 
     def __post_init__(self) -> None:
-        for field in ("a", "b_hat", "c"):
+        for field in ("a", "b_hat", "c", "middle"):
             object.__setattr__(self, field, frozen(getattr(self, field)))
         check(self.name, "explicitness (a is strictly lower triangular)", np.triu(self.a), 0.0)
         check(self.name, "the row sums c_i = sum_j a_ij", self.a.sum(axis=1), self.c)
         _check_quadrature(self.name, "b", self.b, self.c, range(self.order))
         _check_quadrature(self.name, "b_hat", self.b_hat, self.c, range(self.embedded_order))
+        # to the middle, in units of the half step
+        _check_quadrature(self.name, "2 middle", 2 * self.middle, 2 * self.c, range(4))
 
     @property
     def b(self) -> Coefficients:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnn_dynamics.ode import RODAS5P, TSIT5, explicit, rosenbrock
+from rnn_dynamics.ode import RODAS5P, TSIT5, explicit, rosenbrock, solve
 
 STEPS = {TSIT5: explicit.step, RODAS5P: rosenbrock.step}
 
@@ -105,7 +105,7 @@ def integrate(method, num_steps, end=2.0):
 
     def body(i, carry):
         t, y, dy, first = carry
-        y, dy, error = STEPS[method](field, method, t, y, dy, h)
+        y, dy, error, *_ = STEPS[method](field, method, t, y, dy, h)
         return t + h, y, dy, jnp.where(i == 0, error, first)
 
     t, y = jnp.zeros(()), jnp.asarray(exact(0.0))
@@ -125,6 +125,36 @@ def test_measured_order_is_five(method):
     assert math.log2(coarse_estimate / fine_estimate) == pytest.approx(5.0, abs=0.35)
 
 
+# The next term of the error shifts the slope by 0.1 at the first halving, by half of that at the next.
+def test_records_within_a_step_have_its_local_order():
+    def field(t, y):
+        return y * jnp.cos(t)
+
+    def error(h):
+        h, t, y = jnp.asarray(h), jnp.asarray(0.3), jnp.exp(jnp.sin(jnp.asarray([0.3])))
+        dy, shares = field(t, y), jnp.linspace(0.0, 1.0, 21)
+        y1, dy1, _, middle = explicit.step(field, TSIT5, t, y, dy, h)
+        ends = explicit.Ends(y, dy, y1, dy1)
+        inside = jax.vmap(lambda s: explicit.interpolate(s, h, ends, middle))(shares)
+        # of the polynomial itself: to rounding
+        np.testing.assert_array_equal(inside[0], y)
+        np.testing.assert_allclose(np.asarray(inside)[[10, 20]], [y + middle, y1], rtol=1e-15)
+        return float(jnp.max(abs(inside[:, 0] - jnp.exp(jnp.sin(t + shares * h)))))
+
+    errors = [error(h) for h in (0.1, 0.05, 0.025)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(5.0, abs=0.15)
+    assert math.log2(errors[1] / errors[2]) == pytest.approx(5.0, abs=0.08)
+
+
+def test_a_record_costs_a_step_of_the_explicit_pair_nothing():
+    def count(num):
+        solved = solve(lambda t, y, a: -y, 1.0, np.linspace(0.0, 4.0, num))
+        np.testing.assert_allclose(solved.ys, np.exp(-np.linspace(0.0, 4.0, num)), rtol=1e-7)
+        return int(solved.stats.num_evaluations)
+
+    assert count(2) == count(5) == count(300)
+
+
 # f = cos t exposes methods whose two solutions coincide on quadratures.
 @pytest.mark.parametrize("method", [TSIT5, RODAS5P], ids=repr)
 def test_the_error_estimate_sees_a_quadrature(method):
@@ -133,7 +163,7 @@ def test_the_error_estimate_sees_a_quadrature(method):
     def f(t, y):
         return jnp.cos(t) + 0.0 * y
 
-    y1, _, error = STEPS[method](f, method, t, y, f(t, y), h)
+    y1, _, error, *_ = STEPS[method](f, method, t, y, f(t, y), h)
     assert abs(float(error[0])) > abs(float(y1[0]) - math.sin(0.5))
 
 

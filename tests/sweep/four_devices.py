@@ -1,8 +1,12 @@
-"""Run by test_devices.py in a process of its own that has four CPU devices; what it prints is an error."""
+"""Run by test_devices.py in a process of its own that has four CPU devices; what it prints is an error.
+
+python four_devices.py FOLDER (one of CHECKS)
+"""
 
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=4"
@@ -23,34 +27,32 @@ SAMPLED |= {"time_step": 0.5, "batch_size": 3, "optimizer": "adam"}
 THEORIES = ["single_outlier", "infinite_width"]
 
 
-def sweeps():
-    """Sweeps of 5 chunks."""
+def sweep(learning):
+    """A sweep of 5 chunks; theories with descent."""
     scales = {"network__weight_scale": [0.1, 0.2, 0.3, 0.5, 0.7]}
-    yield "descent", experiment(**scales, theory__models=THEORIES)
-    for name, learning in (("flow", FLOW), ("sampled", SAMPLED)):
-        tables = experiment(**scales).tables() | {"learning": learning}
-        yield name, make_experiment(tables)
+    if learning is None:
+        return experiment(**scales, theory__models=THEORIES)
+    return make_experiment(experiment(**scales).tables() | {"learning": learning})
 
 
 def chunks(run):
     return {path.name: path.read_bytes() for path in run.directory.glob("chunks/*.npz")}
 
 
-def check_bits(folder):
-    original = work.devices_for
-    for name, config in sweeps():
-        many = rd.run(config, folder / name, progress=False)
-        assert many.provenance["sessions"][0]["devices"] == 4, name
-        work.devices_for = lambda most: original(1)
-        one = rd.run(config, folder / f"{name}_one", progress=False)
-        work.devices_for = original
-        assert one.provenance["sessions"][0]["devices"] == 1, name
-        assert len(chunks(one)) == 5
-        assert chunks(many) == chunks(one), name
-        # begun on one device, gone on with on three
-        for index in (1, 3, 4):
-            (one.directory / "chunks" / f"{index:05d}.npz").unlink()
-        assert chunks(rd.run(config, one.directory, progress=False)) == chunks(many), name
+def check_bits(folder, learning=None):
+    config, original = sweep(learning), work.devices_for
+    many = rd.run(config, folder / "many", progress=False)
+    assert many.provenance["sessions"][0]["devices"] == 4
+    work.devices_for = lambda most: original(1)
+    one = rd.run(config, folder / "one", progress=False)
+    work.devices_for = original
+    assert one.provenance["sessions"][0]["devices"] == 1
+    assert len(chunks(one)) == 5
+    assert chunks(many) == chunks(one)
+    # begun on one device, gone on with on three
+    for index in (1, 3, 4):
+        (one.directory / "chunks" / f"{index:05d}.npz").unlink()
+    assert chunks(rd.run(config, one.directory, progress=False)) == chunks(many)
 
 
 def check_devices_are_used(folder):
@@ -109,8 +111,14 @@ def check_auto_chunks():
     assert rd.plan(config, jax.local_device_count()).chunk_size == 25
 
 
-folder = Path(sys.argv[1])
-check_auto_chunks()
-check_devices_are_used(folder)
-check_an_error_on_one_device_stops_the_others(folder)
-check_bits(folder)
+CHECKS = {
+    "descent": check_bits,
+    "flow": partial(check_bits, learning=FLOW),
+    "sampled": partial(check_bits, learning=SAMPLED),
+    "devices_are_used": check_devices_are_used,
+    "error": check_an_error_on_one_device_stops_the_others,
+    "auto_chunks": lambda folder: check_auto_chunks(),
+}
+
+if __name__ == "__main__":
+    CHECKS[sys.argv[2]](Path(sys.argv[1]))

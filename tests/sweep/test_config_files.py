@@ -162,7 +162,7 @@ def test_the_real_command_prints_no_traceback(tmp_path):
         ],
         [tmp_path],
     ):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=180)
         assert done.returncode == BAD_INPUT, done
         assert "problem(s):\n  " in done.stderr
         assert "Traceback" not in done.stderr

@@ -5,14 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
+# bits: files of chunks by four devices, by one, and by three that go on, are compared byte for byte
+CHECKS = ["descent", "flow", "sampled", "devices_are_used", "error", "auto_chunks"]
 
 
-def test_four_devices_give_the_bits_of_one(tmp_path):
-    """Descent, flow, sampled noise, theories: files of chunks are compared byte for byte; and errors, and the programs."""
+# Every device compiles for itself: minutes on a machine with one core to spare.
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("check", CHECKS)
+def test_four_devices_give_the_bits_of_one(check, tmp_path):
     path = os.pathsep.join([str(HERE.parent), *sys.path])
     done = subprocess.run(
-        [sys.executable, str(HERE / "four_devices.py"), str(tmp_path)],
+        [sys.executable, str(HERE / "four_devices.py"), str(tmp_path), check],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,

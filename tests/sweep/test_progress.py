@@ -131,7 +131,7 @@ def test_a_signal_of_the_batch_system_ends_the_segment_and_exits_with_3(tmp_path
         time.sleep(0.1)
     time.sleep(3)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == cli.INTERRUPTED
     assert "Stopping after the segment under way" in error
     assert "The same command goes on from there." in error
