@@ -29,10 +29,10 @@ class Goal(NamedTuple):
 
 
 class Within(NamedTuple):
-    """An attempted step, from which records are read: its start and its size, scalars, and what the method left of it."""
+    """An attempted step, from which records are read: the times of its start and its end, scalars, and what the method left of it."""
 
     t: Array
-    h: Array
+    t1: Array
     ends: Ends
     middle: Array | None
 
@@ -40,8 +40,9 @@ class Within(NamedTuple):
         """y at the time t of a record, (N,)."""
         if self.middle is None:  # the step ended there
             return self.ends.y1
-        inside = interpolate((t - self.t) / self.h, self.h, self.ends, self.middle)
-        return jnp.where(t < self.t + self.h, inside, self.ends.y1)
+        h = self.t1 - self.t
+        inside = interpolate((t - self.t) / h, h, self.ends, self.middle)
+        return jnp.where(t < self.t1, inside, self.ends.y1)
 
 
 def attempt(
@@ -87,7 +88,7 @@ def attempt(
             num_evaluations=state.stats.num_evaluations + outlook.spent + made.count,
         ),
     )
-    return after, Within(t, step, Ends(y, dy, made.y, made.dy), made.middle)
+    return after, Within(t, t_new, Ends(y, dy, made.y, made.dy), made.middle)
 
 
 def nothing_within(method: Method, state: State) -> Within:
@@ -95,4 +96,4 @@ def nothing_within(method: Method, state: State) -> Within:
     y, dy = state.y, state.derivative
     interpolated = isinstance(method, ExplicitMethod | SwitchingMethod)
     middle = jnp.zeros_like(y) if interpolated else None
-    return Within(state.t, jnp.zeros_like(state.t), Ends(y, dy, y, dy), middle)
+    return Within(state.t, state.t, Ends(y, dy, y, dy), middle)
