@@ -38,6 +38,12 @@ def test_it_stays_in_single_precision():
     assert inverse(M).dtype == halved_inverse(M).times(M[0]).dtype == jnp.float32
 
 
+@jax.jit
+def both_gradients(rnn, target):
+    exact = doubling.gradient(rnn, target, jnp.ones(()))
+    return rd.PopulationLoss().value_and_grad(rnn, target), exact
+
+
 @pytest.mark.parametrize("gap", [0.0, 1e-14, 1e-7])
 def test_a_gradient_does_not_rest_on_a_bad_inverse(gap):
     """A stable network whose first pivot nearly vanishes, though p + A is well-conditioned: its gradient is found by doubling."""
@@ -48,12 +54,7 @@ def test_a_gradient_does_not_rest_on_a_bad_inverse(gap):
     assert np.linalg.cond((1 + SHIFT) * np.eye(40) - np.asarray(W)) < 20
     residual, eps = resolvent(rnn).residual, np.finfo(float).eps
     assert not residual <= columns.LARGEST_RESIDUAL * eps
-    (value, gradient), exact = jax.jit(
-        lambda rnn: (
-            rd.PopulationLoss().value_and_grad(rnn, target),
-            doubling.gradient(rnn, target, jnp.ones(())),
-        )
-    )(rnn)
+    (value, gradient), exact = both_gradients(rnn, target)
     assert float(value) == float(exact[0])
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact[1]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
