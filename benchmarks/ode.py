@@ -5,11 +5,11 @@
     batch     10,000 outliers in one jit-compiled, vmapped call: decays 0.1 to 0.5, gains 0.01 to 0.3, records of `outlier`
 
 All solvers have the same vector field, compiled by JAX, the same records, and atol = rtol/100 in float64; rtol means local error per step
-to all. diffrax takes its fastest forward form (no events, nothing thrown, records interpolated, as ours are with TSIT5 and AUTO) with its default controller and a PI
-controller; SciPy calls the field from Python. SciPy's loop over a batch is timed on a few members, being linear in their number, and so is
-its error; diffrax's implicit methods, in whose batch all wait for the slowest Newton iteration, on 100 of its members. JAX runs one call at a time here, so that handing over to its threads is not timed. A candidate that takes more than half a second
-and `--patience` times as long as the fastest of its package has one turn only, as has SciPy's loop; one that takes more than half a minute
-is left out at tighter rtol.
+to all. diffrax takes its fastest forward form (no events, nothing thrown, records interpolated, as ours are within steps of Tsit5) with its
+default controller and a PI controller; SciPy calls the field from Python. SciPy's loop over a batch is timed on a few members, being linear
+in their number, and so is its error; diffrax's implicit methods on 100, being by far the slowest. JAX runs one call at a time here, so that
+handing over to its threads is not timed. A candidate that takes more than half a second and `--patience` times as long as the fastest of
+its package has one turn only, as has SciPy's loop; one that takes more than half a minute is left out at tighter rtol.
 
 `error` is the root mean square over members of the largest error at any record; `evaluations` are those of a member, on average,
 Jacobians not counted (None where iterations are hidden). A `ratio` is a solver's time over that of the fastest of ours at equal error: the
@@ -38,11 +38,9 @@ from rnn_dynamics import ode
 
 RTOLS = (1e-4, 1e-6, 1e-8, 1e-10)
 BARS = {"outlier": 1.0, "pair": 1.0, "batch": 2.0}
-LONG, TOO_LONG = (
-    1.0,
-    30.0,
-)  # seconds of a call for which three turns are enough, or tighter rtol are left out
-IMPLICIT_MEMBERS = 100
+# Seconds of a call for which three turns are enough, or tighter rtol are left out.
+LONG, TOO_LONG = 1.0, 30.0
+IMPLICIT_MEMBERS = 100  # in a batch, of diffrax's implicit methods
 PI = {"pcoeff": 0.3, "icoeff": 0.4}
 
 

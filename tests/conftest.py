@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Most of the suite's time is compilation; this quarters it. The quickstart and the benchmarks run fully optimised.
+# Most of the suite's time is compilation; this more than halves it. The quickstart and the benchmarks run fully optimised.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # The command line must not write into the user's cache directory.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")

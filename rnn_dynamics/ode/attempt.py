@@ -10,11 +10,9 @@ from jax import Array
 from rnn_dynamics.ode import stepping
 from rnn_dynamics.ode.control import adapt, error_norm
 from rnn_dynamics.ode.explicit import Ends, interpolate
-from rnn_dynamics.ode.gegenbauer import SwitchingMethod
 from rnn_dynamics.ode.methods import Method
 from rnn_dynamics.ode.solution import State, Stats
 from rnn_dynamics.ode.status import Status
-from rnn_dynamics.ode.tableau import ExplicitMethod
 
 # A step that would leave less than this share of itself to a record is stretched to reach it.
 _STRETCH = 1.01
@@ -94,6 +92,5 @@ def attempt(
 def nothing_within(method: Method, state: State) -> Within:
     """Of a state with flat y from which no step has been taken: a step of size 0."""
     y, dy = state.y, state.derivative
-    interpolated = isinstance(method, ExplicitMethod | SwitchingMethod)
-    middle = jnp.zeros_like(y) if interpolated else None
+    middle = jnp.zeros_like(y) if stepping.interpolates(method) else None
     return Within(state.t, state.t, Ends(y, dy, y, dy), middle)

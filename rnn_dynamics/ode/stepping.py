@@ -36,6 +36,11 @@ class Step(NamedTuple):
     middle: Array | None
 
 
+def interpolates(method: Method) -> bool:
+    """Whether any step of a method can be interpolated."""
+    return isinstance(method, ExplicitMethod | SwitchingMethod)
+
+
 def start(method: Method, dy: Array) -> Any:
     """What a method remembers before its first step; None where that is nothing ever."""
     if isinstance(method, SwitchingMethod):
@@ -55,7 +60,6 @@ def look(
 ) -> Outlook:
     """Look ahead from (t, y), where the `natural` step may be what the method can take or not."""
     spent, order, gains = jnp.int32(0), method.embedded_order + 1, method.gains
-    dense = isinstance(method, ExplicitMethod)
     if isinstance(method, SwitchingMethod):
         memory, spent = switching.look(f, t, y, dy, natural, memory, rejected)
         natural = jnp.minimum(natural, switching.largest_step(method, memory))
@@ -63,7 +67,7 @@ def look(
     if isinstance(method, StabilisedMethod):
         memory, spent = stabilised.look(f, t, y, dy, memory, rejected)
         natural = jnp.minimum(natural, stabilised.largest_step(method, memory))
-    return Outlook(memory, spent, natural, order, gains, dense)
+    return Outlook(memory, spent, natural, order, gains, interpolates(method))
 
 
 def step(
@@ -77,8 +81,7 @@ def step(
 ) -> Step:
     """One step from (t, y) of size h; `dy` is f(t, y)."""
     if isinstance(method, SwitchingMethod):
-        y1, dy1, error, count, middle = switching.step(f, method, t, y, dy, h, memory)
-        return Step(y1, dy1, error, count, middle)
+        return Step(*switching.step(f, method, t, y, dy, h, memory))
     if isinstance(method, StabilisedMethod):
         return Step(*stabilised.step(f, method, t, y, dy, h, memory), None)
     if isinstance(method, ExplicitMethod):
