@@ -3,7 +3,7 @@
 The products of one gradient are timed alone, batched and in cache as they occur in the engine, and multiplied by their counts; engine and
 products take turns in one process. The counts are a floor: one pass of Gram-Schmidt, one size, no estimate of the error.
 
-gemv    B x and z B, one of each per vector (of W above 160 units); both products of Gram-Schmidt with all m + 1 vectors; small ones
+gemv    B x and z B, one of each per vector (of W above 160 units); both products of Gram-Schmidt with all m + 1 vectors
 gemm    of the inverse, four of half the size of W; of the reduced problem, n × n, with as many doublings as the slowest of the
         batch needs; U Vᵀ and Uᵀ C V
 
@@ -85,7 +85,6 @@ def products(units: int, size: int, count: int, dtype: str) -> dict[str, Call]:
         "inverse": looped(jnp.matmul, half, half),
         "gemv": looped(lambda W, x: jnp.stack([W @ x[0], x[1] @ W]), W, pair),
         "gram_schmidt": looped(gram_schmidt, both, pair),
-        "small_gemv": looped(lambda H, x: H @ x, small, small[:, 0]),
         "reduced": looped(jnp.matmul, small, small),
         "overlap": looped(lambda V, x: (x @ V.T) @ V, V[:, :m], V[:, :m]),
         "expand": looped(expand, V[:, :m], V[:, :m], W),
@@ -95,13 +94,12 @@ def products(units: int, size: int, count: int, dtype: str) -> dict[str, Call]:
 def counts(size: int, doublings: int, inverted: bool) -> dict[str, float]:
     """How often each product occurs in one gradient."""
     m = size - 1
-    squarings = int(np.log2(projected.NUM_COLUMNS))
-    gramian = squarings + projected.NUM_COLUMNS / size + 3 * (doublings - squarings)
+    columns_ = 2 * 2**projected.NUM_DOUBLED  # doubled, and multiplied with each other
+    gramian = projected.NUM_DOUBLED + columns_ / size + 3 * (doublings - projected.NUM_DOUBLED)
     return {
         "inverse": 4 if inverted else 0,  # each as large as a half of W
         "gemv": m + 1,  # one more for the residual of the inverse
         "gram_schmidt": m,
-        "small_gemv": 2 * projected.NUM_COLUMNS,
         "reduced": 2 * gramian + 2,
         "overlap": 0.5,  # two products as large as U Vᵀ are timed
         "expand": 1,
@@ -113,7 +111,7 @@ def doublings_of(rnns: rd.LinearRNN, target: rd.LinearRNN, size: int) -> jax.Arr
     """How often the slowest member of a batch doubles, ()."""
 
     def one(rnn: rd.LinearRNN) -> jax.Array:
-        found = projected.resolvent(rnn)
+        found = projected.probe(rnn)
         return projected.projected_gradient(rnn, target, size, found).doublings
 
     return jnp.max(jax.vmap(one)(rnns))
@@ -133,7 +131,7 @@ def sizes_of(rnns: rd.LinearRNN, target: rd.LinearRNN) -> list[int]:
         small = jax.jit(
             jax.vmap(
                 lambda rnn, size=size: projected.projected_gradient(
-                    rnn, target, size, projected.resolvent(rnn)
+                    rnn, target, size, projected.probe(rnn)
                 )
             )
         )(rnns)

@@ -113,7 +113,7 @@ def in_bases(rnn: rd.LinearRNN, V: jax.Array, U: jax.Array, size: int) -> rd.Lin
 
 def bases_of(rnn: rd.LinearRNN, size: int) -> jax.Array:
     """The engine's bases, (2, m, N)."""
-    return projected._bases(rnn, size - 1, projected.resolvent(rnn))[0].vectors[:, :-1]
+    return projected._bases(rnn, size - 1, projected.probe(rnn).B).vectors[:, :-1]
 
 
 def recycled(rnn: rd.LinearRNN, before: rd.LinearRNN, size: int, refresh: bool) -> rd.LinearRNN:
@@ -135,7 +135,7 @@ def given(rnns: rd.LinearRNN, bases: jax.Array, size: int) -> rd.LinearRNN:
 def fresh(rnn: rd.LinearRNN, size: int) -> rd.LinearRNN:
     """The gradient in bases of its own, as the engine has it at one size."""
     target = rd.leaky_integrator(TARGET).astype(rnn.dtype)
-    return projected.projected_gradient(rnn, target, size, projected.resolvent(rnn)).gradient
+    return projected.projected_gradient(rnn, target, size, projected.probe(rnn)).gradient
 
 
 FRESH: dict[int, Gradient] = {}  # a program for each size

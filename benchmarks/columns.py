@@ -28,7 +28,7 @@ import scipy.linalg
 import rnn_dynamics as rd
 from rnn_dynamics.learning.learner import where
 from rnn_dynamics.loss import columns, doubling
-from rnn_dynamics.loss.projected import projected_gradient, resolvent
+from rnn_dynamics.loss.projected import probe, projected_gradient
 
 LOSS = rd.PopulationLoss()
 WEIGHT_SCALES, DECAYS, FREQUENCY = (0.0, 0.1, 0.5, 0.9), (1.0, 0.1, 0.01), 1.0
@@ -85,7 +85,7 @@ def train(rnns: rd.LinearRNN, targets: rd.LinearRNN, steps: jax.Array) -> Found:
             kept, (value, gradient, _), length = carry
             share = length / jnp.maximum(doubling.norm(gradient), 1e-30)
             moved = jax.tree.map(lambda x, g: x - share * g, kept, gradient)
-            found = LOSS.estimate(moved, target)
+            found = LOSS.estimate(moved, target)[:3]
             better = (found[0] < value) & (index <= own)  # never of an unstable one
             picked = where(better, (moved, found), carry[:2])
             return (*picked, length * jnp.where(better, 1.1, 0.5))
@@ -104,14 +104,15 @@ def dissect(found: Found) -> tuple[rd.LinearRNN, jax.Array]:
 
     def one(rnn: rd.LinearRNN, target: rd.LinearRNN) -> Any:
         aim = columns.tolerance(rnn.dtype)
-        scale, used = jnp.sqrt(jnp.sum(rnn.W**2) / rnn.num_units), jnp.int32(0)
-        found = resolvent(rnn)
+        seen, used = probe(rnn), jnp.int32(0)
         for size in reversed(columns.sizes(rnn, target)):
             with jax.default_matmul_precision("highest"):
-                small = projected_gradient(rnn, target, size, found)
+                small = projected_gradient(rnn, target, size, seen)
             most = columns._largest_scale(rnn.num_units, size - target.num_units, 10 * aim)
             enough = small.truncation <= jnp.maximum(aim, small.rounding)
-            used = jnp.where((scale <= most) & enough & small.stable, jnp.int32(size), used)
+            used = jnp.where(
+                (seen.weight_scale <= most) & enough & small.stable, jnp.int32(size), used
+            )
         return doubling.gradient(rnn, target, jnp.ones(()))[1], used
 
     return jax.vmap(one)(found.rnn, found.target)

@@ -17,7 +17,7 @@ from rnn_dynamics import ode
 from rnn_dynamics.learning.observables import Observables, observe
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Rest, Stop
-from rnn_dynamics.loss import Loss, norm, relative
+from rnn_dynamics.loss import ANEW, Loss, all_finite, norm, relative, where_wanted
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
 
@@ -87,9 +87,9 @@ class GradientFlow(eqx.Module):
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
         zero = jnp.zeros((), rnn.dtype)
-        inner = ode.start(self._velocity, zero, rnn, target, **self._options)
+        inner = ode.start(self._velocity, zero, rnn, (target, jnp.int32(ANEW)), **self._options)
         # finite weights without a finite gradient: the network is unstable
-        failed = jnp.where(_all_finite(rnn), jnp.int32(Status.unstable), jnp.int32(Status.diverged))
+        failed = jnp.where(all_finite(rnn), jnp.int32(Status.unstable), jnp.int32(Status.diverged))
         status = jnp.where(inner.status == Status.ok, inner.status, failed)
         rest = Rest.start(rnn.dtype)
         return State(rnn, rnn, status, inner.stats.num_evaluations, zero, rest, inner)
@@ -97,11 +97,14 @@ class GradientFlow(eqx.Module):
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
     ) -> State:
+        rnn = where_wanted(state.inner.y, state.learns)
+        # what is enough here is tried first on the way
+        attempt = self.loss.estimate(rnn, target).attempt
         inner = ode.advance(
             self._velocity,
-            eqx.tree_at(lambda inner: inner.y, state.inner, _working(state, state.inner.y)),
+            eqx.tree_at(lambda inner: inner.y, state.inner, rnn),
             jnp.where(state.rest.at_rest, jnp.zeros_like(next_tick), next_tick),
-            target,
+            (target, attempt),
             max_steps=self.max_steps,
             **self._options,
         )
@@ -124,8 +127,9 @@ class GradientFlow(eqx.Module):
     def noise_key(self, tick: jax.Array) -> None:
         return None
 
-    def _velocity(self, _: jax.Array, rnn: LinearRNN, target: LinearRNN) -> LinearRNN:
-        _, gradient = self.loss.value_and_grad(rnn, target)
+    def _velocity(self, _: jax.Array, rnn: LinearRNN, args: Any) -> LinearRNN:
+        target, attempt = args
+        gradient = self.loss.estimate(rnn, target, attempt=attempt).gradient
         return jax.tree.map(jnp.negative, self.rates.times(gradient))
 
     @property
@@ -160,22 +164,26 @@ class GradientDescent(eqx.Module):
     ) -> State:
         optimizer = self.make_optimizer(**self.hyperparameters)
 
-        def step(index: jax.Array, state: State) -> State:
+        def step(index: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+            state, attempt = carry
             previous, memory = state.inner
-            rnn, key = _working(state, state.rnn), self.noise_key(index)
-            value, gradient, error = self.loss.estimate(rnn, target, key)
-            updates, new_memory = optimizer.update(gradient, memory, state.rnn)
-            proposal = jax.tree.map(jnp.add, state.rnn, self.rates.times(updates))
-            running = state.learns
-            status = jnp.where(running, health(state.rnn, value, gradient), state.status)
+            key, running = self.noise_key(index), state.learns
+            found = self.loss.estimate(state.rnn, target, key, running, attempt)
+            status = jnp.where(running, health(found.value, found.error), state.status)
             good = running & (status == Status.ok)
-            rnn = where(good, proposal, where(running, previous, state.rnn))
+            updates, new_memory = optimizer.update(found.gradient, memory, state.rnn)
+            proposal = jax.tree.map(jnp.add, state.rnn, self.rates.times(updates))
+            rnn = where(good, proposal, state.rnn)
             inner = (where(good, state.rnn, previous), where(good, new_memory, memory))
             count = state.num_gradients + running.astype(jnp.int32)
-            error = jnp.where(good, error, state.gradient_error)
-            return State(state.initial, rnn, status, count, error, state.rest, inner)
+            error = jnp.where(good, found.error, state.gradient_error)
+            state = State(state.initial, rnn, status, count, error, state.rest, inner)
+            return state, found.attempt
 
-        return jax.lax.fori_loop(tick, next_tick, step, state)
+        after, _ = jax.lax.fori_loop(tick, next_tick, step, (state, jnp.int32(ANEW)))
+        failed = state.learns & (after.status != Status.ok)
+        rnn = where(failed, self.take_back(after), after.rnn)
+        return eqx.tree_at(lambda state: state.rnn, after, rnn)
 
     def take_back(self, state: State) -> LinearRNN:
         return state.inner[0]
@@ -198,10 +206,12 @@ def look(
     """
     key = learner.noise_key(tick)
     running = state.learns
-    value, gradient, error = learner.loss.reference(_working(state, state.rnn), target, key)
+    value, gradient, error = learner.loss.reference(
+        where_wanted(state.rnn, state.learns), target, key
+    )
     error = error + learner.gradient_error(state, gradient)
     seen = observe(state.rnn, state.initial, learner.rates, value, gradient, error)
-    failed = health(state.rnn, seen.loss, seen.gradient_norm)
+    failed = health(seen.loss, seen.gradient_norm)
     follows = learner.loss.steps_are_stable(state.rnn, target)
     failed = jnp.where((failed == Status.ok) & ~follows, jnp.int32(Status.unstable), failed)
     status = jnp.where(running, failed, state.status)
@@ -213,13 +223,11 @@ def look(
     return eqx.tree_at(lambda s: (s.rnn, s.status, s.rest), state, (rnn, status, rest)), seen
 
 
-def health(rnn: LinearRNN, value: jax.Array, gradient: Any) -> jax.Array:
-    """The status, () int32, that a network has by its parameters, its loss and its gradient."""
-    finite = _all_finite(rnn)
-    unstable = finite & jnp.isinf(value)
-    diverged = ~(finite & _all_finite((value, gradient)))
+def health(value: jax.Array, error: jax.Array) -> jax.Array:
+    """The status, () int32, that a network has by its loss and the error or the norm of its gradient."""
+    diverged = jnp.isnan(value) | ~jnp.isfinite(error)
     return jnp.where(
-        unstable,
+        jnp.isinf(value),
         jnp.int32(Status.unstable),
         jnp.where(diverged, jnp.int32(Status.diverged), jnp.int32(Status.ok)),
     )
@@ -228,12 +236,3 @@ def health(rnn: LinearRNN, value: jax.Array, gradient: Any) -> jax.Array:
 def where(condition: jax.Array, yes: Any, no: Any) -> Any:
     """`jnp.where` with one scalar condition for all leaves of two pytrees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def _working(state: State, rnn: LinearRNN) -> LinearRNN:
-    """The network, or one without weights if it does not learn: what has failed takes longest, and its batch would wait for it."""
-    return where(state.learns, rnn, jax.tree.map(jnp.zeros_like, rnn))
-
-
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

@@ -1,9 +1,19 @@
 """Losses of a student against a target, with their exact gradients."""
 
 from rnn_dynamics.loss.doubling import norm, relative
+from rnn_dynamics.loss.estimate import ANEW, all_finite, where_wanted
 from rnn_dynamics.loss.population import PopulationLoss
 from rnn_dynamics.loss.sampled import SampledLoss
 
-__all__ = ["Loss", "PopulationLoss", "SampledLoss", "norm", "relative"]
+__all__ = [
+    "ANEW",
+    "Loss",
+    "PopulationLoss",
+    "SampledLoss",
+    "all_finite",
+    "norm",
+    "relative",
+    "where_wanted",
+]
 
 Loss = PopulationLoss | SampledLoss

@@ -49,42 +49,47 @@ def both_bases(
         scale: what the products round to is eps times their norm and this.
     """
     dtype, starts = u.dtype, jnp.stack([u, v])
-    norms = _norm(starts)
-    vectors = jnp.zeros((2, size + 1, len(u)), dtype)
-    vectors = vectors.at[:, 0].set(starts * _inverse(norms)[:, None])
-    columns = jnp.arange(size + 1)
+    norms = jnp.sqrt(_squares(starts))
+    first = starts * _inverse(norms)[:, None]
+    index = jnp.arange(size + 1)
     smallest = 2 * float(jnp.finfo(dtype).eps)
 
-    def column(j: jax.Array, bases: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        vectors, H = bases
-        at = jax.lax.dynamic_index_in_dim(vectors, j, axis=1, keepdims=False)
-        products = jnp.stack([times(at[0]), transposed_times(at[1])])
-        size = _norm(products)
+    def column(j: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        vectors, H, x = carry
+        products = jnp.stack([times(x[0]), transposed_times(x[1])])
+        length = _squares(products)
 
         def orthogonalise(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            h, x, passes, _ = carry
+            h, x, _, passes = carry
             more = jnp.einsum("kij,kj->ki", vectors, x)
             x = x - jnp.einsum("kij,ki->kj", vectors, more)
-            lossy = jnp.any(jnp.sum(x**2, axis=1) < REPEAT * size**2)
-            return h + more, x, passes + 1, lossy & (passes == 0)
+            return h + more, x, _squares(x), passes + 1
 
-        first = jnp.zeros((), jnp.int32), jnp.ones((), bool)
-        carry: tuple[jax.Array, ...] = (jnp.zeros_like(H[:, 0]), products, *first)
-        h, x, *_ = jax.lax.while_loop(lambda carry: carry[3], orthogonalise, carry)
-        rest = _norm(x)
-        rest = jnp.where(rest > smallest * (scale + size), rest, jnp.zeros_like(rest))
-        h = h + jnp.where(columns == j + 1, rest[:, None], jnp.zeros_like(h))
-        put = jax.lax.dynamic_update_index_in_dim
-        return put(vectors, x * _inverse(rest)[:, None], j + 1, 1), put(H, h, j, 1)
+        def lossy(carry: tuple[jax.Array, ...]) -> jax.Array:
+            return jnp.any(carry[2] < REPEAT * length) & (carry[3] < 2)
 
-    vectors, H = jax.lax.fori_loop(
-        0, size, column, (vectors, jnp.zeros((2, size, size + 1), dtype))
-    )
+        passes = jnp.zeros((), jnp.int32)
+        once = orthogonalise((jnp.zeros_like(H[:, 0]), products, length, passes))
+        h, x, left, _ = jax.lax.while_loop(lossy, orthogonalise, once)
+        rest = jnp.sqrt(left)
+        rest = jnp.where(rest > smallest * (scale + jnp.sqrt(length)), rest, jnp.zeros_like(rest))
+        x = x * _inverse(rest)[:, None]
+        h = jnp.where(index == j + 1, rest[:, None], h)
+        return _put(vectors, j + 1, x), _put(H, j, h), x
+
+    vectors = jnp.zeros((2, size + 1, len(u)), dtype).at[:, 0].set(first)
+    H = jnp.zeros((2, size, size + 1), dtype)
+    vectors, H, _ = jax.lax.fori_loop(0, size, column, (vectors, H, first))
     return Bases(vectors, H, norms)
 
 
-def _norm(rows: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(rows**2, axis=1))
+def _squares(rows: jax.Array) -> jax.Array:
+    """|x|² of each row, as products: sums of squares are slower in batches on CPUs."""
+    return jnp.einsum("kj,kj->k", rows, rows)
+
+
+def _put(rows: jax.Array, j: jax.Array, row: jax.Array) -> jax.Array:
+    return rows.at[:, j].set(row, mode="promise_in_bounds")
 
 
 def _inverse(sizes: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """The exact gradient of a large network: as many Krylov columns as it needs, and doubling where they do not pay.
 
-Every network is tried with the number of columns that a random W of its norm needs, then with more, until the estimated error is small
+Every network is tried with the number of columns that a random W of its weight scale needs, then with more, until the estimated error is small
 enough; the last resort is doubling. Each attempt is a loop of at most one pass, so that a batch skips what none of its members wants, and
 what a member gets does not depend on the others.
 """
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import doubling
-from rnn_dynamics.loss.projected import MOST_INVERTED, projected_gradient, resolvent
+from rnn_dynamics.loss.estimate import ANEW, Estimate
+from rnn_dynamics.loss.projected import MOST_INVERTED, probe, projected_gradient
 from rnn_dynamics.model import LinearRNN
 
 # Dimensions of the small problems, the target's units included, in bases of an inverse and of W: multiples of what a core adds at once.
@@ -28,7 +29,7 @@ LEAST_UNITS_ELSEWHERE = 129
 LARGEST_RESIDUAL = 1000.0  # of eps: an inverse that has lost more digits is not used
 # In bases of an inverse a random W of unit weight scale costs this factor of the error per vector, about.
 PER_VECTOR = 0.4
-DONE = -1
+DONE = -2
 
 
 def tolerance(dtype: np.dtype) -> float:
@@ -49,48 +50,54 @@ def sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
 
 
 def gradient(
-    rnn: LinearRNN, target: LinearRNN, doubled: jax.Array
-) -> tuple[jax.Array, LinearRNN, jax.Array]:
-    """The loss over an infinite horizon, (), its gradient, and an estimate of the gradient's relative error, ().
+    rnn: LinearRNN,
+    target: LinearRNN,
+    doubled: jax.Array,
+    wanted: jax.Array,
+    attempt: jax.Array,
+) -> Estimate:
+    """The loss over an infinite horizon and its gradient.
 
     Args:
         rnn: the student.
         target: the target.
         doubled: whether to go straight to doubling, () bool.
+        wanted: whether to find it at all, () bool; what is not wanted, or not finite, is NaN.
+        attempt: which attempt to begin with, () int32, or `ANEW`.
     """
     tried, aim = sizes(rnn, target), tolerance(rnn.dtype)
-    squares = jnp.sum(rnn.W**2)
-    finite = jnp.isfinite(squares + jnp.sum(rnn.u**2) + jnp.sum(rnn.v**2))
-    scale = jnp.sqrt(squares / rnn.num_units)
-    limits = [_largest_scale(rnn.num_units, size - target.num_units, 10 * aim) for size in tried]
-    first = jnp.sum(scale > jnp.asarray(limits, rnn.dtype), dtype=jnp.int32)
     with jax.default_matmul_precision("highest"):
-        inverted = resolvent(rnn)
-    if inverted is not None:
-        eps = float(jnp.finfo(rnn.dtype).eps)
-        doubled |= ~(inverted.residual <= LARGEST_RESIDUAL * eps)
-    turn = jnp.where(finite, jnp.where(doubled, jnp.int32(len(tried)), first), jnp.int32(DONE))
+        seen = probe(rnn)
+    limits = [_largest_scale(rnn.num_units, size - target.num_units, 10 * aim) for size in tried]
+    first = jnp.sum(seen.weight_scale > jnp.asarray(limits, rnn.dtype), dtype=jnp.int32)
+    doubled |= ~(seen.residual <= LARGEST_RESIDUAL * float(jnp.finfo(rnn.dtype).eps))
+    turn = jnp.where(attempt == ANEW, first, attempt)
+    turn = jnp.where(doubled, jnp.int32(len(tried)), turn)
+    turn = jnp.where(seen.finite & wanted, turn, jnp.int32(DONE))
     nan = jnp.asarray(jnp.nan, rnn.dtype)
-    found = (nan, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rnn), nan)
+    nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rnn)
+    found = Estimate(nan, nothing, nan, jnp.int32(ANEW))
 
     def project(index: int, size: int) -> Any:
-        def attempt(carry: Any) -> Any:
-            small = projected_gradient(_tied(rnn, carry[0]), target, size, inverted)
+        def one_way(carry: Any) -> Any:
+            small = projected_gradient(_tied(rnn, carry[0]), target, size, seen)
             enough = small.truncation <= jnp.maximum(aim, small.rounding)
             following = jnp.where(small.stable & enough, jnp.int32(DONE), jnp.int32(index + 1))
-            return following, (small.value, small.gradient, small.truncation + small.rounding)
+            error = small.truncation + small.rounding
+            return following, Estimate(small.value, small.gradient, error, jnp.int32(index))
 
-        return attempt
+        return one_way
 
     def resort(carry: Any) -> Any:
         one = jnp.ones((), rnn.dtype)
-        return jnp.int32(DONE), doubling.gradient(_tied(rnn, carry[0]), target, one)
+        exact = doubling.gradient(_tied(rnn, carry[0]), target, one)
+        return jnp.int32(DONE), Estimate(*exact, jnp.int32(len(tried)))
 
     with jax.default_matmul_precision("highest"):
         carry: Any = (turn, found)
-        attempts = [project(index, size) for index, size in enumerate(tried)]
-        for index, attempt in enumerate([*attempts, resort]):
-            carry = jax.lax.while_loop(partial(_is_at, index), attempt, carry)
+        ways = [*(project(index, size) for index, size in enumerate(tried)), resort]
+        for index, way in enumerate(ways):
+            carry = jax.lax.while_loop(partial(_is_at, index), way, carry)
     return carry[1]
 
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-SMALLEST = 4  # below, a matrix is eliminated row by row
-BLOCK, LARGER_BLOCK, LARGER = 8, 16, 33  # the larger block from so many rows on
+SMALLEST = 16  # rows that are eliminated one by one
 
 
 class HalvedInverse(NamedTuple):
@@ -45,52 +44,36 @@ class HalvedInverse(NamedTuple):
 
 def halved_inverse(M: jax.Array) -> HalvedInverse:
     """The inverse of M, (N, N), N ≥ 2; not finite if a pivot vanishes."""
-    h = min(BLOCK * -(-len(M) // (2 * BLOCK)), len(M) - 1)
+    h = min(_half(len(M)), len(M) - 1)
     A = inverse(M[:h, :h])
     AB, C = A @ M[:h, h:], M[h:, :h]
     return HalvedInverse(A, AB, C, inverse(M[h:, h:] - C @ AB))
 
 
 def inverse(M: jax.Array) -> jax.Array:
-    """M⁻¹, (n, n), by Gauss-Jordan elimination of blocks; not finite if a pivot vanishes."""
-    n = len(M)
-    if n <= SMALLEST:
-        return _by_rows(M)
-    block = LARGER_BLOCK if n >= LARGER else BLOCK
-    padded = block * -(-n // block)
-    A = jnp.eye(padded, dtype=M.dtype).at[:n, :n].set(M)
-    blocks, minus = jnp.arange(padded) // block, -jnp.eye(block, dtype=M.dtype)
-
-    def eliminate(k: jax.Array, A: jax.Array) -> jax.Array:
-        rows = jax.lax.dynamic_slice_in_dim(A, k * block, block, axis=0)
-        columns = jax.lax.dynamic_slice_in_dim(A, k * block, block, axis=1)
-        pivot = _by_halves(jax.lax.dynamic_slice_in_dim(rows, k * block, block, axis=1))
-        rows = jax.lax.dynamic_update_slice_in_dim(pivot @ rows, pivot, k * block, axis=1)
-        columns = jax.lax.dynamic_update_slice_in_dim(columns, minus, k * block, axis=0)
-        own = (blocks == k)[:, None] | (blocks == k)[None, :]
-        return jnp.where(own, jnp.zeros_like(A), A) - columns @ rows
-
-    return jax.lax.fori_loop(0, padded // block, eliminate, A)[:n, :n]
-
-
-def _by_halves(M: jax.Array) -> jax.Array:
+    """M⁻¹, (n, n), by elimination of halves of halves; not finite if a pivot vanishes."""
     if len(M) <= SMALLEST:
         return _by_rows(M)
-    h = len(M) // 2
-    A = _by_halves(M[:h, :h])
+    h = _half(len(M))
+    A = inverse(M[:h, :h])
     AB, CA = A @ M[:h, h:], M[h:, :h] @ A
-    S = _by_halves(M[h:, h:] - CA @ M[:h, h:])
-    ABS = AB @ S
-    return jnp.block([[A + ABS @ CA, -ABS], [-(S @ CA), S]])
+    S = inverse(M[h:, h:] - CA @ M[:h, h:])
+    SCA = S @ CA
+    return jnp.block([[A + AB @ SCA, -(AB @ S)], [-SCA, S]])
+
+
+def _half(n: int) -> int:
+    return SMALLEST * -(-n // (2 * SMALLEST))
 
 
 def _by_rows(M: jax.Array) -> jax.Array:
+    """M⁻¹ by Gauss-Jordan elimination in place: every row is one outer product that leaves the inverse's row and column behind."""
+    index = jnp.arange(len(M))
+
     def eliminate(k: jax.Array, A: jax.Array) -> jax.Array:
-        own = jnp.arange(len(M)) == k
-        one, zero = jnp.ones_like(A[k]), jnp.zeros_like(A)
-        row = jnp.where(own, one, A[k]) / A[k, k]
-        column = jnp.where(own, zero[0], A[:, k])
-        rest = jnp.where(own[None, :], zero, A) - column[:, None] * row[None, :]
-        return jnp.where(own[:, None], row[None, :], rest)
+        own, pivot = index == k, A[k, k]
+        row = jnp.where(own, 1 + 1 / pivot, A[k] * (1 / pivot))
+        column = jnp.where(own, pivot - 1, A[:, k])
+        return A - column[:, None] * row[None, :]
 
     return jax.lax.fori_loop(0, len(M), eliminate, M)

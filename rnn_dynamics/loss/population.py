@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from rnn_dynamics.loss import columns, doubling
 from rnn_dynamics.loss.doubling import difference, norm, student
 from rnn_dynamics.loss.energy import energy
+from rnn_dynamics.loss.estimate import ANEW, Estimate, only_way, where_wanted
 from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
 from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
 from rnn_dynamics.model import LinearRNN
@@ -161,12 +162,23 @@ class PopulationLoss(eqx.Module):
         return _gradient_and_error(self, rnn, target)
 
     def estimate(
-        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
-    ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """As `value_and_grad`, with an estimate of the gradient's relative error, (): what learning uses."""
+        self,
+        rnn: LinearRNN,
+        target: LinearRNN,
+        key: jax.Array | None = None,
+        wanted: jax.Array | None = None,
+        attempt: jax.Array | None = None,
+    ) -> Estimate:
+        """As `value_and_grad`, with what is known of the gradient: what learning uses.
+
+        What is not `wanted`, () bool, may be anything, and no batch waits for it. A gradient that is like an earlier one is found at once
+        where that one was: `attempt`, () int32, of its estimate, or `ANEW`.
+        """
         require_rnns(rnn=rnn)
         self.check(target)
-        return _value_and_grad(self, rnn, target, jnp.zeros((), bool))
+        wanted = jnp.ones((), bool) if wanted is None else wanted
+        attempt = jnp.int32(ANEW) if attempt is None else attempt
+        return _estimate(self, rnn, target, jnp.zeros((), bool), wanted, attempt)
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
@@ -175,7 +187,7 @@ class PopulationLoss(eqx.Module):
         require_rnns(rnn=rnn)
         self.check(target)
         if self.by_columns(rnn, target):
-            return doubling.gradient(rnn, target, jnp.ones((), rnn.dtype))
+            return only_way(rnn, *doubling.gradient(rnn, target, jnp.ones((), rnn.dtype)))[:3]
         return _gradient_and_error(self, rnn, target)
 
     def by_columns(self, rnn: LinearRNN, target: LinearRNN) -> bool:
@@ -203,32 +215,39 @@ def _value(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> jax.Array
 
 
 @jax.jit
-def _value_and_grad(
-    loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN, other: jax.Array
-) -> tuple[jax.Array, LinearRNN, jax.Array]:
-    """The loss, its gradient and an estimate of its relative error, by a second way if `other`, a bool ()."""
+def _estimate(
+    loss: PopulationLoss,
+    rnn: LinearRNN,
+    target: LinearRNN,
+    other: jax.Array,
+    wanted: jax.Array,
+    attempt: jax.Array,
+) -> Estimate:
+    """The loss and its gradient; to be compared with, by other panels or doubling, if `other`, a bool ()."""
     dt = loss.time_step
     if loss.is_infinite:
         target = target.astype(rnn.dtype)
         if loss.by_columns(rnn, target):
-            return columns.gradient(rnn, target, other)
-        return doubling.gradient(rnn, target, jnp.where(other, OTHER_PANEL, 1.0), dt)
+            return columns.gradient(rnn, target, other, wanted, attempt)
+        rnn, panel_scale = where_wanted(rnn, wanted), jnp.where(other, OTHER_PANEL, 1.0)
+        return only_way(rnn, *doubling.gradient(rnn, target, panel_scale, dt))
+    rnn = where_wanted(rnn, wanted)
     both = difference(rnn, target)
     one = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(both), both)
     horizon, averaged = jnp.asarray(loss._horizon, rnn.dtype), loss.weighting != "uniform"
     value, found = finite_energy_and_gradient(one, horizon, averaged, dt, other)
     gradient = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(found), found)
-    return value, student(gradient, rnn), jnp.zeros_like(value)
+    return only_way(rnn, value, student(gradient, rnn), jnp.zeros_like(value))
 
 
 @jax.jit
 def _gradient_and_error(
     loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN
 ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-    ways = jnp.asarray([False, True])
-    values, gradients, _ = jax.lax.map(
-        lambda other: _value_and_grad(loss, rnn, target, other), ways
+    ways, wanted = jnp.asarray([False, True]), jnp.ones((), bool)
+    found = jax.lax.map(
+        lambda other: _estimate(loss, rnn, target, other, wanted, jnp.int32(ANEW)), ways
     )
-    gradient = jax.tree.map(lambda x: x[1], gradients)
-    gap = jax.tree.map(lambda x: x[1] - x[0], gradients)
-    return values[1], gradient, SAFETY * norm(gap) / norm(gradient)
+    gradient = jax.tree.map(lambda x: x[1], found.gradient)
+    gap = jax.tree.map(lambda x: x[1] - x[0], found.gradient)
+    return found.value[1], gradient, SAFETY * norm(gap) / norm(gradient)

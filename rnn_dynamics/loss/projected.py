@@ -39,20 +39,24 @@ SHIFT = 0.4
 MOST_INVERTED = 160  # units: beyond, an inverse costs more than the vectors that it saves
 SAFETY = 7.0  # of the truncation: with 3.5 it was too small for 2 % of networks, those of weight scales near 0.9
 ROUNDING = 0.05  # of eps · steps · |X| |Y|, the products that C is a sum of
-NUM_COLUMNS = 16  # steps that are taken one by one, a power of 2
+NUM_DOUBLED = 4  # doublings of columns, before the Gramian itself is cheaper to double
 MOST_DOUBLINGS = 40
 
 
-class Resolvent(NamedTuple):
-    """B, and how good it is.
+class Probe(NamedTuple):
+    """What is known of a network before any basis is built.
 
     Attributes:
-        B: (p + A)⁻¹ in blocks.
-        residual: |(p + A) B x - x| / |x| of an x and of one from the left, the larger one, ().
+        B: (p + A)⁻¹ in blocks, or None of a network that is too large to be inverted.
+        residual: |B (p + A) x - x| / |x| of a random x, (); 0 without B.
+        weight_scale: of a random W of the same norm, ().
+        finite: whether all parameters are, () bool.
     """
 
-    B: HalvedInverse
+    B: HalvedInverse | None
     residual: jax.Array
+    weight_scale: jax.Array
+    finite: jax.Array
 
 
 class Projected(NamedTuple):
@@ -75,36 +79,36 @@ class Projected(NamedTuple):
     doublings: jax.Array
 
 
-def resolvent(rnn: LinearRNN) -> Resolvent | None:
-    """B of a network, or None of one that is too large to be inverted."""
-    if rnn.num_units > MOST_INVERTED:
-        return None
-    W, s = rnn.W, 1 + SHIFT
+def probe(rnn: LinearRNN) -> Probe:
+    """Invert p + A if that pays, and see by a random vector how good the inverse is."""
+    W, N, s = rnn.W, rnn.num_units, 1 + SHIFT
+    squares = jnp.sum(W**2)
+    finite = jnp.isfinite(squares + rnn.u @ rnn.u + rnn.v @ rnn.v)
+    weight_scale = jnp.sqrt(squares / N)
+    if N > MOST_INVERTED:
+        return Probe(None, jnp.zeros((), rnn.dtype), weight_scale, finite)
     B = halved_inverse(_shifted(W))
-    x = jnp.full_like(rnn.u, rnn.num_units**-0.5)
-    y, z = B.times(x), B.transposed_times(x)
-    residuals = jnp.stack([s * y - W @ y - x, s * z - z @ W - x])
-    return Resolvent(B, jnp.sqrt(jnp.max(jnp.sum(residuals**2, axis=1))))
+    x = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], N) / np.sqrt(N), rnn.dtype)
+    gap = B.times(s * x - W @ x) - x
+    return Probe(B, jnp.sqrt(gap @ gap), weight_scale, finite)
 
 
-def projected_gradient(
-    rnn: LinearRNN, target: LinearRNN, size: int, found: Resolvent | None
-) -> Projected:
+def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe) -> Projected:
     """Loss and gradient over an infinite horizon from a projection to `size` dimensions, the target's included.
 
     Args:
         rnn: the student.
         target: the target.
         size: dimensions of the small problem.
-        found: what `resolvent` finds of the student.
+        seen: what `probe` sees of the student.
     """
     dtype, m = rnn.dtype, size - target.num_units
-    bases, residual = _bases(rnn, m, found)
+    bases = _bases(rnn, m, seen.B)
     overlaps = bases.vectors[1] @ bases.vectors[0].T  # of left and right vectors, (m + 1, m + 1)
     V, U = bases.vectors[0, :m], bases.vectors[1, :m]
 
     inner = jnp.swapaxes(bases.H[:, :, :m], 1, 2)
-    if found is None:
+    if seen.B is None:
         inner = jax.vmap(lambda H: inverse(_shifted(H)))(inner)
     else:  # B from W B
         inner = (inner + jnp.eye(m, dtype=dtype)[None]) / (1 + SHIFT)
@@ -133,7 +137,7 @@ def projected_gradient(
     by_V, by_U = jnp.append(C[:, -1], dv[-1]), jnp.append(C[-1], du[-1])
     neglected = last[0] * (_norm(by_V) + _norm(missed[0]) * _norm(X[:m, m - 1]))
     neglected += last[1] * (_norm(by_U) + _norm(missed[1]) * _norm(Y[:m, m - 1]))
-    eps = float(jnp.finfo(dtype).eps) + residual
+    eps = float(jnp.finfo(dtype).eps) + seen.residual
     doublings = jnp.max(grams.doublings)
     rounding = ROUNDING * eps * jnp.exp2(doublings.astype(dtype))
     length = jnp.sqrt(jnp.sum(C**2) + jnp.sum(du**2) + jnp.sum(dv**2))
@@ -151,14 +155,12 @@ def _shifted(W: jax.Array) -> jax.Array:
     return (1 + SHIFT) * jnp.eye(len(W), dtype=W.dtype) - W
 
 
-def _bases(rnn: LinearRNN, size: int, found: Resolvent | None) -> tuple[Bases, jax.Array]:
-    """Bases, and the relative error of the products that they are made of."""
-    if found is None:
+def _bases(rnn: LinearRNN, size: int, B: HalvedInverse | None) -> Bases:
+    if B is None:
         W = rnn.W
-        bases = both_bases(lambda x: W @ x, lambda x: x @ W, rnn.u, rnn.v, size, 0.0)
-        return bases, jnp.zeros((), rnn.dtype)
-    B, s = found.B, 1 + SHIFT
-    bases = both_bases(
+        return both_bases(lambda x: W @ x, lambda x: x @ W, rnn.u, rnn.v, size, 0.0)
+    s = 1 + SHIFT
+    return both_bases(
         lambda x: s * B.times(x) - x,
         lambda x: s * B.transposed_times(x) - x,
         rnn.u,
@@ -166,32 +168,31 @@ def _bases(rnn: LinearRNN, size: int, found: Resolvent | None) -> tuple[Bases, j
         size,
         1.0,
     )
-    return bases, found.residual
 
 
 class _Gramian(NamedTuple):
     gramian: jax.Array  # Σ_j x_j x_jᵀ, (n, n)
     remote: jax.Array  # D^J, (n, n)
-    columns: jax.Array  # the first x_j, (J, n)
+    columns: jax.Array  # the first x_j, (n, J)
     doublings: jax.Array  # of one step
     stable: jax.Array
 
 
 def _gramian(B: jax.Array, start: jax.Array) -> _Gramian:
-    """Σ_j x_j x_jᵀ of x_j = √(2p) D^j B u, by doubling from J steps."""
+    """Σ_j x_j x_jᵀ of x_j = √(2p) D^j B u, by doubling: of J columns first."""
     D = 2 * SHIFT * B - jnp.eye(len(B), dtype=B.dtype)
-    x = (2 * SHIFT) ** 0.5 * (B @ start)
-    _, columns = jax.lax.scan(lambda x, _: (D @ x, x), x, None, length=NUM_COLUMNS)
-    taken = int(np.log2(NUM_COLUMNS))
-    remote = jax.lax.fori_loop(0, taken, lambda _, D: D @ D, D)
+    columns = (2 * SHIFT) ** 0.5 * (B @ start)[:, None]
+    for _ in range(NUM_DOUBLED):
+        columns, D = jnp.concatenate([columns, D @ columns], axis=1), D @ D
     tolerance = float(jnp.finfo(D.dtype).eps) ** 0.25  # squared twice: by this doubling, and in P
 
     def double(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         P, D, _, doublings = carry
         return P + D @ P @ D.T, D @ D, _norm(D), doublings + 1
 
-    first = jnp.full((), jnp.inf, D.dtype), jnp.asarray(taken, jnp.int32)
-    carry: tuple[jax.Array, ...] = (columns.T @ columns, remote, *first)
+    first = jnp.full((), jnp.inf, D.dtype), jnp.asarray(NUM_DOUBLED, jnp.int32)
+    remote = D
+    carry: tuple[jax.Array, ...] = (columns @ columns.T, D, *first)
     P, _, size, doublings = jax.lax.while_loop(
         lambda carry: (carry[2] > tolerance) & (carry[3] < MOST_DOUBLINGS), double, carry
     )
@@ -201,7 +202,7 @@ def _gramian(B: jax.Array, start: jax.Array) -> _Gramian:
 def _energy(grams: _Gramian, end: jax.Array) -> jax.Array:
     """½ ∫ k(t)² dt, a sum of squares, of the right system."""
     remote = end @ grams.remote[0]
-    return (jnp.sum((grams.columns[0] @ end) ** 2) + remote @ grams.gramian[0] @ remote) / 2
+    return (jnp.sum((end @ grams.columns[0]) ** 2) + remote @ grams.gramian[0] @ remote) / 2
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.doubling import difference, norm
+from rnn_dynamics.loss.estimate import Estimate, only_way
 from rnn_dynamics.loss.panels import euler_step
 from rnn_dynamics.loss.population import PopulationLoss
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
@@ -130,11 +131,19 @@ class SampledLoss(eqx.Module):
         return value, gradient, norm(gap) / norm(gradient)
 
     def estimate(
-        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
-    ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """As `value_and_grad`, with the relative error of the computation, which is rounding alone, as 0, ()."""
+        self,
+        rnn: LinearRNN,
+        target: LinearRNN,
+        key: jax.Array | None = None,
+        wanted: jax.Array | None = None,
+        attempt: jax.Array | None = None,
+    ) -> Estimate:
+        """As `value_and_grad`; the error is that of the computation, which is rounding alone, as 0.
+
+        There is one way to find it, and all members of a batch take the same time, `wanted` or not.
+        """
         value, gradient = self.value_and_grad(rnn, target, key)
-        return value, gradient, jnp.zeros_like(value)
+        return only_way(rnn, value, gradient, jnp.zeros_like(value))
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None

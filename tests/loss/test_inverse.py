@@ -8,7 +8,7 @@ import pytest
 import rnn_dynamics as rd
 from rnn_dynamics.loss import columns, doubling
 from rnn_dynamics.loss.inverse import halved_inverse, inverse
-from rnn_dynamics.loss.projected import SHIFT, resolvent
+from rnn_dynamics.loss.projected import SHIFT, probe
 
 
 def matrix(size: int) -> jax.Array:
@@ -52,7 +52,7 @@ def test_a_gradient_does_not_rest_on_a_bad_inverse(gap):
     rnn = rd.LinearRNN(W, rnn.u, rnn.v)
     assert np.linalg.eigvals(np.asarray(W)).real.max() < 0.9
     assert np.linalg.cond((1 + SHIFT) * np.eye(40) - np.asarray(W)) < 20
-    residual, eps = resolvent(rnn).residual, np.finfo(float).eps
+    residual, eps = probe(rnn).residual, np.finfo(float).eps
     assert not residual <= columns.LARGEST_RESIDUAL * eps
     (value, gradient), exact = both_gradients(rnn, target)
     assert float(value) == float(exact[0])
