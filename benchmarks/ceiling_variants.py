@@ -4,6 +4,7 @@ one pass    W x and z W by reading W once: stacked operands of one dot_general, 
 recycling   the projected gradient in the bases that the step before had: as they are, or refreshed by one block product
 Laguerre    columns D^j B u at a shift p as they are, without bases, with B = (pI + A)⁻¹ from the engine's elimination
 bases of W  those that the engine has for networks too large to be inverted
+complex pair  bases with poles at an oscillator's instead of a real one, beside those of a real one of the same size
 """
 
 import argparse
@@ -11,16 +12,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import ceiling_pairs
 import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ceiling_bases import in_bases
 from ceiling_laguerre import laguerre
 from peers_problem import LEARNING_RATE, TARGET
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import columns, doubling, projected
-from rnn_dynamics.loss.inverse import inverse
 
 WEIGHT_SCALE = 0.5
 BLOCK, NUM_COLUMNS = 16, (12, 16, 24)
@@ -96,21 +98,6 @@ def one_pass(units: int, count: int, chosen: argparse.Namespace) -> list[dict[st
 # --- bases of the step before
 
 
-def in_bases(rnn: rd.LinearRNN, V: jax.Array, U: jax.Array, size: int) -> rd.LinearRNN:
-    """The projected gradient in given orthonormal bases, (m, N) each: as `projected_gradient`, but H is not Hessenberg."""
-    target, m = rd.leaky_integrator(TARGET).astype(rnn.dtype), len(V)
-    systems = jnp.zeros((2, size, size), rnn.dtype)
-    corners = jnp.stack([(V @ rnn.W) @ V.T, (U @ rnn.W.T) @ U.T])
-    systems = systems.at[:, :m, :m].set(corners)
-    systems = systems.at[:, m:, m:].set(jnp.stack([target.W, target.W.T]))
-    inverses = jax.vmap(lambda W: inverse(projected._shifted(W)))(systems)
-    starts = jnp.stack([jnp.append(V @ rnn.u, target.u), jnp.append(U @ rnn.v, -target.v)])
-    X, Y = jax.vmap(projected._gramian)(inverses, starts).gramian
-    C = (Y[:m, :m] @ (U @ V.T)) @ X[:m, :m] + Y[:m, m:] @ X[m:, :m]
-    du, dv = Y[:m] @ jnp.append(U @ rnn.u, target.u), X[:m] @ jnp.append(V @ rnn.v, -target.v)
-    return rd.LinearRNN((U.T @ C) @ V, du @ U, dv @ V)
-
-
 def bases_of(rnn: rd.LinearRNN, size: int) -> jax.Array:
     """The engine's bases, (2, m, N)."""
     return projected._bases(rnn, size - 1, projected.probe(rnn).B).vectors[:, :-1]
@@ -123,13 +110,14 @@ def recycled(rnn: rd.LinearRNN, before: rd.LinearRNN, size: int, refresh: bool) 
         products = jnp.stack([bases[0] @ rnn.W.T, bases[1] @ rnn.W])[:, :-1]
         spans = jnp.concatenate([jnp.stack([rnn.u, rnn.v])[:, None], products], axis=1)
         bases = jnp.swapaxes(jnp.linalg.qr(jnp.swapaxes(spans, 1, 2))[0], 1, 2)
-    return in_bases(rnn, bases[0], bases[1], size)
+    return in_bases(rnn, *bases, rd.leaky_integrator(TARGET))
 
 
-@partial(jax.jit, static_argnames="size")
-def given(rnns: rd.LinearRNN, bases: jax.Array, size: int) -> rd.LinearRNN:
+@jax.jit
+def given(rnns: rd.LinearRNN, bases: jax.Array) -> rd.LinearRNN:
     """The gradients of a batch in given bases."""
-    return jax.vmap(lambda rnn, both: in_bases(rnn, both[0], both[1], size))(rnns, bases)
+    target = rd.leaky_integrator(TARGET)
+    return jax.vmap(lambda rnn, both: in_bases(rnn, *both, target))(rnns, bases)
 
 
 def fresh(rnn: rd.LinearRNN, size: int) -> rd.LinearRNN:
@@ -150,7 +138,7 @@ def recycling(
     exact = gradients(after, reference)
     bases = jax.jit(jax.vmap(partial(bases_of, size=size)))(rnns)
     whole = partial(gradients, gradient=FRESH.setdefault(size, partial(fresh, size=size)))
-    calls = {"engine": lambda: whole(after), "recycled": lambda: given(after, bases, size)}
+    calls = {"engine": lambda: whole(after), "recycled": lambda: given(after, bases)}
     timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
     us, ratio = timed["recycled"] / count * 1e6, timed["recycled"] / timed["engine"]
     engine = timed["engine"] / count * 1e6
@@ -193,7 +181,9 @@ def reference(rnn: rd.LinearRNN) -> rd.LinearRNN:
 def of_weights(rnn: rd.LinearRNN, size: int) -> rd.LinearRNN:
     """The gradient in Krylov bases of W."""
     target = rd.leaky_integrator(TARGET).astype(rnn.dtype)
-    return projected.projected_gradient(rnn, target, size, None).gradient
+    zero = jnp.zeros((), rnn.dtype)
+    seen = projected.Probe(None, zero, zero, jnp.ones((), bool))
+    return projected.projected_gradient(rnn, target, size, seen).gradient
 
 
 WAYS: dict[str, Gradient] = {f"Laguerre: {k}": partial(laguerre, count=k) for k in NUM_COLUMNS}
@@ -232,6 +222,23 @@ def shifted(
     return rows
 
 
+def complex_pairs(
+    units: int, trained: bool, rnns: rd.LinearRNN, chosen: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Rows of bases with a complex pair of poles, beside bases of a real one of the same size."""
+    exact, rows = gradients(rnns, ceiling_pairs.exact), []
+    for size in (size for size in ceiling_pairs.SIZES if size < units):
+        ways = {"pair": ceiling_pairs.PAIRS[size], "real": ceiling_pairs.REALS[size]}
+        calls = {name: partial(descend, rnns, way, jnp.int32(STEPS)) for name, way in ways.items()}
+        timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
+        errors = {k: largest_error(gradients(rnns, way), exact) for k, way in ways.items()}
+        us, ratio = timed["pair"] * 1e6 / (len(rnns.u) * STEPS), timed["pair"] / timed["real"]
+        row = _row(f"complex pair: {size}", units, trained, chosen.dtype, us, ratio, errors["pair"])
+        engine_us = float(np.median(timed["real"])) * 1e6 / (len(rnns.u) * STEPS)
+        rows.append(row | {"engine_us": engine_us, "engine_error": errors["real"]})
+    return rows
+
+
 def measure(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of all variants."""
     rows = []
@@ -246,6 +253,8 @@ def measure(chosen: argparse.Namespace) -> list[dict[str, Any]]:
             if columns.sizes(_first(rnns), rd.leaky_integrator(TARGET)):
                 rows += recycling(units, trained, rnns, chosen)
             rows += shifted(units, trained, rnns, chosen)
+        for trained, rnns in ((False, start), (True, descend(start, ceiling_pairs.learn, steps))):
+            rows += complex_pairs(units, trained, rnns, chosen)
         print(f"variants, {units} units: done", flush=True)
     return rows
 

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import unchecked
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import columns, doubling
+from rnn_dynamics.loss import ANEW, columns, doubling
 from rnn_dynamics.loss.projected import probe, projected_gradient
 
 LOSS = rd.PopulationLoss()
@@ -160,6 +161,38 @@ def test_a_member_does_not_depend_on_its_neighbours():
                 jax.tree.leaves(alone), jax.tree.leaves((value, gradient)), strict=True
             ):
                 np.testing.assert_array_equal(ours[5 - own], theirs[own])
+
+
+def test_where_a_gradient_begins():
+    """An attempt that was enough is made at once, and only it; what is not wanted is not found."""
+    rnns, target = batch(40, [0.05, 0.3, 0.6]), rd.leaky_integrator(0.2)
+    last = len(columns.sizes(jax.tree.map(lambda x: x[0], rnns), target))
+    found = jax.vmap(LOSS.estimate, in_axes=(0, None, None, 0, 0))
+    yes, no = jnp.ones(3, bool), jnp.zeros(3, bool)
+    first = found(rnns, target, None, yes, jnp.full(3, ANEW))
+    assert 0 == first.attempt[0] < first.attempt[2] < last
+    again = found(rnns, target, None, yes, first.attempt)
+    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(first), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    later = found(rnns, target, None, yes, first.attempt + 1)
+    np.testing.assert_array_equal(later.attempt, first.attempt + 1)
+    exact = jax.vmap(lambda rnn: doubling.gradient(rnn, target, jnp.ones(())))(rnns)
+    doubled = found(rnns, target, None, yes, jnp.full(3, last))
+    for ours, theirs in zip(jax.tree.leaves(doubled[:3]), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert np.isnan(found(rnns, target, None, no, first.attempt).value).all()
+
+
+@pytest.mark.parametrize("units", [8, 40])
+def test_broken_networks_are_told_apart(units):
+    """Weights that are not finite have a loss of NaN, unstable ones of infinity; neither has an error that is finite."""
+    rnn, target = rd.random_rnn(jax.random.key(0), units, 0.3), rd.leaky_integrator(0.2)
+    W = jnp.stack([rnn.W.at[3, 5].set(jnp.nan), rnn.W.at[3, 5].set(jnp.inf), rnn.W, 9 * rnn.W])
+    u, v = (jnp.stack([x, x, x.at[2].set(jnp.nan), x]) for x in (rnn.u, rnn.v))
+    found = jax.vmap(LOSS.estimate, in_axes=(0, None))(unchecked(W, u, v), target)
+    assert np.isnan(found.value[:3]).all()
+    assert np.isinf(found.value[3])
+    assert np.isnan(found.error).all()
 
 
 def test_float32():
