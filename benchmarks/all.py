@@ -48,6 +48,7 @@ STAGES = (
     Stage("scaling", 290, 60),
     Stage("columns", 280, 60),
     Stage("gradient", 120, 15, (), ONE),
+    Stage("flow", 120, 20),
     Stage("peers", 1300, 120, (), ONE),
     Stage("ode", 600, 40),
     Stage("start", 900, 90),

@@ -5,6 +5,7 @@
     scaling   cost over units, members and devices, memory over members
     ceiling   the engine beside the matrix products that it is made of
     start     where the time to the first record goes
+    flow      stiff gradient flows beside the explicit pair
 
 One figure of each for each platform that has a file, as `ode_cpu.jsonl`. What has no file is named and left out, of figures and table.
 
@@ -19,12 +20,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from draw_figures import FIGURES, PROBLEMS, machine, number, peers_at, unique
+from draw_figures import (
+    PROBLEMS,
+    ceiling,
+    machine,
+    number,
+    ode,
+    peers,
+    peers_at,
+    scaling,
+    start,
+    unique,
+)
+from draw_flow import flow, flow_cells
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- speed: made by benchmarks/draw.py -->", "<!-- /speed -->"
 DOTS = 300  # per inch
 
+FIGURES = {make.__name__: make for make in (peers, ode, scaling, ceiling, start, flow)}
 Row = dict[str, Any]
 Cells = dict[str, tuple[str, str]]  # what was measured: the bar, and the result
 
@@ -148,6 +162,7 @@ CELLS: dict[str, Callable[[list[Row]], Cells]] = {
     "scaling": scaling_cells,
     "ceiling": ceiling_cells,
     "start": start_cells,
+    "flow": flow_cells,
 }
 
 

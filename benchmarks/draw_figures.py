@@ -1,6 +1,5 @@
 """Figures of the benchmarks' results, one function each: rows of one platform to a figure."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,7 @@ def peers(rows: list[Row]) -> Figure:
     low, high = panels[0].get_xlim()
     panels[0].set_xlim(low, high * 40)
     handles = [Line2D([], [], label="wanted at least", **BAR_LINE), _whisker()]
-    _finish(figure, handles, ["Backpropagation in the precision that its users choose."], rows)
+    finish(figure, handles, ["Backpropagation in the precision that its users choose."], rows)
     return figure
 
 
@@ -123,7 +122,7 @@ def ode(rows: list[Row]) -> Figure:
         style.finish(axes, title, "error", "µs per member")
     handles = [Line2D([], [], label=name, **looks[name]) for name in solvers]
     note = "rtol from loose (left) to tight. Further down is faster, further right more precise."
-    _finish(figure, handles, [note], rows)
+    finish(figure, handles, [note], rows)
     return figure
 
 
@@ -155,7 +154,7 @@ def scaling(rows: list[Row]) -> Figure:
     if "devices" in axes_of:
         look = {"color": style.GREY, "linewidth": 1.0, "linestyle": "--"}
         handles.append(Line2D([], [], label="as 1/devices, or flat", **look))
-    _finish(figure, handles, [], rows)
+    finish(figure, handles, [], rows)
     return figure
 
 
@@ -194,7 +193,7 @@ def ceiling(rows: list[Row]) -> Figure:
         Patch(facecolor="none", edgecolor=style.INK, label="engine"),
         Line2D([], [], label="wanted at least", **BAR_LINE),
     ]
-    _finish(figure, handles, [], rows)
+    finish(figure, handles, [], rows)
     return figure
 
 
@@ -218,13 +217,8 @@ def start(rows: list[Row]) -> Figure:
     colours = style.palette(len(parts))
     pairs = zip(colours, parts.values(), strict=True)
     handles = [Patch(color=colour, linewidth=0, label=name) for colour, name in pairs]
-    _finish(figure, handles, [], rows)
+    finish(figure, handles, [], rows)
     return figure
-
-
-FIGURES: dict[str, Callable[[list[Row]], Figure]] = {
-    figure.__name__: figure for figure in (peers, ode, scaling, ceiling, start)
-}
 
 
 def _attempts(axes: Axes, rows: list[Row]) -> None:
@@ -284,5 +278,6 @@ def _whisker() -> Line2D:
     return Line2D([], [], label="least to largest of all turns", **look)
 
 
-def _finish(figure: Figure, handles: list[Any], notes: list[str], rows: list[Row]) -> None:
+def finish(figure: Figure, handles: list[Any], notes: list[str], rows: list[Row]) -> None:
+    """The key, and what was measured with."""
     style.line_key(figure, handles, [*notes, machine(rows)])

@@ -14,7 +14,7 @@ MACHINE = {"device": "made up", "cores": 2, "python": "3.99", "jax": "0.99"}
 def draw(monkeypatch):
     """The script as a module, as it finds its neighbours when it is run."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("draw", "draw_figures"):
+    for name in ("draw", "draw_figures", "draw_flow"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import draw
 
@@ -83,7 +83,20 @@ def start():
             yield row | {"compile_s": compile_s, "programs": 12}
 
 
-LINES = {make.__name__: make for make in (peers, ode, scaling, ceiling, start)}
+def flow():
+    base = {"kind": "alone", "members": 1, "bar": None, "met": None}
+    for decay, counts in ((0.2, (250, 2500)), (0.02, (7000,))):
+        for rtol in (1e-3, 1e-5):
+            for method, count in zip(("AUTO", "TSIT5"), counts, strict=False):
+                row = base | {"decay": decay, "rtol": rtol, "method": method, "gradients": count}
+                row |= three("seconds", 1e-4 * count) | {"error": rtol, "ratio": 2500 / count}
+                judged = method == "AUTO" and decay == 0.2
+                yield row | ({"bar": 4.0, "met": True} if judged else {})
+    row = base | {"kind": "batch", "members": 16, "decay": None, "time_ratio": 1.5}
+    yield row | {"method": "AUTO", "rtol": 1e-5} | three("seconds", 1.0)
+
+
+LINES = {make.__name__: make for make in (peers, ode, scaling, ceiling, start, flow)}
 
 
 def write(folder, platform, names):
@@ -115,6 +128,8 @@ def test_all_results_are_drawn_and_tabled(draw, monkeypatch, tmp_path, capsys):
     assert "| measured | wanted | CPU | GPU |" in text
     assert "| ≥ 1,000× | 1,500× (1,200 to 1,950) | 1,500× (1,200 to 1,950) |" in text
     assert "batch of 10,000" in text
+    assert "decay 0.2, rtol 1e-03, 1e-05 | ≥ 4× | 10×, 10× |" in text
+    assert "16 members in one batch |  | 1.5× the time of two batches of like ones |" in text
     assert "**not met**" in text
     assert "Python 3.99, JAX 0.99" in text
     assert "skipped" not in capsys.readouterr().out
