@@ -182,7 +182,7 @@ def of_weights(rnn: rd.LinearRNN, size: int) -> rd.LinearRNN:
     """The gradient in Krylov bases of W."""
     target = rd.leaky_integrator(TARGET).astype(rnn.dtype)
     zero = jnp.zeros((), rnn.dtype)
-    seen = projected.Probe(None, zero, zero, jnp.ones((), bool))
+    seen = projected.Probe(None, zero, jnp.ones((), bool))
     return projected.projected_gradient(rnn, target, size, seen).gradient
 
 

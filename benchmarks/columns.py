@@ -108,10 +108,10 @@ def dissect(found: Found) -> tuple[rd.LinearRNN, jax.Array]:
         for size in reversed(columns.sizes(rnn, target)):
             with jax.default_matmul_precision("highest"):
                 small = projected_gradient(rnn, target, size, seen)
-            most = columns._largest_scale(rnn.num_units, size - target.num_units, 10 * aim)
+            most = columns.largest_scale(rnn, target, size)
             enough = small.truncation <= jnp.maximum(aim, small.rounding)
             used = jnp.where(
-                (seen.weight_scale <= most) & enough & small.stable, jnp.int32(size), used
+                (columns.weight_scale(rnn) <= most) & enough & small.stable, jnp.int32(size), used
             )
         return doubling.gradient(rnn, target, jnp.ones(()))[1], used
 

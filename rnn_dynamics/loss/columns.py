@@ -68,12 +68,15 @@ def gradient(
     tried, aim = sizes(rnn, target), tolerance(rnn.dtype)
     with jax.default_matmul_precision("highest"):
         seen = probe(rnn)
-    limits = [_largest_scale(rnn.num_units, size - target.num_units, 10 * aim) for size in tried]
-    first = jnp.sum(seen.weight_scale > jnp.asarray(limits, rnn.dtype), dtype=jnp.int32)
     doubled |= ~(seen.residual <= LARGEST_RESIDUAL * float(jnp.finfo(rnn.dtype).eps))
-    turn = jnp.where(attempt == ANEW, first, attempt)
-    turn = jnp.where(doubled, jnp.int32(len(tried)), turn)
+    turn = jnp.where(doubled, jnp.int32(len(tried)), attempt)
     turn = jnp.where(seen.finite & wanted, turn, jnp.int32(DONE))
+
+    def guess(carry: Any) -> Any:
+        limits = jnp.asarray([largest_scale(rnn, target, size) for size in tried], rnn.dtype)
+        return (jnp.sum(weight_scale(_tied(rnn, carry[0])) > limits, dtype=jnp.int32),)
+
+    (turn,) = jax.lax.while_loop(partial(_is_at, ANEW), guess, (turn,))
     nan = jnp.asarray(jnp.nan, rnn.dtype)
     nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rnn)
     found = Estimate(nan, nothing, nan, jnp.int32(ANEW))
@@ -101,6 +104,11 @@ def gradient(
     return carry[1]
 
 
+def weight_scale(rnn: LinearRNN) -> jax.Array:
+    """Of a random W of the same norm, ()."""
+    return jnp.sqrt(jnp.sum(rnn.W**2) / rnn.num_units)
+
+
 def _is_at(index: int, carry: Any) -> jax.Array:
     return carry[0] == index
 
@@ -110,12 +118,13 @@ def _tied(rnn: LinearRNN, turn: jax.Array) -> LinearRNN:
     return jax.lax.optimization_barrier((rnn, turn))[0]
 
 
-def _largest_scale(num_units: int, num_columns: int, aim: float) -> float:
-    """The weight scale of a random W for which so many columns reach the aim.
+def largest_scale(rnn: LinearRNN, target: LinearRNN, size: int) -> float:
+    """The weight scale of random networks of this shape for which a size is tried first.
 
     Bases of W couple by H_{j+1,j} ≈ weight_scale √(1 - j/N), and what is left out is about the product of all.
     """
-    if num_units <= MOST_INVERTED:
-        return aim ** (1 / num_columns) / PER_VECTOR
-    capacity = sum(math.log1p(-j / num_units) for j in range(num_columns)) / 2
-    return math.exp((math.log(aim) - capacity) / num_columns)
+    N, count, aim = rnn.num_units, size - target.num_units, 10 * tolerance(rnn.dtype)
+    if N <= MOST_INVERTED:
+        return aim ** (1 / count) / PER_VECTOR
+    capacity = sum(math.log1p(-j / N) for j in range(count)) / 2
+    return math.exp((math.log(aim) - capacity) / count)

@@ -49,13 +49,11 @@ class Probe(NamedTuple):
     Attributes:
         B: (p + A)⁻¹ in blocks, or None of a network that is too large to be inverted.
         residual: |B (p + A) x - x| / |x| of a random x, (); 0 without B.
-        weight_scale: of a random W of the same norm, ().
         finite: whether all parameters are, () bool.
     """
 
     B: HalvedInverse | None
     residual: jax.Array
-    weight_scale: jax.Array
     finite: jax.Array
 
 
@@ -82,15 +80,14 @@ class Projected(NamedTuple):
 def probe(rnn: LinearRNN) -> Probe:
     """Invert p + A if that pays, and see by a random vector how good the inverse is."""
     W, N, s = rnn.W, rnn.num_units, 1 + SHIFT
-    squares = jnp.sum(W**2)
-    finite = jnp.isfinite(squares + rnn.u @ rnn.u + rnn.v @ rnn.v)
-    weight_scale = jnp.sqrt(squares / N)
-    if N > MOST_INVERTED:
-        return Probe(None, jnp.zeros((), rnn.dtype), weight_scale, finite)
-    B = halved_inverse(_shifted(W))
     x = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], N) / np.sqrt(N), rnn.dtype)
-    gap = B.times(s * x - W @ x) - x
-    return Probe(B, jnp.sqrt(gap @ gap), weight_scale, finite)
+    Wx = W @ x
+    finite = jnp.isfinite(Wx @ Wx + rnn.u @ rnn.u + rnn.v @ rnn.v)
+    if N > MOST_INVERTED:
+        return Probe(None, jnp.zeros((), rnn.dtype), finite)
+    B = halved_inverse(_shifted(W))
+    gap = B.times(s * x - Wx) - x
+    return Probe(B, jnp.sqrt(gap @ gap), finite)
 
 
 def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe) -> Projected:
