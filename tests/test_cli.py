@@ -116,7 +116,7 @@ def test_cores_are_devices_where_that_pays(config, tmp_path, seconds):
     code = (
         "import os; from rnn_dynamics import cli;"
         f"os.cpu_count = lambda: 2; cli.LEAST_SECONDS_SHARED = {seconds};"
-        f"assert cli.main(['run', {str(config)!r}, '--out', {str(tmp_path / 'run')!r}, '--quiet']) == 0;"
+        f"assert cli.main(['run', {str(config)!r}, '--out', {str(tmp_path / 'run')!r}, '--quiet', '--set', 'theory.models=[]']) == 0;"
         "import jax; print(jax.local_device_count())"
     )
     environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}

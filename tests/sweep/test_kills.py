@@ -11,16 +11,16 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 
 
 @pytest.mark.timeout(600)
-def test_ten_kills_at_random_moments_are_survived(tmp_path):
+def test_six_kills_at_random_moments_are_survived(tmp_path):
     """SIGKILL, resume, and so on; then every chunk is byte for byte that of an unbroken run. And some flipped bits."""
-    command = [sys.executable, str(SCRIPT), "--kills", "10", "--flips", "25", "--seed", "1"]
+    command = [sys.executable, str(SCRIPT), "--kills", "6", "--flips", "25", "--seed", "1"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = (tmp_path / "faults_cpu.jsonl").read_text().splitlines()
     kills, flips = map(json.loads, lines)
-    assert (kills["tried"], kills["survived"]) == (10, 10)
+    assert (kills["tried"], kills["survived"]) == (6, 6)
     assert (flips["tried"], flips["detected"], flips["silent"]) == (25, 25, 0)
     restored, _, tried = flips["restored"].split()
     assert restored == tried

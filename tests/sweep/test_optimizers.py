@@ -257,7 +257,6 @@ def test_theories_of_the_flow_say_that_they_do_not_apply(tmp_path, learning, rea
     assert label == ("learning time τ" if any(applies) else name)
 
 
-@pytest.mark.core
 def test_a_run_without_any_theory_that_applies_ends_cleanly(tmp_path, capsys):
     path = tmp_path / "adam.toml"
     path.write_text(

@@ -15,7 +15,6 @@ def descend(rnn):
     return rd.gradient_descent(rnn, TARGET, optimizer=optax.sgd(0.1), num_steps=60, record_every=5)
 
 
-@pytest.mark.core
 def test_the_chosen_length_has_the_error_that_is_claimed():
     rnn = rd.random_rnn(jax.random.key(0), 30, 0.1)
     found = rd.theory.converged_length(partial(rd.theory.word_subspace, rnn), descend, 2e-4)

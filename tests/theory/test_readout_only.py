@@ -84,7 +84,6 @@ def test_loss_is_exact_relative_to_itself_up_to_weight_scale_095():
     np.testing.assert_allclose(only.overlap[-1], 2 / 1.3, rtol=1e-12)
 
 
-@pytest.mark.core
 def test_a_single_wide_network_learns_like_it():
     """Read-out training of N = 300: within the scatter of a linear statistic, a few / √N of the initial loss."""
     target, times, size = rd.damped_oscillator(0.5, 0.4), jnp.linspace(0, 8, 5), 1.5

@@ -13,7 +13,6 @@ def moved(rnn, gradient, time):
     return jax.tree.map(lambda x, g: x - time * g, rnn, gradient)
 
 
-@pytest.mark.core
 def test_velocities_are_differences_along_the_flow():
     rnn = rd.random_rnn(jax.random.key(1), 10, 0.5)
     rates = rd.Rates(1.0, 0.5, 2.0)
