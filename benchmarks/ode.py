@@ -170,7 +170,7 @@ def measure(problem: Problem, chosen: argparse.Namespace) -> list[dict[str, Any]
         fast = {name: call for name, call in calls.items() if name not in slow}
         long = max(again[name] for name in fast) > LONG
         repeats = min(chosen.repeats, 3) if long else chosen.repeats
-        turns = harness.interleaved(fast, repeats, 0.02)
+        turns = harness.interleaved(fast, repeats, 0.1)
         for name, one in found.items():
             seconds = turns.get(name, np.array([again[name]])) / one.timed_members
             ys, evaluations = one.read(results[name])
