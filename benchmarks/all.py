@@ -45,12 +45,12 @@ ONE = ("--units", "64", "--members", "64", "--repeats", "3")
 # The first run in full first, if there is time.
 STAGES = (
     Stage("ceiling", 560, 100),
-    Stage("scaling", 290, 60),
+    Stage("scaling", 420, 60),
     Stage("columns", 280, 60),
     Stage("gradient", 120, 15, (), ONE),
     Stage("flow", 260, 40),
     Stage("peers", 1300, 120, (), ONE),
-    Stage("ode", 600, 40),
+    Stage("ode", 800, 40),
     Stage("start", 900, 90),
 )
 
