@@ -14,8 +14,9 @@ its package has one turn only, as has SciPy's loop; one that takes more than hal
 `error` is the root mean square over members of the largest error at any record; `evaluations` are those of a member, on average,
 Jacobians not counted (None where iterations are hidden). A `ratio` is a solver's time over that of the fastest of ours at equal error: the
 one which ours has at this rtol, times interpolated along each solver's line over all rtol, in log and log, turn by turn; beyond a line's ends,
-its time there. At 1e-11, where there is no bar, lines go on, for ours is the smaller error at one rtol. The bars: the fastest of diffrax takes as long at least in every problem, and twice as long in the batch. `compile_s` is
-what the first call took beyond a later one; rtol is an argument of the compiled program.
+its time there. At 1e-11, where there is no bar, lines go on, for ours is the smaller error at one rtol. The bars: the fastest of diffrax
+takes as long at least in every problem, and twice as long in the batch. `compile_s` is what the first call took beyond a later one; rtol
+is an argument of the compiled program.
 
     python benchmarks/ode.py [--problems outlier pair batch] [--members 10000] [--repeats 9] [--quick]
 """

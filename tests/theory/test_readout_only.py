@@ -85,7 +85,7 @@ def test_loss_is_exact_relative_to_itself_up_to_weight_scale_095():
 
 
 def test_a_single_wide_network_learns_like_it():
-    """Read-out training of N = 300: within the scatter of a linear statistic, a few / √N of the initial loss."""
+    """Read-out training of N = 150: within the scatter of a linear statistic, a few / √N of the initial loss."""
     target, times, size = rd.damped_oscillator(0.5, 0.4), jnp.linspace(0, 8, 5), 1.5
     rnn = rd.random_rnn(jax.random.key(0), 150, 0.7, size, 0.0, overlap=0.0)
     full = rd.gradient_flow(rnn, target, times, rates=rd.Rates(0.0, 0.0, 1.0), rtol=1e-5)
