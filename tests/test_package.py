@@ -12,6 +12,7 @@ import rnn_dynamics as rd
 
 ROOT = Path(rd.__file__).parent
 ROOMS = (
+    "native",
     "model",
     "ode",
     "loss",

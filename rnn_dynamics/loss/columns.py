@@ -1,8 +1,8 @@
 """The exact gradient of a large network: as many Krylov columns as it needs, and doubling where they do not pay.
 
 Every network is tried with the number of columns that a random W of its weight scale needs, then with more, until the estimated error is small
-enough; the last resort is doubling. Each attempt is a loop of at most one pass, so that a batch skips what none of its members wants, and
-what a member gets does not depend on the others.
+enough; the last resort is doubling. On CPUs a kernel makes all attempts (`kernel`). By JAX alone each is a loop of at most one pass, so that a
+batch skips what none of its members wants. Either way what a member gets does not depend on the others.
 """
 
 import math
@@ -13,20 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.loss import doubling
+from rnn_dynamics.loss import doubling, kernel
 from rnn_dynamics.loss.estimate import ANEW, Estimate
-from rnn_dynamics.loss.projected import MOST_INVERTED, probe, projected_gradient
+from rnn_dynamics.loss.projected import (
+    LARGEST_RESIDUAL,
+    MOST_INVERTED,
+    probe,
+    projected_gradient,
+)
 from rnn_dynamics.model import LinearRNN
 
 # Dimensions of the small problems, the target's units included, in bases of an inverse and of W: multiples of what a core adds at once.
+# For JAX each is a program of its own, for the kernel it is a number, and bases go on from one to the next.
 INVERTED_SIZES = (12, 20, 32)
 SIZES = (16, 24, 40, 72, 128)
+KERNEL_INVERTED_SIZES = (8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
+KERNEL_SIZES = (12, 16, 20, 24, 32, 40, 56, 72, 96, 128)
 MOST_INVERTED_SHARE, MOST_SHARE = 0.85, 0.5  # of N: beyond, doubling is cheaper
 MOST_TARGET_UNITS = 8
 # Fewest units for which columns pay: measured on CPUs, counted for accelerators.
 LEAST_UNITS = {"cpu": 24}
 LEAST_UNITS_ELSEWHERE = 129
-LARGEST_RESIDUAL = 1000.0  # of eps: an inverse that has lost more digits is not used
 # In bases of an inverse a random W of unit weight scale costs this factor of the error per vector, about.
 PER_VECTOR = 0.4
 DONE = -2
@@ -43,10 +50,13 @@ def sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     least = LEAST_UNITS.get(jax.default_backend(), LEAST_UNITS_ELSEWHERE)
     if least > N or target.num_units > MOST_TARGET_UNITS:
         return ()
-    every, most = (
-        (INVERTED_SIZES, MOST_INVERTED_SHARE) if N <= MOST_INVERTED else (SIZES, MOST_SHARE)
-    )
-    return tuple(size for size in every if size <= most * N)
+    by_kernel = kernel.target_name(rnn.dtype) is not None
+    every: tuple[int, ...]
+    if N <= MOST_INVERTED:
+        every, most = KERNEL_INVERTED_SIZES if by_kernel else INVERTED_SIZES, MOST_INVERTED_SHARE
+    else:
+        every, most = KERNEL_SIZES if by_kernel else SIZES, MOST_SHARE
+    return tuple(size for size in every if target.num_units + 4 <= size <= most * N)
 
 
 def gradient(
@@ -65,12 +75,46 @@ def gradient(
         wanted: whether to find it at all, () bool; what is not wanted, or not finite, is NaN.
         attempt: which attempt to begin with, () int32, or `ANEW`.
     """
+    tried = sizes(rnn, target)
+    turn = jnp.where(doubled, jnp.int32(len(tried)), attempt)
+    turn = jnp.where(wanted, turn, jnp.int32(DONE))
+    carry: Any = attempts(rnn, target, turn)
+
+    def resort(carry: Any) -> Any:
+        one = jnp.ones((), rnn.dtype)
+        exact = doubling.gradient(_tied(rnn, carry[0]), target, one)
+        return jnp.int32(DONE), Estimate(*exact, jnp.int32(len(tried)))
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.while_loop(partial(_is_at, len(tried)), resort, carry)[1]
+
+
+def attempts(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> tuple[jax.Array, Estimate]:
+    """Whose turn it is after all attempts, () int32, and what they found: by a kernel where there is one."""
+    name = kernel.target_name(rnn.dtype)
+    if name is None:
+        return attempts_by_products(rnn, target, turn)
+    tried = sizes(rnn, target)
+    largest = [largest_scale(rnn, target, size) for size in tried]
+
+    @jax.custom_jvp
+    def call(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> tuple[jax.Array, Estimate]:
+        return kernel.attempts(rnn, target, turn, name, tried, largest, tolerance(rnn.dtype))
+
+    call.defjvp(partial(jax.jvp, attempts_by_products))
+    return call(rnn, target, turn)
+
+
+def attempts_by_products(
+    rnn: LinearRNN, target: LinearRNN, turn: jax.Array
+) -> tuple[jax.Array, Estimate]:
+    """The same by JAX alone, in products that a batch makes together."""
     tried, aim = sizes(rnn, target), tolerance(rnn.dtype)
     with jax.default_matmul_precision("highest"):
         seen = probe(rnn)
-    doubled |= ~(seen.residual <= LARGEST_RESIDUAL * float(jnp.finfo(rnn.dtype).eps))
-    turn = jnp.where(doubled, jnp.int32(len(tried)), attempt)
-    turn = jnp.where(seen.finite & wanted, turn, jnp.int32(DONE))
+    good = seen.residual <= LARGEST_RESIDUAL * float(jnp.finfo(rnn.dtype).eps)
+    turn = jnp.where((turn >= ANEW) & ~good, jnp.int32(len(tried)), turn)
+    turn = jnp.where(seen.finite, turn, jnp.int32(DONE))
 
     def guess(carry: Any) -> Any:
         limits = jnp.asarray([largest_scale(rnn, target, size) for size in tried], rnn.dtype)
@@ -79,7 +123,7 @@ def gradient(
     (turn,) = jax.lax.while_loop(partial(_is_at, ANEW), guess, (turn,))
     nan = jnp.asarray(jnp.nan, rnn.dtype)
     nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rnn)
-    found = Estimate(nan, nothing, nan, jnp.int32(ANEW))
+    carry: Any = turn, Estimate(nan, nothing, nan, jnp.int32(ANEW))
 
     def project(index: int, size: int) -> Any:
         def one_way(carry: Any) -> Any:
@@ -91,17 +135,10 @@ def gradient(
 
         return one_way
 
-    def resort(carry: Any) -> Any:
-        one = jnp.ones((), rnn.dtype)
-        exact = doubling.gradient(_tied(rnn, carry[0]), target, one)
-        return jnp.int32(DONE), Estimate(*exact, jnp.int32(len(tried)))
-
     with jax.default_matmul_precision("highest"):
-        carry: Any = (turn, found)
-        ways = [*(project(index, size) for index, size in enumerate(tried)), resort]
-        for index, way in enumerate(ways):
-            carry = jax.lax.while_loop(partial(_is_at, index), way, carry)
-    return carry[1]
+        for index, size in enumerate(tried):
+            carry = jax.lax.while_loop(partial(_is_at, index), project(index, size), carry)
+    return carry
 
 
 def weight_scale(rnn: LinearRNN) -> jax.Array:

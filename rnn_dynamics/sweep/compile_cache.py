@@ -5,9 +5,7 @@ not tell two kinds of CPU apart, so each kind has a folder of its own. No entry 
 what is damaged is deleted, as it would not be written anew.
 """
 
-import hashlib
 import os
-import platform
 import re
 import sys
 import warnings
@@ -15,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rnn_dynamics.native.machine import kind_of_machine, own_directory
+
 MOST_BYTES = 2**28  # a sweep with theories has about 1 MB of programs
 PROBLEM = r"Error (reading|writing) persistent compilation cache entry for '(\w+)'"
-# lines of /proc/cpuinfo that say what a processor can do, on x86 and on ARM
-ABILITIES = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")
 
 
 def switch_on_cache() -> Path | None:
@@ -51,35 +49,12 @@ def switch_on_cache() -> Path | None:
 
 
 def _own_directory() -> Path | None:
-    try:
-        root = _user_cache() / "rnn_dynamics" / "compiled"
-        directory = root / _kind_of_machine()
-        # who writes here has others run his programs
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            return None
-        _forget_oldest(root)
-    except (OSError, RuntimeError):  # no home, no room, a file in its place
-        return None
-    _delete_what_is_damaged(directory)
+    directory = own_directory(f"compiled/{kind_of_machine()}")
+    if directory is not None:
+        with suppress(OSError):  # of another user
+            _forget_oldest(directory.parent)
+        _delete_what_is_damaged(directory)
     return directory
-
-
-def _user_cache() -> Path:
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return given if given.is_absolute() else Path.home() / ".cache"
-
-
-def _kind_of_machine() -> str:
-    """A name for what compiled programs depend on and JAX does not look at: the processor, and how many of its cores are ours."""
-    lines: set[str] = set()
-    with suppress(OSError):
-        known = Path("/proc/cpuinfo").read_text().splitlines()
-        lines = {line for line in known if line.startswith(ABILITIES)}
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count()
-    facts = [sys.platform, platform.machine(), platform.processor(), str(cores), *sorted(lines)]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 def _forget_oldest(root: Path) -> None:

@@ -13,15 +13,20 @@ from typing import Any
 import jax
 from jax import monitoring
 
+from rnn_dynamics.loss import kernel
+
 PACKAGES = ("rnn_dynamics", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "zarr")
-SURROUNDINGS = ("versions", "git_commit", "device", "matmul_precision", "prng", "flags")
+SURROUNDINGS = ("versions", "git_commit", "device", "kernel", "matmul_precision", "prng", "flags")
 COMPILING = "/jax/core/compile/"
 COMPILED = "/jax/core/compile/backend_compile_duration"  # or loaded
 LOADED = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, commit, device, precision and random numbers: what the bits of a result may depend on beside its config."""
+    """Versions, commit, device, precision and random numbers: what the bits of a result may depend on beside its config.
+
+    `kernel` is whether gradients are found by compiled C, or by JAX alone.
+    """
     device = jax.local_devices()[0]
     return {
         "versions": {"python": platform.python_version()}
@@ -32,6 +37,7 @@ def surroundings() -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.local_device_count(),
         },
+        "kernel": kernel.target_name(jax.dtypes.canonicalize_dtype(float)) is not None,
         "matmul_precision": "highest",
         "prng": str(jax.config.jax_default_prng_impl),  # type: ignore[attr-defined]
         "flags": os.environ.get("XLA_FLAGS", ""),

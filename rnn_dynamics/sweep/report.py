@@ -66,8 +66,10 @@ def _sessions(sessions: list[dict[str, Any]]) -> list[str]:
         what = f"{one['chunks']} chunks" if "chunks" in one else "not ended, or killed"
         if "programs" in one:
             what += ", programs " + ", ".join(f"{n} {how}" for how, n in one["programs"].items())
+        if "kernel" in one:
+            what += ", gradients by C" if one["kernel"] else ", gradients by JAX alone"
         lines.append(f"  {one['started']} on {one['host']}, shard {one['shard']}: {what}")
-        names = [name for name in SURROUNDINGS if name in one]
+        names = [name for name in SURROUNDINGS if name in one and name in sessions[0]]
         known = ({name: of[name] for name in names} for of in (sessions[0], one))
         different = [*changes(*known), *one.get("changed", [])]
         lines.extend(f"    changed: {text}" for text in different)

@@ -1,0 +1,149 @@
+"""C sources of this folder as libraries: compiled once per kind of machine, kept in the user's cache directory, loaded.
+
+A library's name is made from all that its bits depend on, and a seal beside it says what they are: nothing else is ever loaded. Processes
+that compile at the same time do not meet, as each renames its own into place.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from rnn_dynamics.native.machine import kind_of_machine, own_directory
+
+HERE = Path(__file__).parent
+FLAGS = ("-std=gnu11", "-O3", "-funroll-loops", "-fPIC", "-shared")
+FOR_THIS_MACHINE = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
+SWITCH = "RNN_DYNAMICS_NATIVE"
+MOST_SECONDS = 120  # of a compilation
+
+log = logging.getLogger("rnn_dynamics")
+_lock = threading.Lock()
+_known: dict[str, "Library | None"] = {}
+
+
+class Library(NamedTuple):
+    """A loaded library.
+
+    Attributes:
+        name: what its bits depend on, as a word: sources, constants, headers, and the kind of machine.
+        functions: what it exports.
+    """
+
+    name: str
+    functions: ctypes.CDLL
+
+
+def library(
+    source: str,
+    constants: Mapping[str, float],
+    headers: Path,
+    check: Callable[[ctypes.CDLL], bool],
+) -> Library | None:
+    """A library from a source of this folder; None, with a line in the log that says why, if it cannot be had.
+
+    There is none without a C compiler (the environment's CC, or cc, gcc or clang), and none if the environment's RNN_DYNAMICS_NATIVE is 0.
+
+    Args:
+        source: name of a file of this folder, which may include any other.
+        constants: macros that it is compiled with.
+        headers: a folder of other headers.
+        check: whether the functions of a library do what they should; asked once per process, before anyone else may call them.
+    """
+    if os.environ.get(SWITCH, "1") == "0":
+        return None
+    name = _name(source, constants, headers)
+    with _lock:
+        if name not in _known:
+            _known[name] = _load(name, source, constants, headers, check)
+        return _known[name]
+
+
+def _load(
+    name: str,
+    source: str,
+    constants: Mapping[str, float],
+    headers: Path,
+    check: Callable[[ctypes.CDLL], bool],
+) -> Library | None:
+    try:
+        with ExitStack() as stack:
+            # without a place to keep it, it is compiled for this process alone
+            directory = own_directory("native") or Path(
+                stack.enter_context(tempfile.TemporaryDirectory())
+            )
+            path = directory / f"{name}.so"
+            if not _is_sealed(path):
+                _compile(source, constants, headers, path)
+            functions = ctypes.CDLL(str(path))
+        if check(functions):
+            return Library(name, functions)
+        why = "it was compiled, but computes something else"
+    except FileNotFoundError:
+        why = "there is no C compiler"
+    except subprocess.CalledProcessError as error:
+        why = "the C compiler says: " + (error.stderr.strip().splitlines() or ["nothing"])[0]
+    except (OSError, subprocess.TimeoutExpired, AttributeError) as error:
+        why = str(error)
+    log.warning("Gradients are found by JAX alone, which is slower on CPUs: %s.", why)
+    return None
+
+
+def _name(source: str, constants: Mapping[str, float], headers: Path) -> str:
+    texts = [path.read_text() for path in sorted(HERE.glob("*.[ch]"))]
+    texts += [path.read_text() for path in sorted(headers.rglob("*c_api.h"))]
+    facts = [*texts, source, *_macros(constants), *FLAGS, kind_of_machine()]
+    return f"{Path(source).stem}_{hashlib.sha256(chr(0).join(facts).encode()).hexdigest()[:16]}"
+
+
+def _macros(constants: Mapping[str, float]) -> list[str]:
+    return [f"-D{name}={value!r}" for name, value in constants.items()]
+
+
+def _compile(source: str, constants: Mapping[str, float], headers: Path, path: Path) -> None:
+    compiler = next(
+        (
+            found
+            for name in (os.environ.get("CC"), "cc", "gcc", "clang")
+            if name and (found := shutil.which(name))
+        ),
+        None,
+    )
+    if compiler is None:
+        raise FileNotFoundError
+    descriptor, made = tempfile.mkstemp(dir=path.parent, suffix=".so")
+    os.close(descriptor)
+    for index, machine in enumerate(FOR_THIS_MACHINE):
+        line = [compiler, *FLAGS, *filter(None, [machine]), *_macros(constants)]
+        line += [f"-I{headers}", str(HERE / source), "-o", made, "-lm"]
+        try:
+            subprocess.run(line, check=True, capture_output=True, text=True, timeout=MOST_SECONDS)
+            break
+        except subprocess.CalledProcessError:
+            if index == len(FOR_THIS_MACHINE) - 1:
+                Path(made).unlink()
+                raise
+    seal = Path(made).with_suffix(".sha256")
+    seal.write_text(_sha256(Path(made)))
+    os.replace(seal, _seal(path))
+    os.replace(made, path)
+
+
+def _is_sealed(path: Path) -> bool:
+    return path.exists() and _seal(path).exists() and _seal(path).read_text() == _sha256(path)
+
+
+def _seal(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,156 @@
+// The gradients of a batch of networks, one after the other, as a call that XLA makes: `loss/columns.py` says what is tried, and when.
+
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "xla/ffi/api/c_api.h"
+
+#if BITS == 64
+#define REAL double
+#define MASK int64_t
+#define SQRT sqrt
+#define EPSILON ((REAL)2.220446049250313e-16)
+#define TYPE XLA_FFI_DataType_F64
+#else
+#define REAL float
+#define MASK int32_t
+#define SQRT sqrtf
+#define EPSILON ((REAL)1.1920928955078125e-7f)
+#define TYPE XLA_FFI_DataType_F32
+#endif
+
+// clang-format off
+#include "vectors.h"
+#include "factors.h"
+#include "bases.h"
+#include "reduced.h"
+// clang-format on
+
+enum { DONE = -2, ANEW = -1 };
+enum { W, U, V, TARGET_W, TARGET_U, TARGET_V, PARAMETERS };
+enum { VALUE, BY_W, BY_U, BY_V, ERROR, NUMBERS };
+
+typedef struct {
+  double aim;
+  Index count;            // of the sizes to be tried
+  const double *largest;  // weight scale for which each is tried first
+  const int32_t *sizes;
+} Plan;
+
+// Of all members: what is given, what is found, whose turn it is before and after, and which attempt was enough.
+typedef struct {
+  Index members, units, target_units;
+  const REAL *given[PARAMETERS];
+  REAL *found[NUMBERS];
+  const int32_t *turn;
+  int32_t *next_turn, *attempt;
+} Batch;
+
+static int32_t first_attempt(const Plan *plan, const Problem *p) {
+  double scale = norm(p->units, p->units, p->W, p->units) / sqrt((double)p->units);
+  int32_t turn = 0;
+  while (turn < plan->count && scale > plan->largest[turn]) turn++;
+  return turn;
+}
+
+// Tries from an attempt on. Returns whose turn it is: DONE, or the count of sizes if none was enough, or what was none to begin with.
+static int32_t try(Space *s, const Plan *plan, const Problem *p, int32_t turn, REAL *found[],
+                   int32_t *attempt) {
+  if (turn < ANEW || turn >= plan->count) return turn;
+  REAL residual = prepare(s, p);
+  if (isnan(residual)) return DONE;
+  if (residual > (REAL)LARGEST_RESIDUAL * EPSILON) return (int32_t)plan->count;
+  if (turn == ANEW) turn = first_attempt(plan, p);
+  small_target(s, p);
+  for (; turn < plan->count; turn++) {
+    Index m = plan->sizes[turn] - p->target_units;
+    grow(s, p, m);
+    Found small = reduce(s, p, m, residual);
+    if (!small.stable || !(small.truncation <= fmax(plan->aim, small.rounding))) continue;
+    expand(s, p->units, m, found[BY_W], found[BY_U], found[BY_V]);
+    *found[VALUE] = small.value;
+    *found[ERROR] = small.truncation + small.rounding;
+    *attempt = turn;
+    return DONE;
+  }
+  return turn;
+}
+
+// Returns 0 if memory is short.
+static int find(const Batch *b, const Plan *plan) {
+  Index N = b->units, count = b->target_units, most = plan->sizes[plan->count - 1];
+  const Index given[] = {N * N, N, N, count * count, count, count}, found[] = {1, N * N, N, N, 1};
+  Space space;
+  size_t bytes = padded((Index)(lay_out(&space, NULL, N, count, most) * sizeof(REAL)), 64);
+  REAL *memory = aligned_alloc(64, bytes);
+  if (memory == NULL) return 0;
+  memset(memory, 0, bytes);
+  lay_out(&space, memory, N, count, most);
+  for (Index i = 0; i < b->members; i++) {
+    const REAL *own[PARAMETERS];
+    REAL *out[NUMBERS];
+    for (int j = 0; j < PARAMETERS; j++) own[j] = b->given[j] + i * given[j];
+    for (int j = 0; j < NUMBERS; j++) out[j] = b->found[j] + i * found[j];
+    Problem p = {N, count, own[W], own[U], own[V], own[TARGET_W], own[TARGET_U], own[TARGET_V]};
+    b->attempt[i] = ANEW;
+    b->next_turn[i] = try(&space, plan, &p, b->turn[i], out, b->attempt + i);
+    if (b->attempt[i] == ANEW)
+      for (int j = 0; j < NUMBERS; j++)
+        for (Index k = 0; k < found[j]; k++) out[j][k] = NAN;
+  }
+  free(memory);
+  return 1;
+}
+
+static XLA_FFI_Error *complain(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *why) {
+  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, why, code};
+  return frame->api->XLA_FFI_Error_Create(&args);
+}
+
+// Arguments: W, u, v, those of the target, and turn, all with the same leading axes. Results: value, its gradient in W, u and v, error, and,
+// as integers, turn and attempt. Attributes, in the order of their names: aim, largest, sizes.
+XLA_FFI_Error *rnn_dynamics_gradient(XLA_FFI_CallFrame *frame) {
+  XLA_FFI_Extension_Base *extension = frame->extension_start;
+  if (extension && extension->type == XLA_FFI_Extension_Metadata) {
+    XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
+    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+    return NULL;
+  }
+  if (frame->args.size != PARAMETERS + 1 || frame->rets.size != NUMBERS + 2 ||
+      frame->attrs.size != 3)
+    return complain(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "Not the arguments of a gradient.");
+  XLA_FFI_Buffer **in = (XLA_FFI_Buffer **)frame->args.args;
+  XLA_FFI_Buffer **out = (XLA_FFI_Buffer **)frame->rets.rets;
+  const XLA_FFI_Scalar *aim = frame->attrs.attrs[0];
+  const XLA_FFI_Array *largest = frame->attrs.attrs[1], *sizes = frame->attrs.attrs[2];
+  if (in[W]->dtype != TYPE)
+    return complain(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "Not the dtype of this gradient.");
+  Plan plan = {*(double *)aim->value, (Index)sizes->size, largest->data, sizes->data};
+  Batch batch = {.members = 1,
+                 .units = in[U]->dims[in[U]->rank - 1],
+                 .target_units = in[TARGET_U]->dims[in[TARGET_U]->rank - 1],
+                 .turn = in[PARAMETERS]->data,
+                 .next_turn = out[NUMBERS]->data,
+                 .attempt = out[NUMBERS + 1]->data};
+  for (int64_t i = 0; i + 1 < in[U]->rank; i++) batch.members *= in[U]->dims[i];
+  for (int i = 0; i < PARAMETERS; i++) batch.given[i] = in[i]->data;
+  for (int i = 0; i < NUMBERS; i++) batch.found[i] = out[i]->data;
+  if (!find(&batch, &plan))
+    return complain(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED,
+                    "RESOURCE_EXHAUSTED: Out of memory for the bases of a network.");
+  return NULL;
+}
+
+// The same without XLA, of one network in bases of one size. Returns whether that is enough.
+int rnn_dynamics_gradient_of(int units, int target_units, int size, const REAL *given[],
+                             REAL *found[]) {
+  const double any = INFINITY, aim = sqrt(EPSILON);
+  const int32_t sizes[] = {size}, turn = 0;
+  int32_t next_turn, attempt;
+  Plan plan = {aim, 1, &any, sizes};
+  Batch batch = {1, units, target_units, {0}, {0}, &turn, &next_turn, &attempt};
+  for (int i = 0; i < PARAMETERS; i++) batch.given[i] = given[i];
+  for (int i = 0; i < NUMBERS; i++) batch.found[i] = found[i];
+  return find(&batch, &plan) && next_turn == DONE;
+}

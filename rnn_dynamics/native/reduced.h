@@ -1,0 +1,169 @@
+// The small problem in both bases, with the target as it is: `loss/projected.py`, whose notation this keeps, says why.
+
+typedef struct {
+  REAL value, truncation, rounding;
+  int stable;
+} Found;
+
+static REAL squares(Index rows, Index width, const REAL *x, Index ld) {
+  REAL sum = 0;
+  for (Index i = 0; i < rows; i++)
+    for (Index j = 0; j < width; j++) sum += x[i * ld + j] * x[i * ld + j];
+  return sum;
+}
+
+static REAL norm(Index rows, Index width, const REAL *x, Index ld) {
+  return SQRT(squares(rows, width, x, ld));
+}
+
+static REAL relative(REAL error, REAL length) { return length == 0 ? 0 : error / length; }
+
+// (p + A)^-1 of the target.
+static void small_target(Space *s, const Problem *p) {
+  Index count = p->target_units;
+  for (Index i = 0; i < count * count; i++) s->outer[i] = -p->target_W[i];
+  for (Index i = 0; i < count; i++) s->outer[i * count + i] += 1 + (REAL)SHIFT;
+  invert(count, s->outer, count);
+}
+
+// E = the transpose of B = (p + A)^-1 of the small system: of a basis by its H, of the target by `outer`, transposed or not.
+static void small_system(Space *s, Index m, Index count, const REAL *H, int transposed) {
+  Index ld = s->ld;
+  const REAL shift = 1 + (REAL)SHIFT;
+  clear((m + count) * ld, s->E);
+  for (Index i = 0; i < m; i++) {
+    REAL *row = s->E + i * ld;
+    for (Index j = 0; j < m; j++) row[j] = s->inverted ? H[i * ld + j] / shift : -H[i * ld + j];
+    row[i] += s->inverted ? 1 / shift : shift;
+  }
+  if (!s->inverted) invert(m, s->E, ld);
+  for (Index i = 0; i < count; i++)
+    for (Index j = 0; j < count; j++)
+      s->E[(m + i) * ld + m + j] = s->outer[transposed ? i * count + j : j * count + i];
+}
+
+// P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start, by doubling: of COLUMNS columns first. E holds B^T and then powers of D^T.
+// Returns the doublings of one step; with `end`, sets the energy of end . x_j too.
+static int gramian(Space *s, Index size, REAL *P, int *stable, const REAL *end, REAL *energy) {
+  Index ld = s->ld, width = padded(size, LANES);
+  REAL *E = s->E, *next = s->square, *remote = s->remote;
+  const REAL rate = 2 * (REAL)SHIFT;
+  int doublings = 0;
+  clear(ld, s->rows);
+  add_rows(size, width, E, ld, s->start, SQRT(rate), s->rows);
+  for (Index i = 0; i < size; i++) {
+    for (Index j = 0; j < width; j++) E[i * ld + j] *= rate;
+    E[i * ld + i] -= 1;
+  }
+  for (Index have = 1; have < COLUMNS; have *= 2, doublings++) {
+    product(have, width, size, s->rows, ld, 1, E, ld, s->rows + have * ld, ld);
+    product(size, width, size, E, ld, 1, E, ld, next, ld);
+    REAL *swap = E;
+    E = next, next = swap;
+  }
+  if (end) {
+    *energy = 0;
+    for (Index j = 0; j < COLUMNS; j++) {
+      REAL response = dot(width, end, s->rows + j * ld);
+      *energy += response * response;
+    }
+    clear(ld, remote);
+    dots(size, width, E, ld, end, remote);
+  }
+  product(size, width, COLUMNS, s->rows, 1, ld, s->rows, ld, P, ld);
+  const REAL most = SQRT(SQRT(EPSILON)) * SQRT(SQRT(EPSILON));  // of the squared norm
+  for (;;) {
+    REAL left = squares(size, width, E, ld);
+    product(size, width, size, P, ld, 1, E, ld, s->T, ld);
+    add_product(size, width, size, E, 1, ld, s->T, ld, P, ld);
+    doublings++;
+    *stable = left <= most;
+    if (!(left > most) || doublings == MOST_DOUBLINGS) break;
+    product(size, width, size, E, ld, 1, E, ld, next, ld);
+    REAL *swap = E;
+    E = next, next = swap;
+  }
+  if (end) {
+    clear(ld, s->T);
+    add_rows(size, width, P, ld, remote, 1, s->T);
+    *energy = (*energy + dot(width, remote, s->T)) / 2;
+  }
+  return doublings;
+}
+
+// Both Gramians: X of the right and Y of the left system.
+static int gramians(Space *s, const Problem *p, Index m, Found *found) {
+  Index count = p->target_units, size = m + count, stables[2] = {0};
+  int doublings[2], stable;
+  for (int left = 0; left < 2; left++) {
+    small_system(s, m, count, left ? s->F : s->H, left);
+    clear(s->ld, s->start);
+    s->start[0] = s->norms[left];
+    for (Index i = 0; i < count; i++)
+      s->start[m + i] = left ? -p->target_v[i] : p->target_u[i];
+    // vectors begin with u / |u| and v / |v|: V v and U u
+    REAL *end = s->ends[left];
+    clear(s->ld, end);
+    for (Index i = 0; i < m; i++)
+      end[i] = s->norms[1 - left] * s->overlaps[left ? i * s->ld : i];
+    for (Index i = 0; i < count; i++) end[m + i] = left ? p->target_u[i] : -p->target_v[i];
+    doublings[left] =
+        gramian(s, size, left ? s->Y : s->X, &stable, left ? NULL : end, &found->value);
+    stables[left] = stable;
+  }
+  found->stable = stables[0] && stables[1];
+  return doublings[0] > doublings[1] ? doublings[0] : doublings[1];
+}
+
+// C, the gradient in the bases, stays in `right`, those in u and v in `du` and `dv`.
+static Found reduce(Space *s, const Problem *p, Index m, REAL residual) {
+  Index ld = s->ld, count = p->target_units, size = m + count;
+  Found found;
+  for (Index i = 0; i <= m; i++)
+    dots(m + 1, s->n, s->V, s->n, s->U + i * s->n, s->overlaps + i * ld);
+  int doublings = gramians(s, p, m, &found);
+
+  // Y diag(U V^T, 1) X; the last column and row, for the vectors that are left out, are Y U v+ and X V u+
+  clear((size + 1) * ld, s->middle);
+  for (Index i = 0; i < m; i++) {
+    copy(m, s->middle + i * ld, s->overlaps + i * ld);
+    s->middle[i * ld + size] = s->overlaps[i * ld + m];
+  }
+  for (Index i = m; i < size; i++) s->middle[i * ld + i] = 1;
+  copy(m, s->middle + size * ld, s->overlaps + m * ld);
+  REAL *C = s->right, *missed = C + m * ld;
+  product(m, padded(size + 1, LANES), size, s->Y, ld, 1, s->middle, ld, s->left, ld);
+  copy(size, s->left + m * ld, s->middle + size * ld);
+  product(m + 1, padded(m, LANES), size, s->left, ld, 1, s->X, ld, C, ld);
+  dots(m, padded(size, LANES), s->Y, ld, s->ends[1], s->du);
+  dots(m, padded(size, LANES), s->X, ld, s->ends[0], s->dv);
+
+  Index last = m - 1;
+  REAL by_V = SQRT(squares(m, 1, C + last, ld) + s->dv[last] * s->dv[last]);
+  REAL by_U = SQRT(squares(1, m, C + last * ld, ld) + s->du[last] * s->du[last]);
+  REAL left_out = norm(m, 1, s->left + size, ld) * norm(m, 1, s->X + last, ld);
+  REAL below = norm(1, m, missed, ld) * norm(m, 1, s->Y + last, ld);
+  REAL neglected =
+      s->H[last * ld + m] * (by_V + left_out) + s->F[last * ld + m] * (by_U + below);
+  REAL length = SQRT(squares(m, m, C, ld) + squares(1, m, s->du, ld) + squares(1, m, s->dv, ld));
+  REAL steps = (REAL)((uint64_t)1 << doublings);
+  REAL products = norm(size, size, s->X, ld) * norm(size, size, s->Y, ld);
+  found.truncation = relative((REAL)SAFETY * neglected, length);
+  found.rounding = relative((REAL)ROUNDING * (EPSILON + residual) * steps * products, length);
+  return found;
+}
+
+// Back from the bases: W = U^T C V, u = U^T du, v = V^T dv.
+static void expand(Space *s, Index N, Index m, REAL *W, REAL *u, REAL *v) {
+  Index n = s->n;
+  REAL *whole = n == N ? W : s->own;
+  product(m, n, m, s->right, s->ld, 1, s->V, n, s->wide, s->apart);
+  product(N, n, m, s->U, 1, n, s->wide, s->apart, whole, n);
+  if (n != N)
+    for (Index i = 0; i < N; i++) copy(N, W + i * N, whole + i * n);
+  REAL *by_u = s->signs, *by_v = s->signs + n;
+  clear(2 * n, by_u);
+  add_rows(m, n, s->U, n, s->du, 1, by_u);
+  add_rows(m, n, s->V, n, s->dv, 1, by_v);
+  copy(N, u, by_u), copy(N, v, by_v);
+}

@@ -1,0 +1,129 @@
+"""The compiled kernel beside JAX alone: what is the same to rounding, and what may not depend on the batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnn_dynamics as rd
+from rnn_dynamics.loss import ANEW, columns, doubling, kernel
+
+LOSS = rd.PopulationLoss()
+
+pytestmark = pytest.mark.skipif(
+    kernel.target_name(np.dtype("float64")) is None, reason="there is no C compiler"
+)
+
+
+def networks(units: int, scales, dtype="float64") -> rd.LinearRNN:
+    keys = jax.random.split(jax.random.key(1), len(scales))
+    scales = jnp.asarray(scales, dtype)
+    return jax.vmap(lambda k, s: rd.random_rnn(k, units, s, dtype=dtype))(keys, scales)
+
+
+def gap(found: rd.LinearRNN, exact: rd.LinearRNN) -> float:
+    """Largest relative distance of members."""
+    norms = jax.vmap(doubling.norm)
+    return float(
+        jnp.max(norms(jax.tree.map(jnp.subtract, found, exact)) / norms(exact)).astype(float)
+    )
+
+
+@pytest.mark.parametrize("target", [rd.leaky_integrator(0.2), rd.damped_oscillator(0.3, 1.0)])
+@pytest.mark.parametrize(("units", "dtype"), [(24, "float64"), (37, "float64"), (40, "float32")])
+def test_the_kernel_does_what_products_do(units, dtype, target):
+    """The same attempts, with bases of the same sizes: what they find differs by rounding, padded (37) or not."""
+    rnns, target = networks(units, [0.0, 0.1, 0.3, 0.5, 0.7], dtype), target.astype(dtype)
+    sizes, aim = columns.INVERTED_SIZES[:2], columns.tolerance(rnns.W.dtype)
+    one = jax.tree.map(lambda x: x[0], rnns)
+    largest = [columns.largest_scale(one, target, size) for size in sizes]
+    name = kernel.target_name(rnns.W.dtype)
+
+    def by_kernel(rnn, turn):
+        return kernel.attempts(rnn, target, turn, name, sizes, largest, aim)
+
+    def by_products(rnn, turn):
+        return columns.attempts_by_products(rnn, target, turn)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "sizes", lambda *_: sizes)
+        for turn in (ANEW, 0):
+            turns = jnp.full(5, turn, jnp.int32)
+            (next_turn, found), (expected, exact) = (
+                jax.jit(jax.vmap(way))(rnns, turns) for way in (by_kernel, by_products)
+            )
+            eps = float(jnp.finfo(dtype).eps)
+            # an estimate that is about the aim may round to either side
+            done = (next_turn == columns.DONE) & (expected == columns.DONE)
+            done &= found.attempt == exact.attempt
+            assert done.sum() >= 4 - (target.num_units == 2)
+            done = np.asarray(done)
+            kept = jax.tree.map(lambda x, done=done: x[done], (found, exact))
+            assert gap(kept[0].gradient, kept[1].gradient) < 20 * eps
+            np.testing.assert_allclose(kept[0].value, kept[1].value, rtol=20 * eps)
+            # both are estimates; rounding is most of the smallest ones
+            np.testing.assert_allclose(kept[0].error, kept[1].error, rtol=0.5, atol=200 * eps)
+
+
+@pytest.mark.parametrize(
+    ("units", "dtype", "most"), [(161, "float64", 1e-8), (64, "float32", 1e-5)]
+)
+def test_large_networks_and_many_target_units(units, dtype, most):
+    """Above 160 units the bases are those of W; a target of eight units has a small problem of its own."""
+    rnns = networks(units, [0.1, 0.4], dtype)
+    parts = [rd.damped_oscillator(0.2 + 0.1 * i, float(i)) for i in range(4)]
+    target = rd.parallel(*parts).astype(dtype)
+    assert target.num_units == 8
+    found = jax.jit(jax.vmap(lambda rnn: LOSS.estimate(rnn, target)))(rnns)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float64), (rnns, target))
+    exact = jax.jit(jax.vmap(lambda rnn: doubling.gradient(rnn, wide[1], jnp.ones(()))))(wide[0])
+    assert (found.attempt >= 0).all()
+    assert (found.attempt < len(columns.sizes(jax.tree.map(lambda x: x[0], rnns), target))).all()
+    gradient = jax.tree.map(lambda x: x.astype(jnp.float64), found.gradient)
+    assert gap(gradient, exact[1]) < most
+    np.testing.assert_allclose(found.value, exact[0], rtol=most)
+
+
+def test_bits_depend_on_nothing_but_the_network():
+    """Not on the width of a batch, the position, a second batch axis, or what was computed before."""
+    rnns, target = networks(33, [0.1, 0.9, 0.3, 0.5]), rd.leaky_integrator(0.2)
+    find = jax.vmap(lambda rnn: LOSS.value_and_grad(rnn, target))
+    together = find(rnns)
+    for order in ([2, 0], [3, 2, 1], [1, 1, 2, 0, 3, 2]):
+        some = find(jax.tree.map(lambda x, order=order: x[np.array(order)], rnns))
+        for ours, theirs in zip(jax.tree.leaves(some), jax.tree.leaves(together), strict=True):
+            np.testing.assert_array_equal(ours, np.asarray(theirs)[order])
+    nested = jax.vmap(find)(jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), rnns))
+    for ours, theirs in zip(jax.tree.leaves(nested), jax.tree.leaves(together), strict=True):
+        np.testing.assert_array_equal(ours.reshape(theirs.shape), theirs)
+
+
+def test_the_gradient_can_be_differentiated():
+    rnn, target = rd.random_rnn(jax.random.key(0), 30, 0.4), rd.leaky_integrator(0.2)
+    along = rd.random_rnn(jax.random.key(1), 30, 0.4)
+    (_, found), (slope, curvature) = jax.jvp(
+        lambda rnn: LOSS.value_and_grad(rnn, target), (rnn,), (along,)
+    )
+    expected = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), found, along)))
+    assert float(slope) == pytest.approx(float(expected), rel=1e-8)
+    step = 1e-5  # the differences' own error is about its square, and 1e-8 / step of gradients
+    ends = [
+        LOSS.value_and_grad(jax.tree.map(lambda x, y, h=h: x + h * y, rnn, along), target)[1]
+        for h in (-step, step)
+    ]
+    numeric = jax.tree.map(lambda a, b: (b - a) / (2 * step), *ends)
+    error = doubling.norm(jax.tree.map(jnp.subtract, curvature, numeric))
+    assert error < 1e-4 * doubling.norm(curvature)
+
+
+def test_threads_may_call_it_at_once():
+    """As devices of a sweep do; every call has memory of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    rnns, target = networks(32, np.linspace(0.05, 0.9, 16)), rd.leaky_integrator(0.2)
+    find = jax.jit(jax.vmap(lambda rnn: LOSS.value_and_grad(rnn, target)))
+    expected = jax.tree.leaves(find(rnns))
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: find(rnns), range(40)):
+            for ours, theirs in zip(jax.tree.leaves(found), expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
