@@ -6,8 +6,8 @@ from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
 from rnn_dynamics.sweep.sampling import num_time_steps
 
 FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
-# N × N products in one exact gradient by doubling; where Krylov bases are used, it costs as much as about 250 / N
-PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS, LEAST_UNITS = 36, 250, 24
+# N × N products in one exact gradient by doubling; where Krylov bases are used, it costs as much as about 60 / N
+PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS, LEAST_UNITS = 36, 60, 24
 SAMPLED_PRODUCTS = 3  # N × N matrix-vector products per time step of a gradient on sampled noise
 
 

@@ -16,7 +16,7 @@ from rnn_dynamics.sweep.sampling import shapes
 from rnn_dynamics.sweep.ticks import record_ticks
 
 # Members: larger batches are no faster on a CPU, and slower if their weights leave the cache; accelerators want many.
-MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**18
+MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**17
 MOST_PER_CHUNK_ELSEWHERE = 1024
 # N × N temporaries of a learning step: solver stages, Gramians, their copies
 MATRICES_PER_MEMBER = 40
