@@ -27,8 +27,7 @@ import scipy.linalg
 
 import rnn_dynamics as rd
 from rnn_dynamics.learning.learner import where
-from rnn_dynamics.loss import columns, doubling
-from rnn_dynamics.loss.projected import probe, projected_gradient
+from rnn_dynamics.loss import ANEW, columns, doubling
 
 LOSS = rd.PopulationLoss()
 WEIGHT_SCALES, DECAYS, FREQUENCY = (0.0, 0.1, 0.5, 0.9), (1.0, 0.1, 0.01), 1.0
@@ -53,13 +52,14 @@ class Case(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A trained network, its target, and the engine's loss, gradient and reported error."""
+    """A trained network, its target, and the engine's loss, gradient, reported error and attempt."""
 
     rnn: rd.LinearRNN
     target: rd.LinearRNN
     value: jax.Array
     gradient: rd.LinearRNN
     reported: jax.Array
+    attempt: jax.Array
 
 
 def make(case: Case) -> tuple[rd.LinearRNN, rd.LinearRNN]:
@@ -82,15 +82,16 @@ def train(rnns: rd.LinearRNN, targets: rd.LinearRNN, steps: jax.Array) -> Found:
 
     def one(rnn: rd.LinearRNN, target: rd.LinearRNN, own: jax.Array) -> Found:
         def step(index: jax.Array, carry: Any) -> Any:
-            kept, (value, gradient, _), length = carry
+            kept, (value, gradient, _, _), length = carry
             share = length / jnp.maximum(doubling.norm(gradient), 1e-30)
             moved = jax.tree.map(lambda x, g: x - share * g, kept, gradient)
-            found = LOSS.estimate(moved, target)[:3]
+            found = tuple(LOSS.estimate(moved, target))
             better = (found[0] < value) & (index <= own)  # never of an unstable one
             picked = where(better, (moved, found), carry[:2])
             return (*picked, length * jnp.where(better, 1.1, 0.5))
 
-        nothing = jnp.asarray(jnp.inf), jax.tree.map(jnp.zeros_like, rnn), jnp.zeros(())
+        zeros = jax.tree.map(jnp.zeros_like, rnn)
+        nothing = jnp.asarray(jnp.inf), zeros, jnp.zeros(()), jnp.int32(ANEW)
         start = (rnn, nothing, jnp.asarray(FIRST_LENGTH))
         rnn, found, _ = jax.lax.fori_loop(0, jnp.max(steps) + 1, step, start)
         return Found(rnn, target, *found)
@@ -102,20 +103,11 @@ def train(rnns: rd.LinearRNN, targets: rd.LinearRNN, steps: jax.Array) -> Found:
 def dissect(found: Found) -> tuple[rd.LinearRNN, jax.Array]:
     """The gradients of a batch by doubling, and the sizes that the engine used."""
 
-    def one(rnn: rd.LinearRNN, target: rd.LinearRNN) -> Any:
-        aim = columns.tolerance(rnn.dtype)
-        seen, used = probe(rnn), jnp.int32(0)
-        for size in reversed(columns.sizes(rnn, target)):
-            with jax.default_matmul_precision("highest"):
-                small = projected_gradient(rnn, target, size, seen)
-            most = columns.largest_scale(rnn, target, size)
-            enough = small.truncation <= jnp.maximum(aim, small.rounding)
-            used = jnp.where(
-                (columns.weight_scale(rnn) <= most) & enough & small.stable, jnp.int32(size), used
-            )
-        return doubling.gradient(rnn, target, jnp.ones(()))[1], used
+    def one(found: Found) -> Any:
+        sizes = jnp.asarray([*columns.sizes(found.rnn, found.target), 0], jnp.int32)
+        return doubling.gradient(found.rnn, found.target, jnp.ones(()))[1], sizes[found.attempt]
 
-    return jax.vmap(one)(found.rnn, found.target)
+    return jax.vmap(one)(found)
 
 
 def batches(cases: Iterable[Case], dissected: bool = False) -> Iterator[tuple[Any, ...]]:

@@ -44,6 +44,7 @@ MOST_MEMBERS, MOST_UNITS = (
     4096,
 )  # of a batch with a history in time: beyond, a user cuts it into pieces
 BARS = {"a": 1000, "c": 100, "d": 30, "e": 100, "f": 10, "g": 3}  # times the engine's cost
+TURN = 0.3  # seconds at least: what the peer before has left in caches and spinning threads should not count
 BARS_AT = {"units": 64, "members": 64}
 # largest relative error of the gradient; a horizon and a solver's tolerance are chosen, the rest is exact
 LARGEST_ERRORS = {"float32": 1e-4, "d": 1e-4}
@@ -93,7 +94,7 @@ def measure(units: int, members: int, chosen: argparse.Namespace) -> list[dict[s
     exact = exact_gradients(first(networks, 3))
     peers = peers_of(networks, chosen.jax_only)
     firsts = {letter: harness.first_call(peer.call) for letter, peer in peers.items()}
-    timed = harness.interleaved({k: p.call for k, p in peers.items()}, chosen.repeats)
+    timed = harness.interleaved({k: p.call for k, p in peers.items()}, chosen.repeats, TURN)
     each = {k: timed[k] / (p.steps * p.timed_members) for k, p in peers.items()}
     expected = mean_error(networks, exact)
     rows = []

@@ -114,20 +114,21 @@ def engine(networks: Networks, dtype: str) -> Peer:
     width = layout.chunk_size
     devices = jax.local_devices()[: len(layout.chunks)]
     queues: list[list[tuple[Any, ...]]] = []
+    steps: list[jax.Array] = []
     for number, device in enumerate(devices):
         with jax.default_device(device):
+            steps.append(jnp.asarray(ENGINE_STEPS, jnp.int32))
             own = layout.chunks[number :: len(devices)]
             # padded by repetition: one shape, one program
             queues.append([chunk_of(networks, np.resize(c.members, width), dtype) for c in own])
     pool = ThreadPoolExecutor(len(devices))
 
-    def labour(device: jax.Device, queue: list[tuple[Any, ...]]) -> list[jax.Array]:
+    def labour(device: jax.Device, own: jax.Array, queue: Any) -> list[jax.Array]:
         with jax.default_device(device):
-            steps = jnp.asarray(ENGINE_STEPS, jnp.int32)
-            return [jax.block_until_ready(advance(*chunk, steps).rnn.W) for chunk in queue]
+            return [jax.block_until_ready(advance(*chunk, own).rnn.W) for chunk in queue]
 
     def train() -> list[list[jax.Array]]:
-        return list(pool.map(labour, devices, queues))
+        return list(pool.map(labour, devices, steps, queues))
 
     def gradient() -> Networks:
         _, state, targets = queues[0][0]
