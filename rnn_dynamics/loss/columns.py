@@ -46,17 +46,26 @@ def tolerance(dtype: np.dtype) -> float:
 
 def sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     """The sizes to be tried for networks of this shape; none if they are better off with doubling."""
-    N = rnn.num_units
-    least = LEAST_UNITS.get(jax.default_backend(), LEAST_UNITS_ELSEWHERE)
-    if least > N or target.num_units > MOST_TARGET_UNITS:
+    if kernel.target_name(rnn.dtype) is None:
+        return fewer_sizes(rnn, target)
+    return _fitting(rnn, target, KERNEL_INVERTED_SIZES, KERNEL_SIZES)
+
+
+def fewer_sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
+    """Those that are tried by JAX alone."""
+    return _fitting(rnn, target, INVERTED_SIZES, SIZES)
+
+
+def _fitting(
+    rnn: LinearRNN, target: LinearRNN, inverted: tuple[int, ...], others: tuple[int, ...]
+) -> tuple[int, ...]:
+    N, least = rnn.num_units, target.num_units + 4
+    fewest = LEAST_UNITS.get(jax.default_backend(), LEAST_UNITS_ELSEWHERE)
+    if fewest > N or target.num_units > MOST_TARGET_UNITS:
         return ()
-    by_kernel = kernel.target_name(rnn.dtype) is not None
-    every: tuple[int, ...]
     if N <= MOST_INVERTED:
-        every, most = KERNEL_INVERTED_SIZES if by_kernel else INVERTED_SIZES, MOST_INVERTED_SHARE
-    else:
-        every, most = KERNEL_SIZES if by_kernel else SIZES, MOST_SHARE
-    return tuple(size for size in every if target.num_units + 4 <= size <= most * N)
+        return tuple(size for size in inverted if least <= size <= MOST_INVERTED_SHARE * N)
+    return tuple(size for size in others if least <= size <= MOST_SHARE * N)
 
 
 def gradient(
@@ -101,15 +110,23 @@ def attempts(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> tuple[jax.Ar
     def call(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> tuple[jax.Array, Estimate]:
         return kernel.attempts(rnn, target, turn, name, tried, largest, tolerance(rnn.dtype))
 
-    call.defjvp(partial(jax.jvp, attempts_by_products))
+    @call.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        rnn, target, turn = primals
+        # attempts are numbered otherwise there
+        last = jnp.int32(len(fewer_sizes(rnn, target)))
+        other = jnp.where(turn < len(tried), jnp.minimum(turn, jnp.int32(ANEW)), last)
+        products = partial(attempts_by_products, turn=other)
+        return call(*primals), jax.jvp(products, (rnn, target), tangents[:2])[1]
+
     return call(rnn, target, turn)
 
 
 def attempts_by_products(
     rnn: LinearRNN, target: LinearRNN, turn: jax.Array
 ) -> tuple[jax.Array, Estimate]:
-    """The same by JAX alone, in products that a batch makes together."""
-    tried, aim = sizes(rnn, target), tolerance(rnn.dtype)
+    """The same by JAX alone, of `fewer_sizes`, in products that a batch makes together."""
+    tried, aim = fewer_sizes(rnn, target), tolerance(rnn.dtype)
     with jax.default_matmul_precision("highest"):
         seen = probe(rnn)
     good = seen.residual <= LARGEST_RESIDUAL * float(jnp.finfo(rnn.dtype).eps)

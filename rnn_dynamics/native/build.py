@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rnn_dynamics.native.machine import kind_of_machine, own_directory
 
@@ -27,7 +27,7 @@ MOST_SECONDS = 120  # of a compilation
 
 log = logging.getLogger("rnn_dynamics")
 _lock = threading.Lock()
-_known: dict[str, "Library | None"] = {}
+_known: dict[tuple[Any, ...], "Library | None"] = {}
 
 
 class Library(NamedTuple):
@@ -60,20 +60,20 @@ def library(
     """
     if os.environ.get(SWITCH, "1") == "0":
         return None
-    name = _name(source, constants, headers)
+    key = (source, *constants.items(), headers)
     with _lock:
-        if name not in _known:
-            _known[name] = _load(name, source, constants, headers, check)
-        return _known[name]
+        if key not in _known:
+            _known[key] = _load(source, constants, headers, check)
+        return _known[key]
 
 
 def _load(
-    name: str,
     source: str,
     constants: Mapping[str, float],
     headers: Path,
     check: Callable[[ctypes.CDLL], bool],
 ) -> Library | None:
+    name = _name(source, constants, headers)
     try:
         with ExitStack() as stack:
             # without a place to keep it, it is compiled for this process alone
@@ -87,8 +87,6 @@ def _load(
         if check(functions):
             return Library(name, functions)
         why = "it was compiled, but computes something else"
-    except FileNotFoundError:
-        why = "there is no C compiler"
     except subprocess.CalledProcessError as error:
         why = "the C compiler says: " + (error.stderr.strip().splitlines() or ["nothing"])[0]
     except (OSError, subprocess.TimeoutExpired, AttributeError) as error:
@@ -118,7 +116,7 @@ def _compile(source: str, constants: Mapping[str, float], headers: Path, path: P
         None,
     )
     if compiler is None:
-        raise FileNotFoundError
+        raise OSError("there is no C compiler")
     descriptor, made = tempfile.mkstemp(dir=path.parent, suffix=".so")
     os.close(descriptor)
     for index, machine in enumerate(FOR_THIS_MACHINE):

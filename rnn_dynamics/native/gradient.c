@@ -103,18 +103,20 @@ static int find(const Batch *b, const Plan *plan) {
 }
 
 static XLA_FFI_Error *complain(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *why) {
-  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, why, code};
+  XLA_FFI_Error_Create_Args args = {
+      .struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE, .message = why, .errc = code};
   return frame->api->XLA_FFI_Error_Create(&args);
 }
 
 // Arguments: W, u, v, those of the target, and turn, all with the same leading axes. Results: value, its gradient in W, u and v, error, and,
 // as integers, turn and attempt. Attributes, in the order of their names: aim, largest, sizes.
 XLA_FFI_Error *rnn_dynamics_gradient(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
-  if (extension && extension->type == XLA_FFI_Extension_Metadata) {
-    XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
-    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+  const XLA_FFI_Metadata_Extension *asked = (const void *)frame->extension_start;
+  if (asked && asked->extension_base.type == XLA_FFI_Extension_Metadata) {
+    asked->metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+    asked->metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+    asked->metadata->traits = 0;
+    asked->metadata->state_type_id.type_id = 0;  // keeps no state
     return NULL;
   }
   if (frame->args.size != PARAMETERS + 1 || frame->rets.size != NUMBERS + 2 ||

@@ -46,7 +46,7 @@ def test_the_kernel_does_what_products_do(units, dtype, target):
         return columns.attempts_by_products(rnn, target, turn)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "sizes", lambda *_: sizes)
+        patch.setattr(columns, "fewer_sizes", lambda *_: sizes)
         for turn in (ANEW, 0):
             turns = jnp.full(5, turn, jnp.int32)
             (next_turn, found), (expected, exact) = (
@@ -98,11 +98,13 @@ def test_bits_depend_on_nothing_but_the_network():
         np.testing.assert_array_equal(ours.reshape(theirs.shape), theirs)
 
 
-def test_the_gradient_can_be_differentiated():
+@pytest.mark.parametrize("attempt", [ANEW, 3])
+def test_the_gradient_can_be_differentiated(attempt):
+    """By JAX alone, whose attempts are others."""
     rnn, target = rd.random_rnn(jax.random.key(0), 30, 0.4), rd.leaky_integrator(0.2)
     along = rd.random_rnn(jax.random.key(1), 30, 0.4)
     (_, found), (slope, curvature) = jax.jvp(
-        lambda rnn: LOSS.value_and_grad(rnn, target), (rnn,), (along,)
+        lambda rnn: LOSS.estimate(rnn, target, attempt=jnp.int32(attempt))[:2], (rnn,), (along,)
     )
     expected = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), found, along)))
     assert float(slope) == pytest.approx(float(expected), rel=1e-8)
