@@ -244,3 +244,13 @@ def test_what_no_member_wants_is_not_computed(monkeypatch):
     probed = probed[probed.index("\nENTRY") :]
     assert 0 < outside.count(" dot(") <= probed.count(" dot(")
     assert text.count(" dot(") > 50
+
+
+def test_products_of_attempts_ask_for_full_float32_precision(monkeypatch):
+    rnns, target = batch(40, [0.3], jnp.float32), rd.leaky_integrator(0.2).astype(jnp.float32)
+    monkeypatch.setattr(kernel, "target_name", lambda dtype: None)
+    text = jax.jit(estimate).lower(jax.tree.map(lambda x: x[0], rnns), target).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert len(products) > 50
+    assert all("HIGHEST" in line for line in products)
+    assert "custom_call" not in text
