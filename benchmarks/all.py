@@ -44,14 +44,14 @@ class Stage(NamedTuple):
 ONE = ("--units", "64", "--members", "64", "--repeats", "3")
 # The first run in full first, if there is time.
 STAGES = (
-    Stage("ceiling", 560, 100),
-    Stage("scaling", 420, 60),
-    Stage("columns", 280, 60),
-    Stage("gradient", 120, 15, (), ONE),
+    Stage("ceiling", 450, 100),
+    Stage("scaling", 200, 60),
+    Stage("columns", 130, 60),
+    Stage("gradient", 100, 15, (), ONE),
     Stage("flow", 260, 40),
-    Stage("peers", 1300, 120, (), ONE),
+    Stage("peers", 1000, 120, (), ONE),
     Stage("ode", 800, 40),
-    Stage("start", 900, 90),
+    Stage("start", 500, 90),
 )
 
 
