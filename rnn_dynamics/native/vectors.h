@@ -1,4 +1,4 @@
-// Products of small matrices in vector registers, and factors of a matrix in blocks of rows.
+// Products of small matrices and of vectors, in vector registers.
 //
 // Matrices are row-major with padded rows: their length is a multiple of LANES, what pads them is zero. Included once per REAL.
 
