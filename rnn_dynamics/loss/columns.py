@@ -87,28 +87,16 @@ def gradient(
     tried = sizes(rnn, target)
     turn = jnp.where(doubled, jnp.int32(len(tried)), attempt)
     turn = jnp.where(wanted, turn, jnp.int32(DONE))
-    carry: Any = attempts(rnn, target, turn)
-
-    def resort(carry: Any) -> Any:
-        one = jnp.ones((), rnn.dtype)
-        exact = doubling.gradient(_tied(rnn, carry[0]), target, one)
-        return jnp.int32(DONE), Estimate(*exact, jnp.int32(len(tried)))
-
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.while_loop(partial(_is_at, len(tried)), resort, carry)[1]
-
-
-def attempts(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> tuple[jax.Array, Estimate]:
-    """Whose turn it is after all attempts, () int32, and what they found: by a kernel where there is one."""
     name = kernel.target_name(rnn.dtype)
-    if name is None:
-        return attempts_by_products(rnn, target, turn)
-    tried = sizes(rnn, target)
-    largest = [largest_scale(rnn, target, size) for size in tried]
+    if name is None or not tried:
+        return by_products(rnn, target, turn)
 
     @jax.custom_jvp
-    def call(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> tuple[jax.Array, Estimate]:
-        return kernel.attempts(rnn, target, turn, name, tried, largest, tolerance(rnn.dtype))
+    def call(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
+        largest = [largest_scale(rnn, target, size) for size in tried]
+        aim = tolerance(rnn.dtype)
+        carry = kernel.attempts(rnn, target, turn, name, tried, largest, aim)
+        return _resort(rnn, target, carry, len(tried))
 
     @call.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
@@ -116,10 +104,28 @@ def attempts(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> tuple[jax.Ar
         # attempts are numbered otherwise there
         last = jnp.int32(len(fewer_sizes(rnn, target)))
         other = jnp.where(turn < len(tried), jnp.minimum(turn, jnp.int32(ANEW)), last)
-        products = partial(attempts_by_products, turn=other)
+        products = partial(by_products, turn=other)
         return call(*primals), jax.jvp(products, (rnn, target), tangents[:2])[1]
 
     return call(rnn, target, turn)
+
+
+def by_products(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
+    """The same by JAX alone, where `turn` is of `fewer_sizes`, DONE for what is not wanted."""
+    carry = attempts_by_products(rnn, target, turn)
+    return _resort(rnn, target, carry, len(fewer_sizes(rnn, target)))
+
+
+def _resort(rnn: LinearRNN, target: LinearRNN, carry: Any, last: int) -> Estimate:
+    """What was found, by doubling if all attempts, of which there were `last`, were not enough."""
+
+    def double(carry: Any) -> Any:
+        one = jnp.ones((), rnn.dtype)
+        exact = doubling.gradient(_tied(rnn, carry[0]), target, one)
+        return jnp.int32(DONE), Estimate(*exact, jnp.int32(last))
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.while_loop(partial(_is_at, last), double, carry)[1]
 
 
 def attempts_by_products(
