@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,16 +74,9 @@ def _load(
     headers: Path,
     check: Callable[[ctypes.CDLL], bool],
 ) -> Library | None:
-    name = _name(source, constants, headers)
     try:
-        with ExitStack() as stack:
-            # without a place to keep it, it is compiled for this process alone
-            directory = own_directory("native") or Path(
-                stack.enter_context(tempfile.TemporaryDirectory())
-            )
-            path = directory / f"{name}.so"
-            if not _is_sealed(path):
-                _compile(source, constants, headers, path)
+        name = _name(source, constants, headers)
+        with kept(f"{name}.so", partial(_compile, source, constants, headers)) as path:
             functions = ctypes.CDLL(str(path))
         if check(functions):
             return Library(name, functions)
@@ -91,18 +85,43 @@ def _load(
         why = "the C compiler says: " + (error.stderr.strip().splitlines() or ["nothing"])[0]
     except (OSError, subprocess.TimeoutExpired, AttributeError) as error:
         why = str(error)
-    log.warning("Gradients are found by JAX alone, which is slower on CPUs: %s.", why)
+    log.warning("Gradients are found by JAX alone, which is slower: %s.", why)
     return None
+
+
+@contextmanager
+def kept(name: str, make: Callable[[Path], Any]) -> Iterator[Path]:
+    """A file of this name in the user's cache directory, made if it is not there or damaged: complete, under another name, then renamed.
+
+    Without a place to keep it, it is there for as long as the context is.
+    """
+    with ExitStack() as stack:
+        directory = own_directory("native") or Path(
+            stack.enter_context(tempfile.TemporaryDirectory())
+        )
+        path = directory / name
+        if not _is_sealed(path):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=directory))
+            made = Path(folder) / name
+            make(made)
+            _seal(made).write_text(_sha256(made))
+            os.replace(_seal(made), _seal(path))
+            os.replace(made, path)
+        yield path
 
 
 def _name(source: str, constants: Mapping[str, float], headers: Path) -> str:
     texts = [path.read_text() for path in sorted(HERE.glob("*.[ch]"))]
     texts += [path.read_text() for path in sorted(headers.rglob("*c_api.h"))]
-    facts = [*texts, source, *_macros(constants), *FLAGS, kind_of_machine()]
+    return name_of(source, [*texts, source, *macros(constants), *FLAGS, kind_of_machine()])
+
+
+def name_of(source: str, facts: Iterable[str]) -> str:
+    """A name of what is made from a source, that says all that its bits depend on."""
     return f"{Path(source).stem}_{hashlib.sha256(chr(0).join(facts).encode()).hexdigest()[:16]}"
 
 
-def _macros(constants: Mapping[str, float]) -> list[str]:
+def macros(constants: Mapping[str, float]) -> list[str]:
     return [f"-D{name}={value!r}" for name, value in constants.items()]
 
 
@@ -117,22 +136,15 @@ def _compile(source: str, constants: Mapping[str, float], headers: Path, path: P
     )
     if compiler is None:
         raise OSError("there is no C compiler")
-    descriptor, made = tempfile.mkstemp(dir=path.parent, suffix=".so")
-    os.close(descriptor)
     for index, machine in enumerate(FOR_THIS_MACHINE):
-        line = [compiler, *FLAGS, *filter(None, [machine]), *_macros(constants)]
-        line += [f"-I{headers}", str(HERE / source), "-o", made, "-lm"]
+        line = [compiler, *FLAGS, *filter(None, [machine]), *macros(constants)]
+        line += [f"-I{headers}", str(HERE / source), "-o", str(path), "-lm", "-ldl"]
         try:
             subprocess.run(line, check=True, capture_output=True, text=True, timeout=MOST_SECONDS)
             break
         except subprocess.CalledProcessError:
             if index == len(FOR_THIS_MACHINE) - 1:
-                Path(made).unlink()
                 raise
-    seal = Path(made).with_suffix(".sha256")
-    seal.write_text(_sha256(Path(made)))
-    os.replace(seal, _seal(path))
-    os.replace(made, path)
 
 
 def _is_sealed(path: Path) -> bool:
