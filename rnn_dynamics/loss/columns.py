@@ -1,7 +1,7 @@
 """The exact gradient of a large network: as many Krylov columns as it needs, and doubling where they do not pay.
 
 Every network is tried with the number of columns that a random W of its weight scale needs, then with more, until the estimated error is small
-enough; the last resort is doubling. On CPUs a kernel makes all attempts (`kernel`). By JAX alone each is a loop of at most one pass, so that a
+enough; the last resort is doubling. On CPUs and GPUs of NVIDIA a kernel makes all attempts (`kernel`). By JAX alone each is a loop of at most one pass, so that a
 batch skips what none of its members wants. Either way what a member gets does not depend on the others.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from rnn_dynamics.loss import doubling, kernel
 from rnn_dynamics.loss.estimate import ANEW, Estimate
+from rnn_dynamics.loss.kernel import DONE, MOST_TARGET_UNITS
 from rnn_dynamics.loss.projected import (
     LARGEST_RESIDUAL,
     MOST_INVERTED,
@@ -30,13 +31,11 @@ SIZES = (16, 24, 40, 72, 128)
 KERNEL_INVERTED_SIZES = (8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128)
 KERNEL_SIZES = (12, 16, 20, 24, 32, 40, 56, 72, 96, 128)
 MOST_INVERTED_SHARE, MOST_SHARE = 0.85, 0.5  # of N: beyond, doubling is cheaper
-MOST_TARGET_UNITS = 8
-# Fewest units for which columns pay: measured on CPUs, counted for accelerators.
+# Fewest units for which columns pay by JAX alone: measured on CPUs, counted for accelerators.
 LEAST_UNITS = {"cpu": 24}
 LEAST_UNITS_ELSEWHERE = 129
 # In bases of an inverse a random W of unit weight scale costs this factor of the error per vector, about.
 PER_VECTOR = 0.4
-DONE = -2
 
 
 def tolerance(dtype: np.dtype) -> float:
@@ -46,13 +45,17 @@ def tolerance(dtype: np.dtype) -> float:
 
 def sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     """The sizes to be tried for networks of this shape; none if they are better off with doubling."""
-    if kernel.target_name(rnn.dtype) is None:
+    found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
+    if found is None:
         return fewer_sizes(rnn, target)
-    return _fitting(rnn, target, KERNEL_INVERTED_SIZES, KERNEL_SIZES)
+    every = _fitting(rnn, target, KERNEL_INVERTED_SIZES, KERNEL_SIZES)
+    return tuple(size for size in every if size <= found.largest)
 
 
 def fewer_sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     """Those that are tried by JAX alone."""
+    if rnn.num_units < LEAST_UNITS.get(jax.default_backend(), LEAST_UNITS_ELSEWHERE):
+        return ()
     return _fitting(rnn, target, INVERTED_SIZES, SIZES)
 
 
@@ -60,8 +63,7 @@ def _fitting(
     rnn: LinearRNN, target: LinearRNN, inverted: tuple[int, ...], others: tuple[int, ...]
 ) -> tuple[int, ...]:
     N, least = rnn.num_units, target.num_units + 4
-    fewest = LEAST_UNITS.get(jax.default_backend(), LEAST_UNITS_ELSEWHERE)
-    if fewest > N or target.num_units > MOST_TARGET_UNITS:
+    if target.num_units > MOST_TARGET_UNITS:
         return ()
     if N <= MOST_INVERTED:
         return tuple(size for size in inverted if least <= size <= MOST_INVERTED_SHARE * N)
@@ -87,15 +89,15 @@ def gradient(
     tried = sizes(rnn, target)
     turn = jnp.where(doubled, jnp.int32(len(tried)), attempt)
     turn = jnp.where(wanted, turn, jnp.int32(DONE))
-    name = kernel.target_name(rnn.dtype)
-    if name is None or not tried:
+    found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
+    if found is None or not tried:
         return by_products(rnn, target, turn)
 
     @jax.custom_jvp
     def call(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
         largest = [largest_scale(rnn, target, size) for size in tried]
         aim = tolerance(rnn.dtype)
-        carry = kernel.attempts(rnn, target, turn, name, tried, largest, aim)
+        carry = kernel.attempts(rnn, target, turn, found, tried, largest, aim)
         return _resort(rnn, target, carry, len(tried))
 
     @call.defjvp

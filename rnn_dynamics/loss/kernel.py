@@ -1,34 +1,68 @@
-"""The attempts of `columns` as one call of compiled C, on CPUs: the bases of one network after the other, each as large as it needs.
+"""The attempts of `columns` as one call of compiled code: the bases of each network, as large as it needs.
 
 The small problem is that of `projected`, and so are its constants. A larger size keeps the bases of a smaller one and goes on, and no
-network waits for another. Nothing is inverted: B x and Bᵀ z are found from factors of p + A, in one pass for both.
+network waits for another. On CPUs, networks take their turn, and nothing is inverted: B x and Bᵀ z are found from factors of p + A, in one pass for
+both. For GPUs of NVIDIA there is `cuda`.
 """
 
 import ctypes
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics import native
-from rnn_dynamics.loss import projected
+from rnn_dynamics.loss import cuda, projected
 from rnn_dynamics.loss.arnoldi import REPEAT
 from rnn_dynamics.loss.estimate import Estimate
 from rnn_dynamics.model import LinearRNN
 
-CHECKED_UNITS = 9
+CHECKED_UNITS = 9  # of the network that a kernel is checked by, unless it is for one shape
+LEAST_UNITS = 24  # for which a kernel pays
+MOST_TARGET_UNITS = 8
+DONE = -2  # whose turn it is if nobody's
 
 _registered: set[str] = set()
+_right: dict[Any, bool] = {}
 
 
-def target_name(dtype: np.dtype) -> str | None:
-    """The name by which XLA calls the kernel of a dtype; None if there is no kernel here: on accelerators, or without a C compiler."""
-    if jax.default_backend() != "cpu":
+class Kernel(NamedTuple):
+    """What XLA calls for networks of one shape.
+
+    Attributes:
+        name: of the call.
+        largest: dimensions of the small problem that it has room for.
+        loaded: what there is on a GPU, or None.
+    """
+
+    name: str
+    largest: float
+    loaded: cuda.Loaded | None = None
+
+
+def find(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
+    """The kernel for networks of a shape; None if there is none here, which the log says why, or if it does not pay.
+
+    Args:
+        dtype: of the networks.
+        units: N.
+        target_units: of the target.
+    """
+    if units < LEAST_UNITS or target_units > MOST_TARGET_UNITS:
         return None
+    return _on_cpu(dtype) if jax.default_backend() == "cpu" else _on_gpu(dtype, units, target_units)
+
+
+def is_there(dtype: np.dtype) -> bool:
+    """Whether gradients of networks that are not small are found by a kernel."""
+    return find(dtype, LEAST_UNITS, 1) is not None
+
+
+def _on_cpu(dtype: np.dtype) -> Kernel | None:
     check, headers = partial(_is_right, dtype=dtype), Path(jax.ffi.include_dir())
     library = native.library("gradient.c", constants(dtype), headers, check)
     if library is None:
@@ -38,7 +72,19 @@ def target_name(dtype: np.dtype) -> str | None:
         call = jax.ffi.pycapsule(library.functions.rnn_dynamics_gradient)
         jax.ffi.register_ffi_target(name, call, platform="cpu")
         _registered.add(name)
-    return name
+    return Kernel(name, np.inf)
+
+
+def _on_gpu(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
+    if "cuda" not in jax.local_devices()[0].client.platform_version.lower():
+        return None
+    loaded = cuda.find(dtype, units, target_units, constants(dtype))
+    if loaded is None:
+        return None
+    kernel = Kernel(loaded.name, loaded.largest, loaded)
+    if loaded.number not in _right:
+        _right[loaded.number] = _computes(kernel, dtype, units, target_units)
+    return kernel if _right[loaded.number] else None
 
 
 def constants(dtype: np.dtype) -> dict[str, float]:
@@ -60,7 +106,7 @@ def attempts(
     rnn: LinearRNN,
     target: LinearRNN,
     turn: jax.Array,
-    name: str,
+    kernel: Kernel,
     sizes: Sequence[int],
     largest: Sequence[float],
     aim: float,
@@ -71,7 +117,7 @@ def attempts(
         rnn: the student.
         target: the target.
         turn: the first attempt, () int32; `ANEW` for that of the weight scale, or that of nothing that is done here.
-        name: of the kernel.
+        kernel: from `find`.
         sizes: of the attempts.
         largest: weight scale for which each is the first.
         aim: the relative error that is enough.
@@ -82,46 +128,83 @@ def attempts(
 
     N, number = rnn.num_units, jax.ShapeDtypeStruct((), jnp.int32)
     results = (array(), array(N, N), array(N), array(N), array(), number, number)
-    call = jax.ffi.ffi_call(name, results, vmap_method="broadcast_all")
+    call = jax.ffi.ffi_call(kernel.name, results, vmap_method="broadcast_all")
+    more = {} if kernel.loaded is None else kernel.loaded.attributes(sizes)
     value, W, u, v, error, turn, attempt = call(
         *(rnn.W, rnn.u, rnn.v, target.W, target.u, target.v, turn),
         aim=np.float64(aim),
         largest=np.asarray(largest, np.float64),
         sizes=np.asarray(sizes, np.int32),
+        **more,
     )
     return turn, Estimate(value, LinearRNN(W, u, v), error, attempt)
 
 
+class _Checked(NamedTuple):
+    """A random network and leaky integrators as its target, in a dtype, and what a kernel should find: loss, and gradient in W, u and v."""
+
+    given: list[np.ndarray]
+    exact: list[np.ndarray]
+
+    @classmethod
+    def of(cls, dtype: np.dtype, units: int, target_units: int) -> "_Checked":
+        draw = np.random.default_rng(0).normal
+        W, u, v = 0.1 * draw(size=(units, units)), draw(size=units), draw(size=units)
+        decays, ones = np.linspace(0.2, 0.9, target_units), np.ones(target_units)
+        scaled = [x / np.sqrt(units) for x in (W, u, v)]
+        given = [np.asarray(x, dtype) for x in (*scaled, np.diag(1 - decays), ones, ones)]
+        W, u, v, target_W, _, _ = (np.asarray(x, float) for x in given)
+        none = np.zeros((units, target_units))
+        A = np.eye(units + target_units) - np.block([[W, none], [none.T, target_W]])
+        u, v = np.append(u, ones), np.append(v, -ones)
+        P, Q = _gramian(A, u), _gramian(A.T, v)
+        N = units
+        return cls(given, [v @ P @ v / 2, (Q @ P)[:N, :N], (Q @ u)[:N], (P @ v)[:N]])
+
+    def agrees(self, found: Sequence[Any], most: float) -> bool:
+        """Whether the relative distance of what was found is at most `most`."""
+        pairs = list(zip(found, self.exact, strict=True))
+        gap = sum(np.sum((np.asarray(x, float) - y) ** 2) for x, y in pairs)
+        return bool(gap < most**2 * sum(np.sum(y**2) for _, y in pairs))
+
+
+def _gramian(A: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """∫ q qᵀ dt of q = e^{-At} x, by doubling the number of steps of the Cayley transform."""
+    one = np.eye(len(A))
+    B = np.linalg.inv(one + A)
+    P, D = 2 * np.outer(B @ x, B @ x), 2 * B - one
+    for _ in range(12):
+        P, D = P + D @ P @ D.T, D @ D
+    return P
+
+
 def _is_right(functions: ctypes.CDLL, dtype: np.dtype) -> bool:
-    """Whether a kernel's gradient of a small network is that by Lyapunov equations."""
+    """Whether the kernel for CPUs finds the gradient of a small network, in bases of all of its vectors."""
     N = CHECKED_UNITS
-    draw = np.random.default_rng(0).normal
-    W, u, v = 0.3 * draw(size=(N, N)), draw(size=N), draw(size=N)
-    decay = 0.2
-    rnn = [np.asarray(x / np.sqrt(N), dtype) for x in (W, u, v)]
-    given = [*rnn, *(np.asarray([x], dtype) for x in (1 - decay, 1.0, 1.0))]
+    checked = _Checked.of(dtype, N, 1)
     found = [np.zeros(shape, dtype) for shape in ((), (N, N), N, N, ())]
-    pointers = [(ctypes.c_void_p * len(xs))(*(x.ctypes.data for x in xs)) for xs in (given, found)]
+    pointers = [
+        (ctypes.c_void_p * len(xs))(*(x.ctypes.data for x in xs)) for xs in (checked.given, found)
+    ]
     enough = functions.rnn_dynamics_gradient_of(N, 1, N + 1, *pointers)
-    W, u, v = (np.asarray(x, float) for x in rnn)
-    exact = _by_lyapunov(W, u, v, decay)
-    gap = sum(np.sum((x - y) ** 2) for x, y in zip(found[:-1], exact, strict=True))
-    return bool(enough) and gap < (1e4 * np.finfo(dtype).eps) ** 2 * sum(
-        np.sum(y**2) for y in exact
-    )
+    return bool(enough) and checked.agrees(found[:-1], 1e4 * float(np.finfo(dtype).eps))
 
 
-def _by_lyapunov(W: Any, u: Any, v: Any, decay: float) -> tuple[Any, ...]:
-    """Loss and gradient against a leaky integrator, of few units."""
-    N, one = len(u), np.eye(len(u) + 1)
-    A = one.copy()
-    A[:N, :N] -= W
-    A[N, N] = decay
-    u, v = np.append(u, 1.0), np.append(v, -1.0)
+def _computes(kernel: Kernel, dtype: np.dtype, units: int, target_units: int) -> bool:
+    """Whether a kernel for GPUs finds the gradient of a network of its shape; if not, the log says so."""
+    checked = _Checked.of(dtype, units, target_units)
+    most, aim = int(min(kernel.largest, 0.8 * units)), float(np.sqrt(np.finfo(dtype).eps))
+    sizes = [*range(target_units + 4, most, 4), most]
 
-    def gramian(A: Any, x: Any) -> Any:
-        both = np.kron(A, one) + np.kron(one, A)
-        return np.linalg.solve(both, np.outer(x, x).ravel()).reshape(A.shape)
+    def find(*given: jax.Array) -> tuple[jax.Array, Estimate]:
+        rnn, target = LinearRNN(*given[:3]), LinearRNN(*given[3:])
+        none = [0.0] * len(sizes)
+        return attempts(rnn, target, jnp.int32(0), kernel, sizes, none, aim)
 
-    P, Q = gramian(A, u), gramian(A.T, v)
-    return v @ P @ v / 2, (Q @ P)[:N, :N], (Q @ u)[:N], (P @ v)[:N]
+    with jax.ensure_compile_time_eval():
+        turn, found = jax.jit(find)(*map(jnp.asarray, checked.given))
+        g = found.gradient
+        right = checked.agrees([found.value, g.W, g.u, g.v], aim) and int(turn) == DONE
+    if not right:
+        cuda.complain("it was compiled, but computes something else")
+    return right

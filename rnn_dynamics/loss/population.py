@@ -34,7 +34,7 @@ class PopulationLoss(eqx.Module):
     reversed sign, so its gradient is exact: no noise is drawn and no time grid is chosen. Any `LinearRNN` can be the target; it is
     cast to the student's dtype.
 
-    Gradients of networks of 24 units and more (on accelerators 129) over an infinite horizon in continuous time are found in Krylov bases
+    Gradients of networks of 24 units and more (on accelerators without a kernel 129) over an infinite horizon in continuous time are found in Krylov bases
     (`loss.projected`), with as many vectors as each network needs for a relative error of 1e-8, in float32 4e-6; other gradients, those of
     targets of more than 8 units among them, and the loss itself when it is called, are exact to rounding.
 

@@ -25,7 +25,7 @@ LOADED = "/jax/compilation_cache/cache_retrieval_time_sec"
 def surroundings() -> dict[str, Any]:
     """Versions, commit, device, precision and random numbers: what the bits of a result may depend on beside its config.
 
-    `kernel` is whether gradients are found by compiled C, or by JAX alone.
+    `kernel` is whether gradients are found by a compiled kernel, or by JAX alone.
     """
     device = jax.local_devices()[0]
     return {
@@ -37,7 +37,7 @@ def surroundings() -> dict[str, Any]:
             "kind": device.device_kind,
             "count": jax.local_device_count(),
         },
-        "kernel": kernel.target_name(jax.dtypes.canonicalize_dtype(float)) is not None,
+        "kernel": kernel.is_there(jax.dtypes.canonicalize_dtype(float)),
         "matmul_precision": "highest",
         "prng": str(jax.config.jax_default_prng_impl),  # type: ignore[attr-defined]
         "flags": os.environ.get("XLA_FLAGS", ""),

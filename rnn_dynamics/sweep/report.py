@@ -67,7 +67,7 @@ def _sessions(sessions: list[dict[str, Any]]) -> list[str]:
         if "programs" in one:
             what += ", programs " + ", ".join(f"{n} {how}" for how, n in one["programs"].items())
         if "kernel" in one:
-            what += ", gradients by C" if one["kernel"] else ", gradients by JAX alone"
+            what += ", gradients by a kernel" if one["kernel"] else ", gradients by JAX alone"
         lines.append(f"  {one['started']} on {one['host']}, shard {one['shard']}: {what}")
         names = [name for name in SURROUNDINGS if name in one and name in sessions[0]]
         known = ({name: of[name] for name in names} for of in (sessions[0], one))

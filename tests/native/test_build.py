@@ -26,26 +26,30 @@ def anew(monkeypatch, tmp_path):
     return monkeypatch
 
 
+def find() -> kernel.Kernel | None:
+    return kernel.find(FLOAT64, 64, 1)
+
+
 def kept(tmp_path) -> list[Path]:
     return sorted((tmp_path / "rnn_dynamics" / "native").glob("*.so"))
 
 
 @pytest.mark.core
 def test_it_is_compiled_once_and_what_is_damaged_is_compiled_again(anew, tmp_path):
-    name = kernel.target_name(FLOAT64)
+    name = find()
     assert name is not None
     (path,) = kept(tmp_path)
     assert path.parent.stat().st_mode & 0o077 == 0
     good, made = path.read_bytes(), path.stat().st_mtime_ns
     anew.setattr(build, "_known", {})
-    assert kernel.target_name(FLOAT64) == name
+    assert find() == name
     assert path.stat().st_mtime_ns == made
     # as another file: the one that is loaded must not change under this process
     for damaged in (good[:5000] + bytes([good[5000] ^ 1]) + good[5001:], good[:3000], b""):
         path.unlink()
         path.write_bytes(damaged)
         anew.setattr(build, "_known", {})
-        assert kernel.target_name(FLOAT64) == name
+        assert find() == name
         assert path.read_bytes() == good
     assert kept(tmp_path) == [path]
 
@@ -53,15 +57,15 @@ def test_it_is_compiled_once_and_what_is_damaged_is_compiled_again(anew, tmp_pat
 def test_without_a_compiler_there_is_none(anew, caplog):
     anew.setenv("PATH", "")
     anew.delenv("CC", raising=False)
-    assert kernel.target_name(FLOAT64) is None
-    assert "JAX alone, which is slower on CPUs: there is no C compiler." in caplog.text
+    assert find() is None
+    assert "JAX alone, which is slower: there is no C compiler." in caplog.text
 
 
 def test_a_compiler_that_fails_or_miscompiles(anew, tmp_path, caplog):
     (tmp_path / "cc").write_text("#!/bin/sh\necho 'cc: no' >&2\nexit 1\n")
     (tmp_path / "cc").chmod(0o700)
     anew.setenv("CC", str(tmp_path / "cc"))
-    assert kernel.target_name(FLOAT64) is None
+    assert find() is None
     assert "the C compiler says: cc: no." in caplog.text
     assert kept(tmp_path) == []
     anew.setattr(build, "_known", {})
@@ -69,25 +73,25 @@ def test_a_compiler_that_fails_or_miscompiles(anew, tmp_path, caplog):
     # a sign that is wrong somewhere
     constants = kernel.constants(FLOAT64) | {"SHIFT": -kernel.projected.SHIFT}
     anew.setattr(kernel, "constants", lambda dtype: constants)
-    assert kernel.target_name(FLOAT64) is None
+    assert find() is None
     assert "it was compiled, but computes something else." in caplog.text
 
 
 def test_the_environment_can_switch_it_off(anew, tmp_path):
     anew.setenv(build.SWITCH, "0")
-    assert kernel.target_name(FLOAT64) is None
+    assert find() is None
     assert kept(tmp_path) == []
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_for_the_process(anew, tmp_path):
     (tmp_path / "file").write_text("")
     anew.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert kernel.target_name(FLOAT64) is not None
+    assert find() is not None
 
 
-def test_accelerators_do_without(anew, tmp_path):
+def test_accelerators_that_are_no_gpus_of_nvidia_do_without(anew, tmp_path):
     anew.setattr(jax, "default_backend", lambda: "gpu")
-    assert kernel.target_name(FLOAT64) is None
+    assert find() is None
     assert kept(tmp_path) == []
 
 

@@ -1,0 +1,201 @@
+// The small problem in both bases, by the threads of a block: `loss/projected.py`, whose notation this keeps, says why.
+
+typedef struct {
+  REAL value, truncation, rounding;
+  int stable;
+} Found;
+
+DEVICE REAL relative(REAL error, REAL length) { return length == 0 ? 0 : error / length; }
+
+// U_i . V_j of all vectors, in rows of ld, by pieces of 2 x 2. Each begins somewhere else, so that lanes do not read the same bank.
+DEVICE void overlap(Space *s, int m, int ld) {
+  const int wide = (m + 2) / 2, pairs = PADDED / 2;
+  const PAIR *V = (const PAIR *)basis(s, 0), *U = (const PAIR *)basis(s, 1);
+#pragma unroll 1
+  for (int piece = THREAD; piece < wide * wide; piece += THREADS) {
+    const int i = piece / wide * 2, j = piece % wide * 2;
+    const PAIR *u = U + i * pairs, *v = V + j * pairs;
+    const int under = i < m ? pairs : 0, after = j < m ? pairs : 0;
+    REAL x[4] = {0, 0, 0, 0};
+    int k = piece % pairs;
+#pragma unroll 2
+    for (int l = 0; l < pairs; l++) {
+      const PAIR a = u[k], b = u[k + under], c = v[k], d = v[k + after];
+      x[0] += a.x * c.x + a.y * c.y, x[1] += a.x * d.x + a.y * d.y;
+      x[2] += b.x * c.x + b.y * c.y, x[3] += b.x * d.x + b.y * d.y;
+      k = k + 1 == pairs ? 0 : k + 1;
+    }
+    REAL *out = s->overlaps + i * ld + j;
+    out[0] = x[0];
+    if (j < m) out[1] = x[1];
+    if (i < m) out[ld] = x[2];
+    if (i < m && j < m) out[ld + 1] = x[3];
+  }
+  __syncthreads();
+}
+
+// E = the transpose of D = 2p (p + A)^-1 - 1 of a small system in rows of n, padded by zeros; its start, also
+// in T, and what its response is read by. By one warp.
+DEVICE void small_system(Space *s, int m, int side, int n, REAL *E, REAL *T) {
+  const int count = TARGET_UNITS, size = m + count;
+  const REAL rate = 2 * (REAL)SHIFT, scale = rate / (1 + (REAL)SHIFT);
+  const REAL *H = coupling(s, side);
+  int i = LANE / n, j = LANE % n;
+#pragma unroll 1
+  for (int entry = LANE; entry < n * n; entry += 32) {
+    const int k = i - m, l = j - m;
+    REAL x = i == j && i < size ? -1 : 0;
+    if (k < 0 && l < 0) x += (H[i * (s->most + 1) + j] + (i == j ? 1 : 0)) * scale;
+    if (k >= 0 && l >= 0 && i < size && j < size)
+      x += rate * s->outer[side ? k * count + l : l * count + k];
+    E[entry] = x;
+    for (j += 32; j >= n; j -= n) i++;
+  }
+#pragma unroll 1
+  for (int i = LANE; i < n; i += 32) {
+    REAL start = i == 0 ? s->norms[side] : 0, end = 0;
+    if (i < m) {
+      // vectors begin with u / |u| and v / |v|: V v and U u
+      end = s->norms[1 - side] * s->overlaps[side ? i * n : i];
+    } else if (i < size) {
+      start = side ? -s->target_v[i - m] : s->target_u[i - m];
+      end = side ? s->target_u[i - m] : -s->target_v[i - m];
+    }
+    s->start[side * n + i] = T[i] = start;
+    s->ends[side * n + i] = end;
+  }
+  __syncwarp();
+}
+
+// P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start of one system, by doubling: of COLUMNS columns first. By one warp.
+// Returns the doublings of one step.
+DEVICE int gramian(Space *s, int m, int side, int n, int per, int *stable) {
+  const int size = m + TARGET_UNITS;
+  const REAL rate = 2 * (REAL)SHIFT;
+  REAL *P = s->P + side * s->square, *T = s->T + side * s->square;
+  REAL *E = s->E + side * s->square, *next = s->next + side * s->square;
+  small_system(s, m, side, n, E, T);
+  // 2p B start = (D + 1) start
+  product(LANE, 32, 1, size, s->start + side * n, n, 1, E, T, n, per, 1);
+  __syncwarp();
+  const REAL scale = 1 / SQRT(rate);
+#pragma unroll 1
+  for (int i = LANE; i < n; i += 32) T[i] *= scale;
+  __syncwarp();
+  int doublings = 0;
+#pragma unroll 1
+  for (int have = 1; have < COLUMNS; have *= 2, doublings++) {
+    product(LANE, 32, have, size, T, n, 1, E, T + have * n, n, per, 0);
+    product(LANE, 32, size, size, E, n, 1, E, next, n, per, 0);
+    __syncwarp();
+    REAL *swap = E;
+    E = next, next = swap;
+  }
+  if (side == 0)
+#pragma unroll 1
+    for (int i = LANE; i < COLUMNS + size; i += 32) {
+      const REAL *end = s->ends, *row = i < COLUMNS ? T + i * n : E + (i - COLUMNS) * n;
+      REAL sum = 0;
+#pragma unroll 2
+      for (int j = 0; j < size; j++) sum += end[j] * row[j];
+      *(i < COLUMNS ? s->responses + i : s->remote + (i - COLUMNS)) = sum;
+    }
+  product(LANE, 32, size, COLUMNS, T, 1, n, T, P, n, per, 0);
+  __syncwarp();
+  const REAL most = SQRT(SQRT(EPSILON)) * SQRT(SQRT(EPSILON));  // of the squared norm
+#pragma unroll 1
+  for (;;) {
+    const REAL left = total(part_of_squares(size * n, E, 1));
+    const int last = !(left > most) || doublings + 1 == MOST_DOUBLINGS;
+    product(LANE, 32, size, size, P, n, 1, E, T, n, per, 0);
+    if (!last) product(LANE, 32, size, size, E, n, 1, E, next, n, per, 0);
+    __syncwarp();
+    product(LANE, 32, size, size, E, 1, n, T, P, n, per, 1);
+    __syncwarp();
+    doublings++;
+    *stable = left <= most;
+    if (last) break;
+    REAL *swap = E;
+    E = next, next = swap;
+  }
+  return doublings;
+}
+
+// C, the gradient in the bases, lies where the left system's E has been, in padded rows, those in u and v in `by_u` and `by_v`.
+DEVICE Found reduce(Space *s, int m, REAL residual) {
+  const int size = m + TARGET_UNITS, n = padded(size), last = m - 1;
+  const int per = 65535 / (n / 4) + 1;
+  Found found;
+  overlap(s, m, n);
+  if (WARP < 2) {
+    int stable = 0;
+    const int doublings = gramian(s, m, WARP, n, per, &stable);
+    // the larger of both, and whether both are stable
+    if (LANE == 0) s->sums[WARP] = stable ? (REAL)doublings : -(REAL)doublings;
+  }
+  __syncthreads();
+  const REAL *X = s->P, *Y = s->P + s->square, *O = s->overlaps;
+  REAL *left = s->E, *C = s->E + s->square, *quadratic = s->remote + n;
+  const REAL both[2] = {s->sums[0], s->sums[1]};
+
+  // Y diag(U V^T, 1) X; a last column and row, for the vectors that are left out, are Y U v+ and X V u+
+  product(THREAD, THREADS, m, m, Y, n, 1, O, left, n, per, 0);
+#pragma unroll 1
+  for (int i = THREAD; i <= m; i += THREADS) left[m * n + i] = O[m * n + i];
+#pragma unroll 1
+  for (int i = THREAD; i < 2 * m + size; i += THREADS) {
+    const int which = i < m ? i : i < 2 * m ? i - m : i - 2 * m;
+    const REAL *row = (i < m ? Y : X) + which * n;
+    const REAL *with = i < m ? s->ends + n : i < 2 * m ? s->ends : s->remote;
+    REAL sum = 0;
+#pragma unroll 2
+    for (int j = 0; j < size; j++) sum += row[j] * with[j];
+    *((i < m ? s->by_u : i < 2 * m ? s->by_v : quadratic) + which) = sum;
+  }
+  __syncthreads();
+  product(THREAD, THREADS, m + 1, m, left, n, 1, X, C, n, per, 0);
+  __syncthreads();
+  product(THREAD, THREADS, m, TARGET_UNITS, Y + m, n, 1, X + m * n, C, n, per, 1);
+  __syncthreads();
+
+  if (WARP == 0) {
+    REAL sums[8] = {0};
+    const REAL by_V = LANE == 0 ? s->by_v[last] : 0, by_U = LANE == 0 ? s->by_u[last] : 0;
+    sums[0] = part_of_squares(m, C + last, n) + by_V * by_V;
+    sums[1] = part_of_squares(m, C + last * n, 1) + by_U * by_U;
+    sums[2] = part_of_squares(m, left + m, n);
+    sums[3] = part_of_squares(m, C + m * n, 1);
+    sums[4] = part_of_squares(m, X + last, n);
+    sums[5] = part_of_squares(m, Y + last, n);
+    int j = LANE % n;
+#pragma unroll 1
+    for (int entry = LANE; entry < m * n; entry += 32) {
+      if (j < m) sums[6] += C[entry] * C[entry];
+      for (j += 32; j >= n;) j -= n;
+    }
+    sums[7] = part_of_squares(m, s->by_u, 1);
+    const int base = fold(sums, 8, 1, 32);
+    if (LANE < 8) s->sums[base] = SQRT(sums[0]);
+  } else if (WARP == 1) {
+    REAL sums[8] = {0};
+    sums[0] = part_of_squares(m, s->by_v, 1);
+    sums[1] = part_of_squares(size * n, X, 1);
+    sums[2] = part_of_squares(size * n, Y, 1);
+    sums[3] = part_of_squares(COLUMNS, s->responses, 1);
+    sums[4] = part_of_dot(size, s->remote, 1, quadratic, 1);
+    const int base = fold(sums, 8, 1, 32);
+    if (LANE < 8) s->sums[8 + base] = 3 <= base && base < 5 ? sums[0] : SQRT(sums[0]);
+  }
+  __syncthreads();
+  const REAL *sums = s->sums;
+  const REAL doublings = fmax(fabs(both[0]), fabs(both[1]));
+  REAL neglected = coupling(s, 0)[last * (s->most + 1) + m] * (sums[0] + sums[2] * sums[4]);
+  neglected += coupling(s, 1)[last * (s->most + 1) + m] * (sums[1] + sums[3] * sums[5]);
+  const REAL length = SQRT(sums[6] * sums[6] + sums[7] * sums[7] + sums[8] * sums[8]);
+  const REAL steps = (REAL)(1ull << (int)doublings), products = sums[9] * sums[10];
+  found.value = (sums[11] + sums[12]) / 2;
+  found.truncation = relative((REAL)SAFETY * neglected, length);
+  found.rounding = relative((REAL)ROUNDING * (EPSILON + residual) * steps * products, length);
+  found.stable = both[0] > 0 && both[1] > 0;
+  return found;
+}

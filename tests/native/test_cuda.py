@@ -1,0 +1,208 @@
+"""The GPU's kernel without a GPU: its source as C, a block's threads as coroutines, beside the kernel for CPUs."""
+
+import ctypes
+import logging
+import shutil
+import subprocess
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnn_dynamics as rd
+from rnn_dynamics.loss import ANEW, columns, cuda, doubling, kernel
+from rnn_dynamics.native import build, compiled, nvrtc
+
+HERE = Path(__file__).parent
+MOST_ATTEMPTS = 16
+SIZES = (8, 10, 12, 14, 16, 20, 24)
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("cc") is None or not kernel.is_there(np.dtype("float64")),
+    reason="there is no C compiler",
+)
+
+
+class Plan(ctypes.Structure):
+    _fields_ = (
+        ("aim", ctypes.c_double),
+        ("largest", ctypes.c_double * MOST_ATTEMPTS),
+        ("size", ctypes.c_int * MOST_ATTEMPTS),
+        ("count", ctypes.c_int),
+        ("first", ctypes.c_int),
+        ("last", ctypes.c_int),
+    )
+
+
+class Emulated:
+    """The kernel for networks of one shape."""
+
+    def __init__(self, folder: Path, units: int, dtype: str, target_units: int) -> None:
+        self.dtype = np.dtype(dtype)
+        shapes = {"UNITS": units, "TARGET_UNITS": target_units, "BLOCKS": 1}
+        macros = build.macros({**kernel.constants(self.dtype), **shapes})
+        path = folder / f"{units}_{dtype}_{target_units}.so"
+        line = ["cc", "-std=gnu11", "-O2", "-w", "-fPIC", "-shared", *macros]
+        line += [f"-I{HERE}", f"-I{build.HERE}", str(HERE / "emulated_gradient.c")]
+        subprocess.run([*line, "-o", str(path), "-lm"], check=True)
+        self.functions = ctypes.CDLL(str(path))
+
+    def attempts(self, rnns, target, turns, sizes, largest, launches, blocks=None):
+        """Next turns, attempts, and value, gradient and error."""
+        S, N = rnns.u.shape
+        of_target = [np.stack([np.asarray(x)] * S) for x in (target.W, target.u, target.v)]
+        given = [np.ascontiguousarray(x) for x in (rnns.W, rnns.u, rnns.v)] + of_target
+        found = [np.zeros(shape, self.dtype) for shape in ((S,), (S, N, N), (S, N), (S, N), (S,))]
+        turns, attempts, first = np.asarray(turns, np.int32).copy(), np.zeros(S, np.int32), 0
+
+        def pointers(arrays):
+            return (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays))
+
+        for last in launches:
+            plan = Plan(columns.tolerance(self.dtype), count=len(sizes), first=first, last=last)
+            plan.largest[: len(sizes)], plan.size[: len(sizes)] = largest, sizes
+            turn, attempt = (ctypes.c_void_p(x.ctypes.data) for x in (turns, attempts))
+            number = S if first == 0 or blocks is None else blocks
+            inputs, outputs = pointers(given), pointers(found)
+            self.functions.emulate(
+                number, S, ctypes.byref(plan), inputs, turn, outputs, turn, attempt
+            )
+            first = last
+        return turns, attempts, found
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    folder, made = tmp_path_factory.mktemp("emulated"), {}
+
+    def one(*shape) -> Emulated:
+        if shape not in made:
+            made[shape] = Emulated(folder, *shape)
+        return made[shape]
+
+    return one
+
+
+def networks(units: int, scales, dtype: str) -> rd.LinearRNN:
+    keys = jax.random.split(jax.random.key(1), len(scales))
+    scales = jnp.asarray(scales, dtype)
+    return jax.vmap(lambda k, s: rd.random_rnn(k, units, s, dtype=dtype))(keys, scales)
+
+
+def one_of(rnns: rd.LinearRNN) -> rd.LinearRNN:
+    return jax.tree.map(lambda x: x[0], rnns)
+
+
+@pytest.mark.parametrize("oscillates", [False, True])
+@pytest.mark.parametrize(
+    ("units", "dtype"), [(24, "float64"), (37, "float32"), (64, "float64"), (70, "float64")]
+)
+def test_it_does_what_the_kernel_for_cpus_does(emulated, units, dtype, oscillates):
+    """The same attempts, and what they find to rounding: tiles of 4, 6 and 8 numbers, of both grids, padded or not, in two launches."""
+    target = rd.damped_oscillator(0.3, 1.0) if oscillates else rd.leaky_integrator(0.2)
+    target, rnns = target.astype(dtype), networks(units, [0.0, 0.1, 0.3, 0.5, 0.7, 0.9], dtype)
+    sizes = [size for size in SIZES if size <= 0.85 * units]
+    largest = [columns.largest_scale(one_of(rnns), target, size) for size in sizes]
+    aim, compute = columns.tolerance(np.dtype(dtype)), kernel.find(np.dtype(dtype), units, 1)
+    expected, exact = jax.jit(
+        jax.vmap(
+            lambda rnn: kernel.attempts(rnn, target, jnp.int32(ANEW), compute, sizes, largest, aim)
+        )
+    )(rnns)
+    launches = [sizes.index(16) + 1, len(sizes)]
+    gpu = emulated(units, dtype, target.num_units)
+    turns, attempts, found = gpu.attempts(rnns, target, [ANEW] * 6, sizes, largest, launches, 2)
+    np.testing.assert_array_equal(turns, expected)
+    np.testing.assert_array_equal(attempts, exact.attempt)
+    assert (attempts >= 0).sum() >= 5
+    eps, g = float(jnp.finfo(dtype).eps), exact.gradient
+    for ours, theirs in zip(found, (exact.value, g.W, g.u, g.v), strict=False):
+        ours, theirs = (np.asarray(x, float).reshape(6, -1) for x in (ours, theirs))
+        gap, norm = (np.linalg.norm(x, axis=1) for x in (ours - theirs, theirs))
+        done = turns == columns.DONE
+        assert (gap[done] <= 30 * eps * norm[done]).all()
+        assert np.isnan(ours[~done]).all()
+    # what is estimated of rounding differs: other signs, and other products
+    most = {"rtol": 1e-4, "atol": 500 * eps} if dtype == "float64" else {"rtol": 1.0}
+    np.testing.assert_allclose(found[4], exact.error, **most)
+
+
+def test_what_is_not_to_be_found(emulated):
+    """Not wanted, not finite, for doubling, without an inverse, and in no launch but its own; neighbours leave every bit."""
+    rnns, target = networks(24, [0.3] * 7, "float64"), rd.leaky_integrator(0.2)
+    W, u = np.array(rnns.W), np.array(rnns.u)
+    W[3, 5, 5], u[4, 2] = np.nan, np.inf
+    W[5] = (1 + 0.4) * np.eye(24)
+    rnns = eqx.tree_at(lambda rnn: (rnn.W, rnn.u), rnns, (W, u))
+    sizes, largest, turns = (
+        [8, 10, 12, 16],
+        [0.1, 0.2, 0.4, 1.0],
+        [ANEW, -2, 4, ANEW, ANEW, ANEW, 3],
+    )
+    gpu = emulated(24, "float64", 1)
+    after, attempts, found = gpu.attempts(rnns, target, turns, sizes, largest, [3, 4], 1)
+    assert after.tolist() == [-2, -2, 4, -2, -2, 4, -2]
+    assert attempts.tolist() == [2, ANEW, ANEW, ANEW, ANEW, ANEW, 3]
+    for array in found:
+        assert np.isfinite(array[[0, 6]]).all()
+        assert np.isnan(array[1:6]).all()
+    alone = gpu.attempts(jax.tree.map(lambda x: x[6:], rnns), target, [3], sizes, largest, [4])
+    for ours, theirs in zip(alone[2], found, strict=True):
+        np.testing.assert_array_equal(ours, theirs[6:])
+    exact = doubling.gradient(jax.tree.map(lambda x: jnp.asarray(x[0]), rnns), target, jnp.ones(()))
+    assert np.linalg.norm(found[1][0] - exact[1].W) < 1e-8 * np.linalg.norm(exact[1].W)
+
+
+@pytest.mark.parametrize("units", [24, 64, 70])
+def test_shared_memory_is_as_long_as_it_is_laid_out(emulated, units):
+    gpu = emulated(units, "float64", 1)
+    for size in range(5, units):
+        assert gpu.functions.shared_bytes(size) == cuda._bytes(8, units, 1, size)
+
+
+def device(architecture: str = "sm_90") -> cuda.Device:
+    """An H100, without the functions that launch."""
+    return cuda.Device(ctypes.CDLL(None), 132, 233472, 232448, architecture)
+
+
+def test_launches_and_what_they_need():
+    shape = (8, 64, 1)
+    loaded = cuda.Loaded("name", 5, 40, shape, device())
+    told = loaded.attributes([8, 10, 16, 20, 24])
+    assert told["ends"].tolist() == [3, 5]
+    assert told["bytes"].tolist() == [cuda._bytes(*shape, 16), cuda._bytes(*shape, 24)]
+    assert (told["kernel"], told["threads"], told["blocks"]) == (5, 64, 132)
+    assert loaded.attributes([20, 24])["ends"].tolist() == [2]
+    assert loaded.attributes([8, 10])["ends"].tolist() == [2]
+
+
+def test_without_a_compiler_for_gpus_the_log_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(cuda, "_known", {})
+    monkeypatch.setattr(cuda, "_device", device)
+    monkeypatch.setattr(nvrtc, "_candidates", lambda: iter(["nowhere/libnvrtc.so.13"]))
+    with caplog.at_level(logging.WARNING):
+        assert cuda.find(np.dtype("float64"), 48, 1, {"BITS": 64, "TRIED": 1}) is None
+    assert "JAX alone, which is slower: there is no CUDA compiler (libnvrtc)" in caplog.text
+
+
+@pytest.mark.parametrize(("units", "dtype"), [(161, "float32"), (129, "float64")])
+def test_networks_that_are_too_large_for_it(monkeypatch, units, dtype):
+    monkeypatch.setattr(cuda, "_device", lambda: pytest.fail("nothing is asked"))
+    assert cuda.find(np.dtype(dtype), units, 1, {}) is None
+
+
+def test_it_compiles_if_there_is_a_compiler():
+    constants = kernel.constants(np.dtype("float64"))
+    constants |= {"UNITS": 48, "TARGET_UNITS": 1, "BLOCKS": 4}
+    try:
+        nvrtc._compiler()
+    except OSError as error:
+        pytest.skip(str(error))
+    name, code = compiled("gradient.cu", constants, "sm_90")
+    assert name.startswith("gradient_")
+    assert code.startswith(b"\x7fELF")
+    with pytest.raises(OSError, match=r"the CUDA compiler fails: .*undefined"):
+        compiled("gradient.cu", {"UNITS": 48}, "sm_90")
