@@ -15,9 +15,10 @@ from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.sampling import shapes
 from rnn_dynamics.sweep.ticks import record_ticks
 
-# Members: larger batches are no faster on a CPU, and slower if their weights leave the cache; accelerators want many.
+# Members, and weights of all of them: larger batches are no faster on a CPU, and slower if they leave the cache; accelerators want many, as
+# long as what a step keeps of them fits in a few GB.
 MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**17
-MOST_PER_CHUNK_ELSEWHERE = 1024
+MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE = 4096, 2**24
 # N × N temporaries of a learning step: solver stages, Gramians, their copies
 MATRICES_PER_MEMBER = 40
 
@@ -231,10 +232,11 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
         Group(int(key[0]), record_ticks(experiment, key[1]), np.flatnonzero(which == number))
         for number, key in enumerate(found)
     ]
-    most = MOST_PER_CHUNK_ELSEWHERE
+    most, weights = MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE
     if platform == "cpu":
-        fit = WEIGHTS_PER_CHUNK_ON_CPU // max(group.num_units for group in groups) ** 2
-        most = min(MOST_PER_CHUNK_ON_CPU, max(2, fit))
+        most, weights = MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU
+    fit = weights // max(group.num_units for group in groups) ** 2
+    most = min(most, max(2, fit))
     experiment = _with_chunk_size(experiment, groups, num_devices, most)
     width = int(experiment.compute.chunk_size)
     chunks: list[Chunk] = []
