@@ -16,7 +16,7 @@ doubling (0), for any of its members, is work of the engine that the floor does 
 Rows of another variant than "engine" are attempts (ceiling_variants.py), each beside the engine at weight scale 0.5 in turns: one pass over W for both products; bases of the step before,
 as they are or refreshed by one block product; Laguerre columns at a shift of 0.8 as they are; bases of W instead of the resolvent.
 
-    python benchmarks/ceiling.py [--units 64 128 256] [--repeats 9] [--dtype float64] [--quick]
+    python benchmarks/ceiling.py [--units 64 128 256] [--repeats 9] [--dtypes float64] [--no-variants] [--quick]
 """
 
 import argparse
@@ -37,7 +37,11 @@ from rnn_dynamics.loss import columns, kernel, projected
 
 WEIGHT_SCALES = (0.1, 0.4)
 BAR, LEAST_UNITS = 0.75, 64
-CACHE_BYTES = 2**20  # all W of a batch
+BATCH_BYTES, BATCH_BYTES_ELSEWHERE = (
+    2**20,
+    2**27,
+)  # of all W of a batch: in cache, and what keeps an accelerator busy
+MOST_MEMBERS, MOST_MEMBERS_ELSEWHERE = 64, 4096
 LOOPED = 20  # products of one compiled call
 NUM_NODES = 8
 GEMMS = ("inverse", "reduced", "overlap", "expand")
@@ -133,10 +137,17 @@ def networks(units: int, scale: float, count: int) -> tuple[np.ndarray, ...]:
     return W, *(draw(size=(2, count, units)) / np.sqrt(units))
 
 
-def measure(units: int, scale: float, chosen: argparse.Namespace) -> dict[str, Any]:
+def batch_of(units: int, dtype: str) -> int:
+    """Members of a batch."""
+    each = units**2 * np.dtype(dtype).itemsize
+    if jax.default_backend() == "cpu":
+        return max(2, min(MOST_MEMBERS, BATCH_BYTES // each))
+    return max(2, min(MOST_MEMBERS_ELSEWHERE, BATCH_BYTES_ELSEWHERE // each))
+
+
+def measure(units: int, scale: float, dtype: str, chosen: argparse.Namespace) -> dict[str, Any]:
     """The row of one number of units and weight scale."""
-    dtype = chosen.dtype
-    count = max(2, min(64, CACHE_BYTES // (units**2 * np.dtype(dtype).itemsize)))
+    count = batch_of(units, dtype)
     chunk = peers_jax.chunk_of(networks(units, scale, count), np.arange(count), dtype)
     rnns, target = chunk[1].rnn, rd.leaky_integrator(TARGET).astype(dtype)
     sizes = sizes_of(rnns, target)
@@ -160,7 +171,7 @@ def measure(units: int, scale: float, chosen: argparse.Namespace) -> dict[str, A
         "trained": False,
         "dtype": dtype,
         "members": count,
-        "kernel": kernel.target_name(np.dtype(dtype)) is not None,
+        "kernel": kernel.find(np.dtype(dtype), units, 1) is not None,
         "sizes": "-".join(map(str, sizes)),
         "doublings": doublings,
         "engine_us": float(np.median(engine)),
@@ -180,9 +191,12 @@ def main() -> None:
     options = harness.parser(__doc__ or "")
     options.formatter_class = argparse.RawDescriptionHelpFormatter
     options.add_argument("--units", type=int, nargs="+", default=[64, 128, 256])
-    options.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    dtypes = ("float64", "float32")
+    options.add_argument("--dtypes", nargs="+", choices=dtypes, default=["float64"])
+    options.add_argument("--no-variants", action="store_true", help="leave the attempts out")
     options.add_argument("--quick", action="store_true", help="64 units, 3 turns")
     chosen = options.parse_args()
+    chosen.dtype = chosen.dtypes[0]  # of the attempts
     chosen.variant_units, chosen.least_seconds = [32, 64, 128], 0.05
     if chosen.quick:
         chosen.units, chosen.variant_units, chosen.repeats = [64], [64], 3
@@ -190,20 +204,24 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     rows = []
     for units in chosen.units:
-        rows += [measure(units, scale, chosen) for scale in WEIGHT_SCALES]
+        every = [(scale, dtype) for dtype in chosen.dtypes for scale in WEIGHT_SCALES]
+        for scale, dtype in every:
+            rows.append(measure(units, scale, dtype, chosen))
+            harness.keep("ceiling", rows, chosen.out)
         print(f"{units} units: done", flush=True)
-    variants = ceiling_variants.measure(chosen)
+    variants = [] if chosen.no_variants else ceiling_variants.measure(chosen)
     keys = dict.fromkeys(key for row in [*rows, *variants] for key in row)
-    every = [{key: row.get(key) for key in keys} for row in [*rows, *variants]]
-    harness.write("ceiling", every, chosen.out)
+    filled = [{key: row.get(key) for key in keys} for row in [*rows, *variants]]
+    harness.write("ceiling", filled, chosen.out)
     for row in (row for row in rows if row["bar"] is not None):
         spread = f"{row['fraction_least']:.0%} to {row['fraction_largest']:.0%}"
         verdict = "met" if row["met"] else "NOT met"
         print(
-            f"{row['units']} units, weight scale {row['weight_scale']}: products take {row['fraction']:.0%} of the engine's time "
+            f"{row['units']} units, {row['dtype']}, weight scale {row['weight_scale']}: products take {row['fraction']:.0%} of the engine's time "
             f"({spread}), bar {BAR:.0%}: {verdict}"
         )
-    ceiling_variants.tell(variants)
+    if variants:
+        ceiling_variants.tell(variants)
 
 
 if __name__ == "__main__":

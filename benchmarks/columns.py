@@ -33,7 +33,7 @@ LOSS = rd.PopulationLoss()
 WEIGHT_SCALES, DECAYS, FREQUENCY = (0.0, 0.1, 0.5, 0.9), (1.0, 0.1, 0.01), 1.0
 GRID_STEPS = (0, 300)
 STEPS = (0, 20, 200, 400)
-WIDTH = 12  # networks of one call
+WIDTH, WIDTH_ON_ACCELERATORS = 12, 128  # networks of one call
 FIRST_LENGTH = 0.02
 # Units of random members: how often each is drawn, of 100.
 UNITS = {64: 82, 40: 12, 128: 6}
@@ -116,13 +116,15 @@ def batches(cases: Iterable[Case], dissected: bool = False) -> Iterator[tuple[An
     for case in cases:
         groups.setdefault((case.units, case.target), []).append(case)
 
+    width = WIDTH if jax.default_backend() == "cpu" else WIDTH_ON_ACCELERATORS
+
     def work(group: list[Case]) -> list[tuple[Any, ...]]:
         # a batch waits for its longest training and its largest size
         group = sorted(group, key=lambda case: (case.steps, case.weight_scale))
         done = []
-        for low in range(0, len(group), WIDTH):
-            some = group[low : low + WIDTH]
-            padded = [some[i % len(some)] for i in range(WIDTH)]
+        for low in range(0, len(group), width):
+            some = group[low : low + width]
+            padded = [some[i % len(some)] for i in range(width)]
             made = zip(*map(make, padded), strict=True)
             rnns, targets = (jax.tree.map(lambda *x: np.stack(x), *part) for part in made)
             found = train(rnns, targets, np.array([case.steps for case in padded]))

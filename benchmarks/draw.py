@@ -7,7 +7,8 @@
     start     where the time to the first record goes
     flow      stiff gradient flows beside the explicit pair
 
-One figure of each for each platform that has a file, as `ode_cpu.jsonl`. What has no file is named and left out, of figures and table.
+One figure of each for each platform that has a file, as `ode_cpu.jsonl`. What has no file is named and left out, of figures and table. The accuracy of
+gradients (columns.py) and of float32 products (precision.py) is in the table alone.
 
     python benchmarks/draw.py [--results DIR] [--readme PATH]
 """
@@ -37,6 +38,10 @@ from draw_flow import flow, flow_cells
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- speed: made by benchmarks/draw.py -->", "<!-- /speed -->"
 DOTS = 300  # per inch
+LARGEST_ERROR, LEAST_SHARE = (
+    1e-8,
+    0.99,
+)  # of gradients, and of reported errors that are large enough
 
 FIGURES = {make.__name__: make for make in (peers, ode, scaling, ceiling, start, flow)}
 Row = dict[str, Any]
@@ -46,7 +51,7 @@ Cells = dict[str, tuple[str, str]]  # what was measured: the bar, and the result
 def read(folder: Path) -> dict[tuple[str, str], list[Row]]:
     """Rows by benchmark and platform."""
     found = {}
-    for name in FIGURES:
+    for name in CELLS:
         for path in sorted(folder.glob(f"{name}_*.jsonl")):
             platform = path.stem.removeprefix(f"{name}_")
             if "_" in platform:  # of some other benchmark, or of a part
@@ -106,6 +111,8 @@ def ode_cells(rows: list[Row]) -> Cells:
 def scaling_cells(rows: list[Row]) -> Cells:
     """Exponent, spread over members, growth of memory, speed-up of devices."""
     cells: Cells = {}
+    first = rows[0]["dtype"]
+    rows = [row for row in rows if row["dtype"] == first or row["axis"] == "memory"]
     by = {name: [r for r in rows if r["axis"] == name] for name in unique(rows, "axis")}
     for row in [r for r in by.get("units", []) if r.get("exponent") is not None][:1]:
         bar = f"≤ {row['bar']:g}" if row.get("bar") else ""
@@ -130,13 +137,14 @@ def scaling_cells(rows: list[Row]) -> Cells:
 
 def ceiling_cells(rows: list[Row]) -> Cells:
     """Time of the matrix products of a gradient in XLA, as a share of the engine's: above 1 where its kernel beats them."""
-    cells = {}
-    for units in unique([row for row in rows if row["variant"] == "engine"], "units"):
-        own = [r for r in rows if r["variant"] == "engine" and r["units"] == units]
+    cells, engine = {}, [row for row in rows if row["variant"] == "engine"]
+    for dtype, units in dict.fromkeys((row["dtype"], row["units"]) for row in engine):
+        own = [row for row in engine if (row["dtype"], row["units"]) == (dtype, units)]
         shares = ", ".join(f"{row['fraction']:.0%}" for row in own)
         met = False if any(row.get("met") is False for row in own) else None
         bar = f"≥ {own[0]['bar']:.0%}" if own[0].get("bar") else ""
-        cells[f"XLA's matrix products of a step, as a share of the step, {units} units"] = (
+        what = f"{units} units" + ("" if dtype == "float64" else f", {dtype}")
+        cells[f"XLA's matrix products of a step, as a share of the step, {what}"] = (
             bar,
             verdict(shares, met),
         )
@@ -159,6 +167,33 @@ def start_cells(rows: list[Row]) -> Cells:
     return cells
 
 
+def grid_cells(rows: list[Row]) -> Cells:
+    """Cells of the grid of networks whose gradient is within 1e-8 of SciPy's."""
+    good = sum(row["error"] <= LARGEST_ERROR for row in rows)
+    result = verdict(f"{good} of {len(rows)}", good == len(rows))
+    return {"gradient within 1e-8 of SciPy's, kinds of networks": (f"{len(rows)}", result)}
+
+
+def random_cells(rows: list[Row]) -> Cells:
+    """How often the error that is reported is large enough."""
+    row = next(row for row in rows if row["units"] == "all")
+    share, what = row["reported_enough"], f"{row['members']:,} random networks"
+    result = verdict(f"{share:.1%}", share >= LEAST_SHARE)
+    return {f"reported error at least the true one, {what}": (f"≥ {LEAST_SHARE:.0%}", result)}
+
+
+def precision_cells(rows: list[Row]) -> Cells:
+    """Errors in float32."""
+    return {
+        f"float32, error of the {row['what']}": (
+            f"≤ {row['bar']:.0e}",
+            verdict(f"{row['error']:.1e}", row["met"]),
+        )
+        for row in rows
+        if row["bar"] is not None
+    }
+
+
 CELLS: dict[str, Callable[[list[Row]], Cells]] = {
     "peers": peers_cells,
     "ode": ode_cells,
@@ -166,6 +201,9 @@ CELLS: dict[str, Callable[[list[Row]], Cells]] = {
     "ceiling": ceiling_cells,
     "start": start_cells,
     "flow": flow_cells,
+    "columns_grid": grid_cells,
+    "columns_random": random_cells,
+    "precision": precision_cells,
 }
 
 
@@ -173,7 +211,7 @@ def table(found: dict[tuple[str, str], list[Row]]) -> str:
     """Markdown: a row for each measurement, a column for each platform."""
     platforms = sorted({platform for _, platform in found}, key=lambda name: (name != "cpu", name))
     rows: dict[str, dict[str, str]] = {}
-    for name in FIGURES:
+    for name in CELLS:
         for platform in platforms:
             some = found.get((name, platform))
             for what, (bar, result) in (CELLS[name](some) if some else {}).items():
@@ -224,6 +262,8 @@ def main() -> None:
         if not any(own == name for own, _ in found):
             print(f"{name}: no {name}_<platform>.jsonl, skipped")
     for (name, platform), rows in found.items():
+        if name not in FIGURES:
+            continue
         path = chosen.results / f"speed_{name}_{platform}.png"
         FIGURES[name](rows).savefig(path, dpi=DOTS)
         print(f"{path.name}: {len(rows)} results")

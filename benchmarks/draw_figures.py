@@ -130,27 +130,39 @@ def scaling(rows: list[Row]) -> Figure:
     """Cost over units, members and devices; memory over members."""
     axes_of = [name for name in AXES if any(row["axis"] == name for row in rows)]
     figure, blocks = style.sheet(len(axes_of), 2 if len(axes_of) > 1 else 1, height=2.2)
-    colour = style.palette(1)[0]
+    dtypes = unique(rows, "dtype")
+    colours = dict(zip(dtypes, style.palette(len(dtypes)), strict=True))
     for axes, name in zip(blocks[:, 0], axes_of, strict=True):
         own = [row for row in rows if row["axis"] == name]
         of = "devices" if name == "devices" else ("units" if name == "units" else "members")
         own = sorted(own, key=lambda row: row[of])
         value = "peak_mb" if name == "memory" else "us_per_member_step_median"
-        x, y = [row[of] for row in own], [row[value] for row in own]
-        axes.plot(x, y, marker="o", color=colour, **LINE)
-        if name != "memory":
-            spread(axes, x, own, "us_per_member_step")
+        for dtype in dtypes:
+            some = [row for row in own if row["dtype"] == dtype]
+            x, y = [row[of] for row in some], [row[value] for row in some]
+            axes.plot(x, y, marker="o", color=colours[dtype], **LINE)
+            if name != "memory":
+                spread(axes, x, some, "us_per_member_step")
+        some = [row for row in own if row["dtype"] == own[0]["dtype"]]
+        x, y = [row[of] for row in some], [row[value] for row in some]
         axes.set_xscale("log", base=10 if name == "memory" else 2)
         axes.set_xticks(style.evenly(x, 5), [f"{at:,}" for at in style.evenly(x, 5)])
         axes.xaxis.set_minor_locator(NullLocator())
         if name == "units":
             axes.set_yscale("log")
         else:
-            axes.set_ylim(0, 1.25 * max(max(y), max(r.get(_largest(value)) or 0 for r in own)))
+            axes.set_ylim(0, 1.25 * max(r.get(_largest(value)) or r[value] for r in own))
         _wanted(axes, name, x, y)
         label = "peak memory of a run (MB)" if name == "memory" else COST
         style.finish(axes, _scaling_title(name, own), AXES[name], label)
-    handles = [Line2D([], [], label="median", marker="o", color=colour, **LINE), _whisker()]
+    of_dtype = len(dtypes) > 1
+    handles = [
+        Line2D(
+            [], [], label=f"median, {dtype}" if of_dtype else "median", marker="o", color=c, **LINE
+        )
+        for dtype, c in colours.items()
+    ]
+    handles.append(_whisker())
     if "devices" in axes_of:
         look = {"color": style.GREY, "linewidth": 1.0, "linestyle": "--"}
         handles.append(Line2D([], [], label="as 1/devices, or flat", **look))
@@ -181,6 +193,9 @@ def ceiling(rows: list[Row]) -> Figure:
     if len({row.get("weight_scale") for row in own}) > 1:
         pairs = zip(names, own, strict=True)
         names = [f"{name}\nσ = {row['weight_scale']:g}" for name, row in pairs]
+    if len(unique(own, "dtype")) > 1:
+        pairs = zip(names, own, strict=True)
+        names = [f"{name}\n{row['dtype']}" for name, row in pairs]
     axes.set_xticks(x, names)
     axes.set_ylim(0, max(1.0, float((gemm + gemv).max())) * 1.35)
     dtypes = ", ".join(unique(own, "dtype"))

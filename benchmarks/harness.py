@@ -24,6 +24,8 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "jax": jax.__version__,
+        # compile times are then those of loading
+        "compile_cache": jax.config.jax_compilation_cache_dir is not None,  # type: ignore[attr-defined]
     }
 
 
@@ -72,14 +74,22 @@ def parser(description: str) -> argparse.ArgumentParser:
     return options
 
 
+def keep(name: str, rows: Iterable[dict[str, Any]], folder: Path) -> Path:
+    """Write what there is so far as JSON lines to a file beside that of all: who is stopped has not measured for nothing."""
+    facts = machine()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}_{facts['platform']}.jsonl.part"
+    path.write_text("".join(json.dumps({"benchmark": name, **row, **facts}) + "\n" for row in rows))
+    return path
+
+
 def write(name: str, rows: Iterable[dict[str, Any]], folder: Path) -> None:
     """Print the rows as JSON lines and as a table, and write the lines to a file."""
-    facts, rows = machine(), list(rows)
-    lines = [json.dumps({"benchmark": name, **row, **facts}) for row in rows]
-    print("\n".join(lines))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}_{facts['platform']}.jsonl"
-    path.write_text("\n".join(lines) + "\n")
+    rows = list(rows)
+    part = keep(name, rows, folder)
+    print(part.read_text(), end="")
+    path = part.with_suffix("")
+    os.replace(part, path)
     columns = list(rows[0])
     texts = [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(c), *(len(t[i]) for t in texts)) for i, c in enumerate(columns)]

@@ -180,6 +180,7 @@ def main() -> None:
     for units in chosen.units:
         for members in chosen.members:
             rows += measure(units, members, chosen)
+            harness.keep("peers", rows, chosen.out)
     harness.write("peers", rows, chosen.out)
     if chosen.jax_only:
         print("without torch and diffrax: (a), (b), (d) and (g) are left out, by --jax-only")

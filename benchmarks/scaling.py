@@ -3,11 +3,12 @@
 The engine as a sweep runs it (chunks taken in turn by each device, ten steps of descent in a compiled call), at weight scale 0.3:
 
 units    time per member and step; `exponent` is of the least-squares line through log time from 64 units on: at most 2.3
-members  at 64 units, in the chunks that a sweep would choose; from 64 on within 10 % of their median, by ratios of each turn
+members  at 64 units, in the chunks that a sweep would choose; from 64 on within 10 % of their median, by ratios of each turn. An
+         accelerator needs some thousand to be busy: there it goes on to more, and the bar is not met
 memory   peak of a process that runs a sweep (memory.py), members in chunks of 50: flat
 devices  256 members on simulated devices of a CPU, each number in a process of its own; more devices than cores gain nothing
 
-    python benchmarks/scaling.py [--axes units members memory devices] [--repeats 5] [--dtype float64] [--quick]
+    python benchmarks/scaling.py [--axes units members memory devices] [--repeats 5] [--dtypes float64] [--quick]
 """
 
 import argparse
@@ -31,7 +32,12 @@ SWEEPS = (100, 1000)  # members of runs whose memory is measured; memory.py goes
 DEVICES = (1, 2, 4)
 AT_UNITS, AT_MEMBERS = 64, 256
 BAR_EXPONENT, BAR_SPREAD = 2.3, 0.1
-CACHE_NUMBERS = 2**18  # of all W of a batch, on the axis of units
+MORE_MEMBERS = (16384,)  # of accelerators
+BATCH_NUMBERS = {
+    "cpu": 2**18
+}  # of all W of a batch, on the axis of units: what caches hold, and what keeps an accelerator busy
+BATCH_NUMBERS_ELSEWHERE, MOST_MEMBERS = 2**24, {"cpu": 64}
+MOST_MEMBERS_ELSEWHERE = 4096
 
 
 def networks(units: int, members: int) -> tuple[np.ndarray, ...]:
@@ -58,29 +64,37 @@ def timed(sizes: list[tuple[int, int]], dtype: str, repeats: int) -> list[dict[s
 
 def units_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """The axis of units."""
-    sizes = [(N, max(2, min(64, CACHE_NUMBERS // N**2))) for N in chosen.units]
-    rows = timed(sizes, chosen.dtype, chosen.repeats)
-    large = [row for row in rows if row["units"] >= AT_UNITS]
-    if len(large) >= 2:
-        lines = [[row[key] for row in large] for key in ("units", "us_per_member_step_median")]
-        exponent = float(np.polyfit(*np.log(lines), 1)[0])
-        met = exponent <= BAR_EXPONENT
-        rows = [row | {"exponent": exponent, "bar": BAR_EXPONENT, "met": met} for row in rows]
-    return rows
+    backend = jax.default_backend()
+    numbers = BATCH_NUMBERS.get(backend, BATCH_NUMBERS_ELSEWHERE)
+    most = MOST_MEMBERS.get(backend, MOST_MEMBERS_ELSEWHERE)
+    sizes, every = [(N, max(2, min(most, numbers // N**2))) for N in chosen.units], []
+    for dtype in chosen.dtypes:
+        rows = timed(sizes, dtype, chosen.repeats)
+        large = [row for row in rows if row["units"] >= AT_UNITS]
+        if len(large) >= 2:
+            lines = [[row[key] for row in large] for key in ("units", "us_per_member_step_median")]
+            exponent = float(np.polyfit(*np.log(lines), 1)[0])
+            met = exponent <= BAR_EXPONENT
+            rows = [row | {"exponent": exponent, "bar": BAR_EXPONENT, "met": met} for row in rows]
+        every += rows
+    return every
 
 
 def members_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """The axis of members."""
-    sizes = [(AT_UNITS, members) for members in chosen.members]
-    rows = [row | {"axis": "members"} for row in timed(sizes, chosen.dtype, chosen.repeats)]
-    many = [row for row in rows if row["members"] >= AT_UNITS]
-    if many:
-        # turn by turn, as the machine drifts by more than the bar
-        ratios = [float(np.median(row["turns"] / many[0]["turns"])) for row in many]
-        spread = float(np.max(np.abs(ratios / np.median(ratios) - 1)))
-        judged = {"spread": spread, "bar": BAR_SPREAD, "met": spread <= BAR_SPREAD}
-        rows = [row | judged if row["members"] >= AT_UNITS else row for row in rows]
-    return rows
+    more = () if jax.default_backend() == "cpu" or chosen.quick else MORE_MEMBERS
+    sizes, every = [(AT_UNITS, members) for members in (*chosen.members, *more)], []
+    for dtype in chosen.dtypes:
+        rows = [row | {"axis": "members"} for row in timed(sizes, dtype, chosen.repeats)]
+        many = [row for row in rows if row["members"] >= AT_UNITS]
+        if many:
+            # turn by turn, as the machine drifts by more than the bar
+            ratios = [float(np.median(row["turns"] / many[0]["turns"])) for row in many]
+            spread = float(np.max(np.abs(ratios / np.median(ratios) - 1)))
+            judged = {"spread": spread, "bar": BAR_SPREAD, "met": spread <= BAR_SPREAD}
+            rows = [row | judged if row["members"] >= AT_UNITS else row for row in rows]
+        every += rows
+    return every
 
 
 def memory_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
@@ -98,7 +112,7 @@ def devices_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for devices in chosen.devices if jax.default_backend() == "cpu" else [jax.device_count()]:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count="
-        count, dtype, repeats = chosen.at_members, chosen.dtype, chosen.repeats
+        count, dtype, repeats = chosen.at_members, chosen.dtypes[0], chosen.repeats
         done = subprocess.run(
             [sys.executable, __file__, "--child", str(count), dtype, str(repeats)],
             env={**os.environ, "XLA_FLAGS": f"{flags}{devices}".strip()},
@@ -136,14 +150,17 @@ def tell(rows: list[dict[str, Any]]) -> None:
     """Say what was found, and which bars are met."""
     verdict = {True: "met", False: "NOT met"}
     of = {axis: [row for row in rows if row["axis"] == axis] for axis in AXES}
-    if of["units"] and of["units"][0]["met"] is not None:
-        row = of["units"][0]
-        print(f"units: exponent {row['exponent']:.2f}, bar {row['bar']:g}: {verdict[row['met']]}")
-    for row in [row for row in of["members"] if row["met"] is not None][:1]:
-        print(
-            f"members: from 64 on within {row['spread']:.1%}, bar {row['bar']:.0%}: "
-            f"{verdict[row['met']]}"
-        )
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        judged = {
+            axis: [row for row in of[axis] if row["dtype"] == dtype and row["met"] is not None]
+            for axis in ("units", "members")
+        }
+        for row in judged["units"][:1]:
+            exponent = f"exponent {row['exponent']:.2f}, bar {row['bar']:g}"
+            print(f"units, {dtype}: {exponent}: {verdict[row['met']]}")
+        for row in judged["members"][:1]:
+            within = f"from 64 on within {row['spread']:.1%}, bar {row['bar']:.0%}"
+            print(f"members, {dtype}: {within}: {verdict[row['met']]}")
     if of["memory"]:
         peaks = [row["peak_mb"] for row in of["memory"]]
         print(f"memory: {min(peaks):.0f} to {max(peaks):.0f} MB")
@@ -156,7 +173,8 @@ def main() -> None:
     options = harness.parser(__doc__ or "")
     options.formatter_class = argparse.RawDescriptionHelpFormatter
     options.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
-    options.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    dtypes = ("float64", "float32")
+    options.add_argument("--dtypes", nargs="+", choices=dtypes, default=["float64"])
     options.add_argument(
         "--quick", action="store_true", help="fewer and smaller, 2 turns, without memory"
     )
@@ -171,6 +189,7 @@ def main() -> None:
     rows = []
     for axis in chosen.axes:
         rows += [{k: v for k, v in row.items() if k != "turns"} for row in AXES[axis](chosen)]
+        harness.keep("scaling", rows, chosen.out)
         print(f"{axis}: done", flush=True)
     harness.write("scaling", rows, chosen.out)
     tell(rows)

@@ -96,12 +96,34 @@ def flow():
     yield row | {"method": "AUTO", "rtol": 1e-5} | three("seconds", 1.0)
 
 
+def columns_grid():
+    for error in (1e-15, 1e-9, 2e-8):
+        yield {"units": 64, "error": error}
+
+
+def columns_random():
+    for units, share in ((64, 1.0), ("all", 0.994)):
+        yield {"units": units, "members": 1000, "reported_enough": share}
+
+
+def precision():
+    for what, bar in (("product, highest", 1e-6), ("product, default", None)):
+        yield {"what": what, "dtype": "float32", "error": 4e-7, "bar": bar, "met": bar and True}
+
+
+def of_both_dtypes(make):
+    for dtype in ("float64", "float32"):
+        for row in make():
+            yield row | {"dtype": dtype}
+
+
 LINES = {make.__name__: make for make in (peers, ode, scaling, ceiling, start, flow)}
+TABLED = {make.__name__: make for make in (columns_grid, columns_random, precision)}
 
 
 def write(folder, platform, names):
     for name in names:
-        rows = (row | MACHINE | {"platform": platform} for row in LINES[name]())
+        rows = (row | MACHINE | {"platform": platform} for row in {**LINES, **TABLED}[name]())
         text = "\n".join(json.dumps({"benchmark": name, **row}) for row in rows)
         (folder / f"{name}_{platform}.jsonl").write_text(text + "\n")
 
@@ -116,7 +138,8 @@ def test_all_results_are_drawn_and_tabled(draw, monkeypatch, tmp_path, capsys):
     readme = tmp_path / "README.md"
     readme.write_text(f"# Above\n\n{draw.BEGIN}\nold\n{draw.END}\n\n# Below\n", encoding="utf-8")
     write(tmp_path, "cpu", LINES)
-    write(tmp_path, "gpu", ["peers"])
+    write(tmp_path, "cpu", TABLED)
+    write(tmp_path, "gpu", ["peers", "columns_random"])
     (tmp_path / "ode_notes_cpu.jsonl").write_text("not read\n")
     run(draw, monkeypatch, tmp_path, readme)
     figures = {path.name for path in tmp_path.glob("*.png")}
@@ -132,10 +155,33 @@ def test_all_results_are_drawn_and_tabled(draw, monkeypatch, tmp_path, capsys):
     assert "16 members in one batch |  | 1.5× the time of two batches of like ones |" in text
     assert "**not met**" in text
     assert "Python 3.99, JAX 0.99" in text
+    assert "kinds of networks | 3 | 2 of 3, **not met** |" in text
+    assert "1,000 random networks | ≥ 99% | 99.4% | 99.4% |" in text
+    assert "error of the product, highest | ≤ 1e-06 | 4.0e-07 |" in text
+    assert "product, default" not in text
     assert "skipped" not in capsys.readouterr().out
     # The same table again: nothing piles up.
     run(draw, monkeypatch, tmp_path, readme)
     assert readme.read_text(encoding="utf-8") == text
+
+
+def test_growth_and_ceiling_of_two_dtypes(draw, monkeypatch, tmp_path):
+    """The table has float64's growth, and a line for each dtype of the ceiling; what is being written is not read."""
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{draw.BEGIN}\n{draw.END}\n", encoding="utf-8")
+    for name in ("scaling", "ceiling"):
+        monkeypatch.setitem(LINES, name, lambda make=LINES[name]: of_both_dtypes(make))
+    write(tmp_path, "gpu", ["scaling", "ceiling"])
+    (tmp_path / "peers_gpu.jsonl.part").write_text("not read\n")
+    run(draw, monkeypatch, tmp_path, readme)
+    text = readme.read_text(encoding="utf-8")
+    assert text.count("cost grows as N to the power") == 1
+    assert text.count("share of the step, 64 units |") == 1
+    assert text.count("share of the step, 64 units, float32 |") == 1
+    assert {path.stem for path in tmp_path.glob("*.png")} == {
+        "speed_scaling_gpu",
+        "speed_ceiling_gpu",
+    }
 
 
 def test_what_is_missing_is_named(draw, monkeypatch, tmp_path, capsys):
