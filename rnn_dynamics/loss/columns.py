@@ -93,21 +93,31 @@ def gradient(
     if found is None or not tried:
         return by_products(rnn, target, turn)
 
-    @jax.custom_jvp
-    def call(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
+    def by_kernel(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
         largest = [largest_scale(rnn, target, size) for size in tried]
         aim = tolerance(rnn.dtype)
         carry = kernel.attempts(rnn, target, turn, found, tried, largest, aim)
         return _resort(rnn, target, carry, len(tried))
 
+    def otherwise(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
+        # attempts are numbered otherwise there
+        last = jnp.int32(len(fewer_sizes(rnn, target)))
+        return by_products(
+            rnn, target, jnp.where(turn < len(tried), jnp.minimum(turn, jnp.int32(ANEW)), last)
+        )
+
+    @jax.custom_jvp
+    def call(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
+        if found.loaded is None:
+            return by_kernel(rnn, target, turn)
+        # a machine with a GPU can be told to compute on its CPU
+        return jax.lax.platform_dependent(rnn, target, turn, cuda=by_kernel, default=otherwise)
+
     @call.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
         rnn, target, turn = primals
-        # attempts are numbered otherwise there
-        last = jnp.int32(len(fewer_sizes(rnn, target)))
-        other = jnp.where(turn < len(tried), jnp.minimum(turn, jnp.int32(ANEW)), last)
-        products = partial(by_products, turn=other)
-        return call(*primals), jax.jvp(products, (rnn, target), tangents[:2])[1]
+        way = partial(otherwise, turn=turn)
+        return call(*primals), jax.jvp(way, (rnn, target), tangents[:2])[1]
 
     return call(rnn, target, turn)
 

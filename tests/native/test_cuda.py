@@ -179,6 +179,23 @@ def test_launches_and_what_they_need():
     assert loaded.attributes([8, 10])["ends"].tolist() == [2]
 
 
+def test_what_a_machine_with_a_gpu_calls(monkeypatch):
+    """The kernel where it computes on the GPU, without LAPACK or another library's calls; JAX alone where it is told to compute on its CPU."""
+    loaded = cuda.Loaded("rnn_dynamics_launch", 5, 40, (8, 40, 1), device())
+    monkeypatch.setattr(kernel, "find", lambda *_: kernel.Kernel(loaded.name, 40, loaded))
+    rnns, target = networks(40, [0.1, 0.4, 0.7], "float64"), rd.leaky_integrator(0.2)
+    yes, no = jnp.ones((), bool), jnp.zeros((), bool)
+    found = jax.jit(jax.vmap(lambda rnn: columns.gradient(rnn, target, no, yes, jnp.int32(ANEW))))
+    text = found.trace(rnns).lower(lowering_platforms=("cuda",)).as_text()
+    calls = [line for line in text.splitlines() if "custom_call" in line]
+    assert len(calls) == 1
+    assert "@rnn_dynamics_launch" in calls[0]
+    assert "threads = 64" in calls[0]
+    exact = jax.vmap(lambda rnn: doubling.gradient(rnn, target, jnp.ones(()))[1])(rnns)
+    gap = jnp.linalg.norm(found(rnns).gradient.W - exact.W)
+    assert gap < 1e-8 * jnp.linalg.norm(exact.W)
+
+
 def test_without_a_compiler_for_gpus_the_log_says_so(monkeypatch, caplog):
     monkeypatch.setattr(cuda, "_known", {})
     monkeypatch.setattr(cuda, "_device", device)

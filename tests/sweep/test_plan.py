@@ -55,6 +55,13 @@ def test_automatic_chunks_are_even():
     assert [len(chunk.members) for chunk in plan.chunks] == [50, 50]
 
 
+@pytest.mark.parametrize(("units", "width"), [(64, 4096), (128, 1024), (1024, 16)])
+def test_automatic_chunks_of_accelerators_are_large_as_long_as_they_fit(units, width):
+    """4,096 members of 64 units keep a GPU busy, and have as many weights as 16 of 1,024 units."""
+    plan = rd.plan(experiment(network__num_units=units, network__num_seeds=1024), platform="gpu")
+    assert plan.chunk_size == width
+
+
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
