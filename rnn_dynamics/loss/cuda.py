@@ -1,6 +1,6 @@
-"""The attempts of `columns` on GPUs of NVIDIA: a block of threads for each network, which keeps it in shared memory from W to the gradient.
+"""The attempts of `columns` on GPUs of NVIDIA: a block of threads for each network, which keeps it on its processor from W to the gradient.
 
-What is computed is what `native/gradient.c` does, but for W - p, which is inverted here: all rows of a product are found at once. Small sizes are
+What is computed is what `native/gradient.c` does, but that 1 + p - W is inverted: all numbers of a product are then found at once. Small sizes are
 tried in one launch, with as many blocks on a processor as shared memory has room for, what is left in another.
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 from rnn_dynamics.loss.projected import MOST_INVERTED, NUM_DOUBLED
 from rnn_dynamics.native import compiled, library
 from rnn_dynamics.native.build import SWITCH
+from rnn_dynamics.native.nvrtc import find_compiler
 
 MOST_BYTES_OF_TILE = 512  # half of what a thread's registers hold
 REGISTERS, REGISTERS_OF_PROCESSOR = 100, 65536  # of a thread beside its tile
@@ -100,6 +101,18 @@ def find(
         if key not in _known:
             _known[key] = _load((dtype.itemsize, units, target_units), constants)
         return _known[key]
+
+
+def is_there() -> bool:
+    """Whether there are a device and a compiler for it; if not, the log says why."""
+    if os.environ.get(SWITCH, "1") == "0" or _device() is None:
+        return False
+    try:
+        find_compiler()
+    except OSError as error:
+        complain(str(error))
+        return False
+    return True
 
 
 def _load(shape: tuple[int, int, int], constants: Mapping[str, float]) -> Loaded | None:

@@ -58,8 +58,10 @@ def find(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
 
 
 def is_there(dtype: np.dtype) -> bool:
-    """Whether gradients of networks that are not small are found by a kernel."""
-    return find(dtype, LEAST_UNITS, 1) is not None
+    """Whether gradients of networks that are not small are found by a kernel, as far as can be said without compiling one for a GPU."""
+    if jax.default_backend() == "cpu":
+        return _on_cpu(dtype) is not None
+    return _has_cuda() and cuda.is_there()
 
 
 def _on_cpu(dtype: np.dtype) -> Kernel | None:
@@ -76,7 +78,7 @@ def _on_cpu(dtype: np.dtype) -> Kernel | None:
 
 
 def _on_gpu(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
-    if "cuda" not in jax.local_devices()[0].client.platform_version.lower():
+    if not _has_cuda():
         return None
     loaded = cuda.find(dtype, units, target_units, constants(dtype))
     if loaded is None:
@@ -85,6 +87,10 @@ def _on_gpu(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
     if loaded.number not in _right:
         _right[loaded.number] = _computes(kernel, dtype, units, target_units)
     return kernel if _right[loaded.number] else None
+
+
+def _has_cuda() -> bool:
+    return "cuda" in jax.local_devices()[0].client.platform_version.lower()
 
 
 def constants(dtype: np.dtype) -> dict[str, float]:

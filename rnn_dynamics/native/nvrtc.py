@@ -31,7 +31,7 @@ def compiled(source: str, constants: Mapping[str, float], architecture: str) -> 
 
 
 def _compile(sources: list[Path], options: list[str]) -> bytes:
-    compiler = _compiler()
+    compiler = find_compiler()
     program = ctypes.c_void_p()
     names, texts = ([path.name.encode() for path in sources], [p.read_bytes() for p in sources])
 
@@ -70,7 +70,12 @@ def _text(compiler: ctypes.CDLL, program: ctypes.c_void_p) -> str:
     return text.value.decode(errors="replace")
 
 
-def _compiler() -> ctypes.CDLL:
+def find_compiler() -> ctypes.CDLL:
+    """NVIDIA's run-time compiler.
+
+    Raises:
+        OSError: if there is none.
+    """
     why = "not found"
     for path in _candidates():
         try:

@@ -202,7 +202,15 @@ def test_without_a_compiler_for_gpus_the_log_says_so(monkeypatch, caplog):
     monkeypatch.setattr(nvrtc, "_candidates", lambda: iter(["nowhere/libnvrtc.so.13"]))
     with caplog.at_level(logging.WARNING):
         assert cuda.find(np.dtype("float64"), 48, 1, {"BITS": 64, "TRIED": 1}) is None
+        assert not cuda.is_there()
     assert "JAX alone, which is slower: there is no CUDA compiler (libnvrtc)" in caplog.text
+
+
+def test_the_environment_can_switch_it_off(monkeypatch):
+    monkeypatch.setattr(cuda, "_device", lambda: pytest.fail("nothing is asked"))
+    monkeypatch.setenv(build.SWITCH, "0")
+    assert cuda.find(np.dtype("float64"), 48, 1, {}) is None
+    assert not cuda.is_there()
 
 
 @pytest.mark.parametrize(("units", "dtype"), [(161, "float32"), (129, "float64")])
@@ -215,7 +223,7 @@ def test_it_compiles_if_there_is_a_compiler():
     constants = kernel.constants(np.dtype("float64"))
     constants |= {"UNITS": 48, "TARGET_UNITS": 1, "BLOCKS": 4}
     try:
-        nvrtc._compiler()
+        nvrtc.find_compiler()
     except OSError as error:
         pytest.skip(str(error))
     name, code = compiled("gradient.cu", constants, "sm_90")
