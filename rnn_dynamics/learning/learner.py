@@ -172,18 +172,18 @@ class GradientDescent(eqx.Module):
             status = jnp.where(running, health(found.value, found.error), state.status)
             good = running & (status == Status.ok)
             updates, new_memory = optimizer.update(found.gradient, memory, state.rnn)
-            proposal = jax.tree.map(jnp.add, state.rnn, self.rates.times(updates))
-            rnn = where(good, proposal, state.rnn)
-            inner = (where(good, state.rnn, previous), where(good, new_memory, memory))
+            # the barrier, as the compiler would need a copy of the network to do both at once
+            previous = jax.lax.optimization_barrier(where(good, state.rnn, previous))
+            proposal = jax.tree.map(jnp.add, previous, self.rates.times(updates))
+            # who fails here is taken back
+            rnn = where(good, proposal, where(running, previous, state.rnn))
+            inner = (previous, where(good, new_memory, memory))
             count = state.num_gradients + running.astype(jnp.int32)
             error = jnp.where(good, found.error, state.gradient_error)
             state = State(state.initial, rnn, status, count, error, state.rest, inner)
             return state, found.attempt
 
-        after, _ = jax.lax.fori_loop(tick, next_tick, step, (state, jnp.int32(ANEW)))
-        failed = state.learns & (after.status != Status.ok)
-        rnn = where(failed, self.take_back(after), after.rnn)
-        return eqx.tree_at(lambda state: state.rnn, after, rnn)
+        return jax.lax.fori_loop(tick, next_tick, step, (state, jnp.int32(ANEW)))[0]
 
     def take_back(self, state: State) -> LinearRNN:
         return state.inner[0]
