@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from rnn_dynamics.native.machine import kind_of_machine, own_directory
 
 HERE = Path(__file__).parent
-FLAGS = ("-std=gnu11", "-O3", "-funroll-loops", "-fPIC", "-shared")
+FLAGS = ("-std=gnu11", "-O3", "-funroll-loops", "-fPIC", "-shared", "-pthread")
 FOR_THIS_MACHINE = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
 SWITCH = "RNN_DYNAMICS_NATIVE"
 MOST_SECONDS = 120  # of a compilation

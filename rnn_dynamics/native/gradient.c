@@ -1,5 +1,6 @@
 // The gradients of a batch of networks, one after the other, as a call that XLA makes: `loss/columns.py` says what is tried, and when.
 
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -76,15 +77,52 @@ static int32_t try(Space *s, const Plan *plan, const Problem *p, int32_t turn, R
   return turn;
 }
 
+// What a thread computes in stays with it: a system would take so much memory back, and clear every page of it again in the next call.
+typedef struct {
+  Index units, target_units, most;
+  REAL *memory;
+} Kept;
+
+static pthread_key_t kept_key;
+static pthread_once_t kept_once = PTHREAD_ONCE_INIT;
+static int kept_is_possible;
+
+static void let_go(void *kept) {
+  free(((Kept *)kept)->memory);
+  free(kept);
+}
+
+static void make_key(void) { kept_is_possible = pthread_key_create(&kept_key, let_go) == 0; }
+
+// Memory for a space, zero where it is new to this shape; NULL if memory is short.
+static REAL *memory_for(Index units, Index target_units, Index most) {
+  pthread_once(&kept_once, make_key);
+  if (!kept_is_possible) return NULL;
+  Kept *kept = pthread_getspecific(kept_key);
+  if (kept == NULL) {
+    kept = calloc(1, sizeof(Kept));
+    if (kept == NULL || pthread_setspecific(kept_key, kept) != 0) {
+      free(kept);
+      return NULL;
+    }
+  }
+  if (kept->memory && kept->units == units && kept->target_units == target_units && kept->most == most)
+    return kept->memory;
+  Space space;
+  size_t bytes = padded((Index)(lay_out(&space, NULL, units, target_units, most) * sizeof(REAL)), 64);
+  free(kept->memory);
+  *kept = (Kept){units, target_units, most, aligned_alloc(64, bytes)};
+  if (kept->memory) memset(kept->memory, 0, bytes);
+  return kept->memory;
+}
+
 // Returns 0 if memory is short.
 static int find(const Batch *b, const Plan *plan) {
   Index N = b->units, count = b->target_units, most = plan->sizes[plan->count - 1];
   const Index given[] = {N * N, N, N, count * count, count, count}, found[] = {1, N * N, N, N, 1};
   Space space;
-  size_t bytes = padded((Index)(lay_out(&space, NULL, N, count, most) * sizeof(REAL)), 64);
-  REAL *memory = aligned_alloc(64, bytes);
+  REAL *memory = memory_for(N, count, most);
   if (memory == NULL) return 0;
-  memset(memory, 0, bytes);
   lay_out(&space, memory, N, count, most);
   for (Index i = 0; i < b->members; i++) {
     const REAL *own[PARAMETERS];
@@ -98,7 +136,6 @@ static int find(const Batch *b, const Plan *plan) {
       for (int j = 0; j < NUMBERS; j++)
         for (Index k = 0; k < found[j]; k++) out[j][k] = NAN;
   }
-  free(memory);
   return 1;
 }
 
