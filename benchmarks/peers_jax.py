@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,10 +85,14 @@ def random_networks(units: int, members: int) -> Networks:
 
 @jax.jit
 def advance(learner: GradientDescent, state: State, targets: rd.LinearRNN, steps: Any) -> State:
-    """The learning of a chunk between two records, without the record."""
+    """The learning of a chunk between two records, without the record.
+
+    The initial networks are left out of what is returned: a sweep, which donates its state, does not copy them.
+    """
 
     def one(learner: GradientDescent, state: State, target: rd.LinearRNN) -> State:
-        return learner.advance(state, target, jnp.zeros((), jnp.int32), steps)
+        after = learner.advance(state, target, jnp.zeros((), jnp.int32), steps)
+        return eqx.tree_at(lambda state: state.initial, after, None)
 
     return jax.vmap(one)(learner, state, targets)
 
