@@ -6,7 +6,6 @@ tried in one launch, with as many blocks on a processor as shared memory has roo
 
 import ctypes
 import hashlib
-import logging
 import math
 import os
 import threading
@@ -20,7 +19,7 @@ import numpy as np
 
 from rnn_dynamics.loss.projected import MOST_INVERTED, NUM_DOUBLED
 from rnn_dynamics.native import compiled, library
-from rnn_dynamics.native.build import SWITCH
+from rnn_dynamics.native.build import SWITCH, complain
 from rnn_dynamics.native.nvrtc import find_compiler
 
 MOST_BYTES_OF_TILE = 512  # half of what a thread's registers hold
@@ -28,7 +27,6 @@ REGISTERS, REGISTERS_OF_PROCESSOR = 100, 65536  # of a thread beside its tile
 SMALL = 16  # dimensions that most networks get along with
 SHARED_BYTES_OF_SYSTEM = 1024  # in every block
 
-log = logging.getLogger("rnn_dynamics")
 _lock = threading.Lock()
 _known: dict[tuple[Any, ...], "Loaded | None"] = {}
 
@@ -194,8 +192,3 @@ def _bytes(itemsize: int, units: int, target_units: int, size: int) -> int:
 
 def _up(number: int, to: int) -> int:
     return -(-number // to) * to
-
-
-def complain(why: str) -> None:
-    """Say why there is no kernel."""
-    log.warning("Gradients are found by JAX alone, which is slower: %s.", why)

@@ -85,8 +85,13 @@ def _load(
         why = "the C compiler says: " + (error.stderr.strip().splitlines() or ["nothing"])[0]
     except (OSError, subprocess.TimeoutExpired, AttributeError) as error:
         why = str(error)
-    log.warning("Gradients are found by JAX alone, which is slower: %s.", why)
+    complain(why)
     return None
+
+
+def complain(why: str) -> None:
+    """Say in the log why there is no kernel."""
+    log.warning("Gradients are found by JAX alone, which is slower: %s.", why)
 
 
 @contextmanager
