@@ -20,6 +20,7 @@ from rnn_dynamics.loss import cuda, projected
 from rnn_dynamics.loss.arnoldi import REPEAT
 from rnn_dynamics.loss.estimate import Estimate
 from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.native.build import complain
 
 CHECKED_UNITS = 9  # of the network that a kernel is checked by, unless it is for one shape
 LEAST_UNITS = 24  # for which a kernel pays
@@ -207,10 +208,11 @@ def _computes(kernel: Kernel, dtype: np.dtype, units: int, target_units: int) ->
         none = [0.0] * len(sizes)
         return attempts(rnn, target, jnp.int32(0), kernel, sizes, none, aim)
 
-    with jax.ensure_compile_time_eval():
+    # whatever device the caller computes on
+    with jax.default_device(jax.local_devices()[0]), jax.ensure_compile_time_eval():
         turn, found = jax.jit(find)(*map(jnp.asarray, checked.given))
         g = found.gradient
         right = checked.agrees([found.value, g.W, g.u, g.v], aim) and int(turn) == DONE
     if not right:
-        cuda.complain("it was compiled, but computes something else")
+        complain("it was compiled, but computes something else")
     return right

@@ -136,6 +136,36 @@ def test_a_derivative_is_exact_where_jax_alone_would_need_another_way(monkeypatc
     assert gap < 1e-8 * doubling.norm(exact)
 
 
+@pytest.mark.parametrize(("units", "target_units"), [(24, 1), (64, 2), (40, 8)])
+def test_a_kernel_of_one_shape_is_checked_before_it_is_called(
+    monkeypatch, caplog, units, target_units
+):
+    """While something else is traced, and on the device that it is for: with another as default it used to be sought on that one."""
+    dtype, attempts, devices = np.dtype("float64"), kernel.attempts, []
+    found = kernel.find(dtype, units, target_units)
+
+    def seen(rnn, *others):
+        devices.append(jax.config.jax_default_device)
+        return attempts(rnn, *others)
+
+    def wrong(rnn, *others):
+        turn, estimate = attempts(rnn, *others)
+        return turn, estimate._replace(value=1.001 * estimate.value)
+
+    for other, right in ((seen, True), (wrong, False)):
+        monkeypatch.setattr(kernel, "attempts", other)
+        answers = []
+
+        def trace(x, answers=answers):
+            answers.append(kernel._computes(found, dtype, units, target_units))
+            return x
+
+        jax.jit(trace)(1)
+        assert answers == [right]
+    assert devices == [jax.local_devices()[0]]
+    assert "it was compiled, but computes something else." in caplog.text
+
+
 def test_threads_may_call_it_at_once():
     """As devices of a sweep do; every call has memory of its own."""
     from concurrent.futures import ThreadPoolExecutor
