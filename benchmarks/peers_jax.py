@@ -29,7 +29,7 @@ from peers_problem import (
 import rnn_dynamics as rd
 from rnn_dynamics.learning import GradientDescent, State
 
-ENGINE_STEPS = 10  # learning steps of one compiled call, as between two records of a sweep
+ENGINE_STEPS = 20  # learning steps of one compiled call, as between two records of a sweep
 
 CONFIG = f"""
 [target]

@@ -175,14 +175,17 @@ class GradientDescent(eqx.Module):
             # the barrier, as the compiler would need a copy of the network to do both at once
             previous = jax.lax.optimization_barrier(where(good, state.rnn, previous))
             proposal = jax.tree.map(jnp.add, previous, self.rates.times(updates))
-            # who fails here is taken back
-            rnn = where(good, proposal, where(running, previous, state.rnn))
+            rnn = where(good, proposal, previous)
             inner = (previous, where(good, new_memory, memory))
             count = state.num_gradients + running.astype(jnp.int32)
             error = jnp.where(good, found.error, state.gradient_error)
             state = State(state.initial, rnn, status, count, error, state.rest, inner)
             return state, found.attempt
 
+        # who does not learn is taken back to where it is, and who fails on the way to the last good network
+        last_good, memory = state.inner
+        inner = (where(state.learns, last_good, state.rnn), memory)
+        state = eqx.tree_at(lambda state: state.inner, state, inner)
         return jax.lax.fori_loop(tick, next_tick, step, (state, jnp.int32(ANEW)))[0]
 
     def take_back(self, state: State) -> LinearRNN:

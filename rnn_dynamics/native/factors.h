@@ -31,6 +31,17 @@ INLINE void subtract(Index n, REAL *x, const REAL *y) {
   for (Index i = 0; i < n; i += LANES) store(x + i, load(x + i) - load(y + i));
 }
 
+// x -= sum_i h[i] rows_i of a block.
+INLINE void take_rows(Index width, const REAL *rows, Index ld, const REAL *h, REAL *x) {
+  vector factor[ROWS];
+  for (int i = 0; i < ROWS; i++) factor[i] = all(h[i]);
+  for (Index j = 0; j < width; j += LANES) {
+    vector sum = load(x + j);
+    for (int i = 0; i < ROWS; i++) sum -= factor[i] * load(rows + i * ld + j);
+    store(x + j, sum);
+  }
+}
+
 // x = M^-1 x and z = M^-T z in place: two passes over the factors.
 static void solve(Index n, const REAL *M, Index ld, REAL *x, REAL *z) {
   REAL sums[ROWS];
@@ -38,7 +49,7 @@ static void solve(Index n, const REAL *M, Index ld, REAL *x, REAL *z) {
     const REAL *row = M + k * ld;
     some_dots(ROWS, k, row, ld, x, sums);
     subtract(ROWS, x + k, sums);
-    add_rows(ROWS, n - k - ROWS, row + k + ROWS, ld, z + k, -1, z + k + ROWS);
+    take_rows(n - k - ROWS, row + k + ROWS, ld, z + k, z + k + ROWS);
   }
   for (Index k = 0; k < n; k += ROWS) {
     const REAL *block = M + k * ld + k;
@@ -52,6 +63,6 @@ static void solve(Index n, const REAL *M, Index ld, REAL *x, REAL *z) {
     const REAL *row = M + k * ld;
     some_dots(ROWS, n - k - ROWS, row + k + ROWS, ld, x + k + ROWS, sums);
     subtract(ROWS, x + k, sums);
-    add_rows(ROWS, k, row, ld, z + k, -1, z);
+    take_rows(k, row, ld, z + k, z);
   }
 }

@@ -6,10 +6,15 @@ typedef struct {
 } Found;
 
 static REAL squares(Index rows, Index width, const REAL *x, Index ld) {
+  vector sums = {0};
   REAL sum = 0;
-  for (Index i = 0; i < rows; i++)
-    for (Index j = 0; j < width; j++) sum += x[i * ld + j] * x[i * ld + j];
-  return sum;
+  for (Index i = 0; i < rows; i++) {
+    const REAL *row = x + i * ld;
+    Index j = 0;
+    for (; j + LANES <= width; j += LANES) sums += load(row + j) * load(row + j);
+    for (; j < width; j++) sum += row[j] * row[j];
+  }
+  return sum + total(sums);
 }
 
 static REAL norm(Index rows, Index width, const REAL *x, Index ld) {

@@ -23,6 +23,13 @@ INLINE vector load(const REAL *x) { return *(const vector *)x; }
 INLINE void store(REAL *x, vector y) { *(vector *)x = y; }
 INLINE vector all(REAL x) { return x - (vector){0}; }
 
+// Else GCC loads an operand from memory again for each use of it.
+#if defined(__x86_64__) && defined(__AVX__)
+#define IN_REGISTER(x) __asm__("" : "+x"(x))
+#else
+#define IN_REGISTER(x)
+#endif
+
 INLINE REAL total(vector x) {
   REAL sum = 0;
   for (int i = 0; i < LANES / 2; i++) sum += x[i] + x[i + LANES / 2];
@@ -64,7 +71,10 @@ INLINE void tile(int rows, int columns, Index depth, const REAL *A, Index down, 
     for (int j = 0; j < columns; j++) sum[i][j] = (vector){0};
   for (Index l = 0; l < depth; l++) {
     vector b[4];
-    for (int j = 0; j < columns; j++) b[j] = load(B + l * ldb + j * LANES);
+    for (int j = 0; j < columns; j++) {
+      b[j] = load(B + l * ldb + j * LANES);
+      IN_REGISTER(b[j]);
+    }
     for (int i = 0; i < rows; i++) {
       vector a = all(A[i * down + l * across]);
       for (int j = 0; j < columns; j++) sum[i][j] += a * b[j];
@@ -181,6 +191,7 @@ static void both_products(Index rows, Index width, const REAL *W, Index ld, cons
       vector have = load(x + j), make = load(z + j);
       for (int q = 0; q < 8; q++) {
         vector entry = load(r + q * ld + j);
+        IN_REGISTER(entry);
         sum[q] += entry * have;
         make += entry * all(w[i + q]);
       }
