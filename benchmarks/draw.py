@@ -87,6 +87,8 @@ def peers_cells(rows: list[Row]) -> Cells:
         else:
             bar = f"≥ {row['bar']:,}×" if row.get("bar") else ""
             result = verdict(spread(row, "ratio", "×"), row.get("met"))
+            if row["dtype"] != "float64" and not row["peer"].startswith("engine"):
+                result += f"; {spread(row, 'ratio_like', '×')} in {row['dtype']}"
             dtype = "" if row["dtype"] in row["peer"] else f", {row['dtype']}"
             cells[f"{row['peer']}{dtype}"] = (bar, result)
     return cells

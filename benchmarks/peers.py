@@ -1,9 +1,10 @@
 """What a user would write instead: cost per member and step of gradient descent, beside the engine as a sweep runs it.
 
 Random networks of weight scale 0.5 learn a leaky integrator of decay 0.2 by plain gradient descent on W, u and v. All peers take turns in
-one process; a ratio is to the engine in float64 in the same turn. A peer is written as its best users would write it, in the precision
-that they would choose: float32 for backpropagation through time, float64 elsewhere. A loop over networks is timed on four
-of them, being linear in their number, and batches of backpropagation and of diffrax on at most 64 (32 of 128 units): `timed_members`.
+one process; a `ratio` is to the engine in float64 in the same turn, `ratio_like` to the engine in the peer's own precision. A peer is
+written as its best users would write it, in the precision that they would choose: float32 for backpropagation through time, float64
+elsewhere. A loop over networks is timed on four of them, being linear in their number, and batches of backpropagation and of diffrax on at
+most 64 (32 of 128 units): `timed_members`.
 
 `error` is the gradient's relative error against SciPy's Lyapunov solver at the start, the largest of three members; of a peer
 that samples noise it is that of one minibatch, and `error_of_mean` what remains of it in expectation: Euler steps and a finite horizon.
@@ -107,7 +108,7 @@ def measure(units: int, members: int, chosen: argparse.Namespace) -> list[dict[s
         if peer.program is not None:
             beyond = max(0.0, firsts[letter] - float(np.median(timed[letter])))
             compiling = compiled.setdefault(peer.program, beyond)
-        ratios = each[letter] / each["float64"]
+        ratios, like = each[letter] / each["float64"], each[letter] / each[peer.dtype]
         bar = BARS.get(letter) if {"units": units, "members": members} == BARS_AT else None
         rows.append(
             {
@@ -118,6 +119,7 @@ def measure(units: int, members: int, chosen: argparse.Namespace) -> list[dict[s
                 "dtype": peer.dtype,
                 **_named("us_per_member_step", harness.summary(each[letter], 1e6)),
                 **_named("ratio", harness.summary(ratios)),
+                **_named("ratio_like", harness.summary(like)),
                 "compile_s": compiling,
                 "error": error,
                 "error_of_mean": error if peer.noise == "none" else expected,
@@ -140,7 +142,10 @@ def _named(prefix: str, numbers: dict[str, float]) -> dict[str, float]:
 def _short(row: dict[str, Any]) -> str:
     spread = f"{row['ratio_least']:.3g} to {row['ratio_largest']:.3g}"
     cost = f"{row['us_per_member_step_median']:.3g} us"
-    return f"{row['peer']}: {cost}, {row['ratio_median']:.3g} times the engine ({spread})"
+    like = (
+        f"; {row['ratio_like_median']:.3g} in {row['dtype']}" if row["dtype"] != "float64" else ""
+    )
+    return f"{row['peer']}: {cost}, {row['ratio_median']:.3g} times the engine ({spread}){like}"
 
 
 def options() -> argparse.Namespace:
