@@ -230,7 +230,8 @@ def table(found: dict[tuple[str, str], list[Row]]) -> str:
         every = [row for (_, own), some in found.items() if own == platform for row in some]
         notes.append(f"{title}: {machine(every)[0].lower()}{machine(every)[1:]}")
     end = (
-        "Medians, in brackets the least and the largest of all turns; × is a peer's time over ours."
+        "Medians, in brackets the least and the largest of all turns; × is a peer's time over ours, which is in float64 where no "
+        "other precision is named."
     )
     return "\n".join([*lines, "", " ".join([end, *notes])])
 
