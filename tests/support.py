@@ -1,11 +1,16 @@
 """What several tests need."""
 
+import os
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import rnn_dynamics as rd
+from rnn_dynamics.loss import kernel
+from rnn_dynamics.native import build
 
 NETWORKS = ("integrator_small_init", "integrator_unit_gain", "oscillator", "oscillator_phase")
 
@@ -34,3 +39,15 @@ def relative(actual: Any, expected: Any) -> float:
 def parameters(rnn: rd.LinearRNN) -> np.ndarray:
     """All parameters as one vector."""
     return np.concatenate([np.asarray(x).ravel() for x in (rnn.W, rnn.u, rnn.v)])
+
+
+def kernel_is_expected() -> bool:
+    """Whether there should be a compiled kernel here: one that does not compile, or computes something else, is a failure."""
+    if jax.default_backend() != "cpu":
+        return kernel.is_there(np.dtype("float64"))
+    return os.environ.get(build.SWITCH, "1") != "0" and build.c_compiler() is not None
+
+
+needs_kernel = pytest.mark.skipif(
+    not kernel_is_expected(), reason="no kernel: there is no C compiler, or it is switched off"
+)

@@ -130,15 +130,14 @@ def macros(constants: Mapping[str, float]) -> list[str]:
     return [f"-D{name}={value!r}" for name, value in constants.items()]
 
 
+def c_compiler() -> str | None:
+    """The path of the environment's CC, or of cc, gcc or clang; None if there is none."""
+    names = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
 def _compile(source: str, constants: Mapping[str, float], headers: Path, path: Path) -> None:
-    compiler = next(
-        (
-            found
-            for name in (os.environ.get("CC"), "cc", "gcc", "clang")
-            if name and (found := shutil.which(name))
-        ),
-        None,
-    )
+    compiler = c_compiler()
     if compiler is None:
         raise OSError("there is no C compiler")
     for index, machine in enumerate(FOR_THIS_MACHINE):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from batches import unchecked
+from support import needs_kernel
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import ANEW, columns, doubling, kernel
@@ -15,13 +16,13 @@ from rnn_dynamics.loss.projected import probe, projected_gradient
 LOSS = rd.PopulationLoss()
 
 
-@pytest.fixture(params=["kernel", "products"])
+@pytest.fixture(params=[pytest.param("kernel", marks=needs_kernel), "products"])
 def way(request, monkeypatch):
     """Attempts by the compiled kernel, and by JAX alone."""
     if request.param == "products":
         monkeypatch.setattr(kernel, "find", lambda *_: None)
-    elif not kernel.is_there(np.dtype("float64")):
-        pytest.skip("there is no C compiler")
+    else:
+        assert kernel.is_there(np.dtype("float64"))
 
 
 def estimate(rnn, target, wanted=True, attempt=ANEW):

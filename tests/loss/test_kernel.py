@@ -4,15 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import needs_kernel
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import ANEW, columns, doubling, kernel
 
 LOSS = rd.PopulationLoss()
 
-pytestmark = pytest.mark.skipif(
-    not kernel.is_there(np.dtype("float64")), reason="there is no C compiler"
-)
+pytestmark = needs_kernel
 
 
 def networks(units: int, scales, dtype="float64") -> rd.LinearRNN:

@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import needs_kernel
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import ANEW, columns, cuda, doubling, kernel
@@ -20,10 +20,7 @@ HERE = Path(__file__).parent
 MOST_ATTEMPTS = 16
 SIZES = (8, 10, 12, 14, 16, 20, 24)
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cc") is None or not kernel.is_there(np.dtype("float64")),
-    reason="there is no C compiler",
-)
+pytestmark = needs_kernel
 
 
 class Plan(ctypes.Structure):
@@ -45,7 +42,7 @@ class Emulated:
         shapes = {"UNITS": units, "TARGET_UNITS": target_units, "BLOCKS": 1}
         macros = build.macros({**kernel.constants(self.dtype), **shapes})
         path = folder / f"{units}_{dtype}_{target_units}.so"
-        line = ["cc", "-std=gnu11", "-O2", "-w", "-fPIC", "-shared", *macros]
+        line = [build.c_compiler(), "-std=gnu11", "-O2", "-w", "-fPIC", "-shared", *macros]
         line += [f"-I{HERE}", f"-I{build.HERE}", str(HERE / "emulated_gradient.c")]
         subprocess.run([*line, "-o", str(path), "-lm"], check=True)
         self.functions = ctypes.CDLL(str(path))
