@@ -56,7 +56,7 @@ def _advance(
 ) -> Any:
     def one(number: Any, state: State, target: Any) -> Any:
         learner = make_learner(number)
-        state = learner.advance(state, target, tick, next_tick)
-        return look(learner, state, target, next_tick, jnp.zeros((), state.rnn.dtype))
+        after = learner.advance(state, target, tick, next_tick)
+        return look(learner, after, state.rnn, target, next_tick, jnp.zeros((), after.rnn.dtype))
 
     return jax.vmap(one)(numbers, state, targets)

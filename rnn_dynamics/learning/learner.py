@@ -27,12 +27,12 @@ class State(eqx.Module):
 
     Attributes:
         initial: the network at the start.
-        rnn: the network now; after a failure the last one whose loss and gradient were finite.
+        rnn: the network now; after a failure, from the next record on, what it was at the record before.
         status: a `Status`, () int32.
         num_gradients: gradients of the loss evaluated so far, () int32.
         gradient_error: estimate of the relative error of the last gradient that was used, (); 0 if there is none.
         rest: whether the network has learned enough, and since when.
-        inner: what the method keeps: the ODE solver's state, or the previous network and the optimiser's state.
+        inner: what the method keeps: the ODE solver's state, or the optimiser's.
     """
 
     initial: LinearRNN
@@ -66,8 +66,6 @@ class Learner(Protocol):
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
     ) -> State: ...
-
-    def take_back(self, state: State) -> LinearRNN: ...
 
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array: ...
 
@@ -115,9 +113,6 @@ class GradientFlow(eqx.Module):
         count, error = inner.stats.num_evaluations, state.gradient_error
         return State(state.initial, rnn, status, count, error, state.rest, inner)
 
-    def take_back(self, state: State) -> LinearRNN:
-        return state.rnn  # the solver accepts finite steps only
-
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
         """The relative distance of the solver's last velocity from the one that `gradient` means, ()."""
         velocity = self.rates.times(gradient)
@@ -155,9 +150,8 @@ class GradientDescent(eqx.Module):
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
         optimizer = self.make_optimizer(**self.hyperparameters)
         zero = jnp.zeros((), jnp.int32)
-        inner = (rnn, optimizer.init(rnn))
-        error = jnp.zeros((), rnn.dtype)
-        return State(rnn, rnn, zero + Status.ok, zero, error, Rest.start(rnn.dtype), inner)
+        error, memory = jnp.zeros((), rnn.dtype), optimizer.init(rnn)
+        return State(rnn, rnn, zero + Status.ok, zero, error, Rest.start(rnn.dtype), memory)
 
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
@@ -166,30 +160,19 @@ class GradientDescent(eqx.Module):
 
         def step(index: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
             state, attempt = carry
-            previous, memory = state.inner
             key, running = self.noise_key(index), state.learns
             found = self.loss.estimate(state.rnn, target, key, running, attempt)
             status = jnp.where(running, health(found.value, found.error), state.status)
             good = running & (status == Status.ok)
-            updates, new_memory = optimizer.update(found.gradient, memory, state.rnn)
-            # the barrier, as the compiler would need a copy of the network to do both at once
-            previous = jax.lax.optimization_barrier(where(good, state.rnn, previous))
-            proposal = jax.tree.map(jnp.add, previous, self.rates.times(updates))
-            rnn = where(good, proposal, previous)
-            inner = (previous, where(good, new_memory, memory))
+            updates, memory = optimizer.update(found.gradient, state.inner, state.rnn)
+            proposal = jax.tree.map(jnp.add, state.rnn, self.rates.times(updates))
+            rnn, memory = where(good, (proposal, memory), (state.rnn, state.inner))
             count = state.num_gradients + running.astype(jnp.int32)
             error = jnp.where(good, found.error, state.gradient_error)
-            state = State(state.initial, rnn, status, count, error, state.rest, inner)
+            state = State(state.initial, rnn, status, count, error, state.rest, memory)
             return state, found.attempt
 
-        # who does not learn is taken back to where it is, and who fails on the way to the last good network
-        last_good, memory = state.inner
-        inner = (where(state.learns, last_good, state.rnn), memory)
-        state = eqx.tree_at(lambda state: state.inner, state, inner)
         return jax.lax.fori_loop(tick, next_tick, step, (state, jnp.int32(ANEW)))[0]
-
-    def take_back(self, state: State) -> LinearRNN:
-        return state.inner[0]
 
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
         """What the last gradient was estimated to have, ()."""
@@ -200,12 +183,17 @@ class GradientDescent(eqx.Module):
 
 
 def look(
-    learner: Learner, state: State, target: LinearRNN, tick: jax.Array, train_time: jax.Array
+    learner: Learner,
+    state: State,
+    before: LinearRNN,
+    target: LinearRNN,
+    tick: jax.Array,
+    train_time: jax.Array,
 ) -> tuple[State, Observables]:
     """A record at a tick, and at learning time `train_time`, both ().
 
-    The observables are NaN of a network that failed, and of one that came to rest at an earlier record. One that is found to have
-    failed is taken back to the last good one; that Euler steps do not follow a network counts as unstable.
+    The observables are NaN of a network that failed, and of one that came to rest at an earlier record. One that has failed is taken back to
+    `before`, which it was at the record before; one that Euler steps do not follow counts as unstable.
     """
     key = learner.noise_key(tick)
     running = state.learns
@@ -219,7 +207,7 @@ def look(
     failed = jnp.where((failed == Status.ok) & ~follows, jnp.int32(Status.unstable), failed)
     status = jnp.where(running, failed, state.status)
     good = running & (status == Status.ok)
-    rnn = where(running & ~good, learner.take_back(state), state.rnn)
+    rnn = where(status == Status.ok, state.rnn, before)
     nan = jnp.asarray(jnp.nan, seen.loss.dtype)
     seen = jax.tree.map(lambda x: jnp.where(good, x, nan), seen)
     rest = where(good, state.rest.look(learner.stop, seen.loss, train_time), state.rest)

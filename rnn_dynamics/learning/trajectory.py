@@ -38,7 +38,7 @@ class Trajectory(eqx.Module):
         observables: all recorded scalars, each (R,); `loss` and the others are attributes of the trajectory too.
         eigenvalues: eigenvalues of W, (R, N) complex, in no particular order (`track_eigenvalues` orders them).
         num_gradients: gradients evaluated up to each record, (R,) int32.
-        rnn: the final network; after a failure the last good one.
+        rnn: the final network; after a failure that of the last record.
         status: a `Status`, () int32.
         stop_reason: a `StopReason`, () int32.
         num_records: records that were made, () int32: the others, after a failure or a stop, are NaN.
@@ -246,8 +246,8 @@ def _learn(
     def to_next(carry: Any, at: tuple[jax.Array, jax.Array]) -> Any:
         state, tick = carry
         next_tick, time = at
-        state = learner.advance(state, target, tick, next_tick)
-        state, seen = look(learner, state, target, next_tick, time)
+        after = learner.advance(state, target, tick, next_tick)
+        state, seen = look(learner, after, state.rnn, target, next_tick, time)
         return (state, next_tick), (seen, state.num_gradients, state.rnn.W)
 
     start = learner.start(rnn, target)

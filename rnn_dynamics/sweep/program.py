@@ -214,8 +214,8 @@ def advance(
     """
 
     def one(learner: Any, state: State, target: LinearRNN, time: jax.Array) -> Any:
-        state = learner.advance(state, target, tick, next_tick)
-        return look(learner, state, target, next_tick, time)
+        after = learner.advance(state, target, tick, next_tick)
+        return look(learner, after, state.rnn, target, next_tick, time)
 
     responses = None if step is None else _impulse_responses(state, targets, step)
     return *jax.vmap(one)(learner, state, targets, times), responses

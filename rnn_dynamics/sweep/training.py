@@ -86,7 +86,7 @@ def train(
         grid: uniform network times from 0, (T,), on which to record the impulse responses of initial, final and target networks if
             they are wanted; a simulation always has one, for they are of its program.
         weights_at: the K indices of the records at which W, u and v are wanted.
-        progress: from where to go on.
+        progress: from where to go on; not used if its state is not of this kind, as an earlier release may have left it.
         most_bytes: what a segment may need.
 
     Returns:
@@ -100,7 +100,7 @@ def train(
     step = None if grid is None else np.zeros((), dtype)
     columns: list[Records] = []
     networks: list[Records] = []
-    if progress is not None:
+    if progress is not None and _fits(state, progress.leaves):
         state = _with_leaves(state, progress.leaves)
         columns = _unstacked(progress.columns)
         networks = _unstacked(progress.networks)
@@ -170,6 +170,11 @@ def _teller(
         return Progress(count, leaves, _stacked(columns[:count]), _stacked(networks[:saved]))
 
     return progress
+
+
+def _fits(state: State, leaves: list[np.ndarray]) -> bool:
+    own = [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
+    return own == [(x.shape, x.dtype) for x in leaves]
 
 
 def _with_leaves(state: State, leaves: list[np.ndarray]) -> State:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,17 +155,22 @@ def test_an_unstable_start_is_a_status():
         np.testing.assert_array_equal(got.rnn.W, rnn.W)
 
 
-def test_a_descent_that_diverges_keeps_its_last_good_network():
+@pytest.mark.parametrize("record_every", [1, 7])
+def test_a_descent_that_diverges_is_taken_back_to_its_last_record(record_every):
     rnn = rd.random_rnn(jax.random.key(0), 8, 0.3)
-    got = rd.gradient_descent(rnn, TARGET, optimizer=optax.sgd(1.0), num_steps=200, record_every=1)
+    descend = partial(rd.gradient_descent, rnn, TARGET, optimizer=optax.sgd(0.3))
+    got = descend(num_steps=203, record_every=record_every)
     assert rd.Status(int(got.status)) in (rd.Status.unstable, rd.Status.diverged)
     failed = np.isnan(got.loss)
     first = int(np.argmax(failed))
-    assert first > 0
+    assert first > 1
     assert failed[first:].all()
     assert np.isnan(got.eigenvalues[first:]).all()
-    assert float(rd.PopulationLoss()(got.rnn, TARGET)) == pytest.approx(float(got.loss[first - 1]))
-    assert int(got.num_gradients[-1]) <= first + 1
+    steps = (first - 1) * record_every
+    assert steps < int(got.num_gradients[-1]) <= steps + record_every + 1
+    expected = descend(num_steps=steps, record_every=record_every)
+    assert expected.status == rd.Status.ok
+    np.testing.assert_array_equal(parameters(got.rnn), parameters(expected.rnn))
 
 
 def test_too_few_steps_are_a_status():
@@ -172,6 +179,7 @@ def test_too_few_steps_are_a_status():
     assert rd.Status(int(got.status)) is rd.Status.max_steps
     assert np.isfinite(got.loss[:2]).all()
     assert np.isnan(got.loss[2])
+    assert float(rd.PopulationLoss()(got.rnn, TARGET)) == pytest.approx(float(got.loss[1]))
 
 
 def test_jit_vmap_and_float32():

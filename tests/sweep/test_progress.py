@@ -80,6 +80,18 @@ def test_damaged_progress_is_not_used(finished, tmp_path):
     same(rd.run(finished.experiment, directory, progress=False), finished)
 
 
+def test_progress_of_another_kind_of_state_is_not_used(finished, tmp_path):
+    """As a release may leave it whose learners kept something else."""
+    directory = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        rd.run(finished.experiment, directory, progress=False, interrupted=stopping_after(2))
+    store, part = rd.open_run(directory).store, chunks.parts_of(finished.plan.chunks[0], 2)[0]
+    saved = progress.read_progress(store, part)
+    del saved[max(name for name in saved if name.startswith("leaf/"))]
+    progress.save_progress(store, part, saved)
+    same(rd.run(finished.experiment, directory, progress=False), finished)
+
+
 def test_progress_is_saved_every_now_and_then(finished, tmp_path, monkeypatch):
     """A process that is killed loses no more than that: here it dies at the third record without a word."""
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_SAVES", 0.0)
