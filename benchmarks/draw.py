@@ -27,13 +27,13 @@ from draw_figures import (
     machine,
     number,
     ode,
-    peers,
-    peers_at,
     scaling,
     start,
     unique,
+    verdict,
 )
 from draw_flow import flow, flow_cells
+from draw_peers import peers, peers_cells
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- speed: made by benchmarks/draw.py -->", "<!-- /speed -->"
@@ -61,37 +61,6 @@ def read(folder: Path) -> dict[tuple[str, str], list[Row]]:
             if rows:
                 found[name, platform] = rows
     return found
-
-
-def spread(row: Row, name: str, unit: str = "") -> str:
-    """Median, least and largest."""
-    least, most = number(row[f"{name}_least"]), number(row[f"{name}_largest"])
-    return f"{number(row[f'{name}_median'])}{unit} ({least} to {most})"
-
-
-def verdict(text: str, met: bool | None) -> str:
-    """The result, and a word where its bar is not met."""
-    return f"{text}, **not met**" if met is False else text
-
-
-def peers_cells(rows: list[Row]) -> Cells:
-    """Ratios at 64 units, or the most, and the engine's own cost."""
-    rows = peers_at(rows)
-    units = 64 if 64 in unique(rows, "units") else max(unique(rows, "units"))
-    cells = {}
-    for row in (row for row in rows if row["units"] == units):
-        size = f"{units} units, {row['members']} members"
-        if row["peer"] == "engine float64":
-            cost = spread(row, "us_per_member_step", " µs")
-            cells[f"step of one member, {size}"] = ("", cost)
-        else:
-            bar = f"≥ {row['bar']:,}×" if row.get("bar") else ""
-            result = verdict(spread(row, "ratio", "×"), row.get("met"))
-            if row["dtype"] != "float64" and not row["peer"].startswith("engine"):
-                result += f"; {spread(row, 'ratio_like', '×')} in {row['dtype']}"
-            dtype = "" if row["dtype"] in row["peer"] else f", {row['dtype']}"
-            cells[f"{row['peer']}{dtype}"] = (bar, result)
-    return cells
 
 
 def ode_cells(rows: list[Row]) -> Cells:

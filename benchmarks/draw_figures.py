@@ -17,6 +17,7 @@ BAR_LINE: dict[str, Any] = {"color": style.THEORY_MARK, "linewidth": 1.2, "lines
 SPREAD: dict[str, Any] = {"color": style.INK, "linestyle": "none", "linewidth": 0.8, "capsize": 2}
 LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "markeredgewidth": 0.8}
 COST = "µs per member and step"
+WIDE = 20  # times the least: beyond, a scale is logarithmic
 PACKAGES = ("ours", "diffrax", "SciPy")
 PROBLEMS = {"outlier": "single outlier", "pair": "conjugate pair", "batch": "batch"}
 AXES = {"units": "units N", "members": "members S", "memory": "members S", "devices": "devices"}
@@ -38,6 +39,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def verdict(text: str, met: bool | None) -> str:
+    """The result, and a word where its bar is not met."""
+    return f"{text}, **not met**" if met is False else text
+
+
 def unique(rows: list[Row], key: str) -> list[Any]:
     """Values of a column in the order in which they come."""
     return list(dict.fromkeys(row[key] for row in rows))
@@ -57,49 +63,6 @@ def spread(axes: Axes, x: Any, rows: list[Row], name: str, across: bool = False)
             axes.errorbar(middle, at, xerr=ends, **SPREAD)
         else:
             axes.errorbar(at, middle, yerr=ends, **SPREAD)
-
-
-def peers_at(rows: list[Row]) -> list[Row]:
-    """Rows of 64 members, or of the most."""
-    counts = unique(rows, "members")
-    members = 64 if 64 in counts else max(counts)
-    return [row for row in rows if row["members"] == members]
-
-
-def peers(rows: list[Row]) -> Figure:
-    """Cost of what a user would write instead, in times of the engine."""
-    rows = [row for row in peers_at(rows) if row["peer"] != "engine float64"]
-    sizes, names = unique(rows, "units"), unique(rows, "peer")[::-1]
-    colours = style.palette(2)
-    figure = Figure(
-        figsize=(style.PAGE, 0.24 * len(names) * len(sizes) + 0.55 * len(sizes) + 0.9),
-        layout="constrained",
-    )
-    panels = figure.subplots(len(sizes), 1, squeeze=False, sharex=True)[:, 0]
-    for axes, units in zip(panels, sizes, strict=True):
-        some = [row for row in rows if row["units"] == units]
-        y = [names.index(row["peer"]) for row in some]
-        own = [row["peer"].startswith("engine") for row in some]
-        colour = [style.mixed(colours[0 if one else 1], 1.0, 0.35) for one in own]
-        axes.barh(y, [row["ratio_median"] for row in some], height=0.65, color=colour)
-        spread(axes, y, some, "ratio", across=True)
-        for at, row in zip(y, some, strict=True):
-            if row.get("bar"):
-                axes.plot([row["bar"]] * 2, [at - 0.42, at + 0.42], **BAR_LINE)
-            text = f" {number(row['ratio_median'])}×, {row['dtype']}"
-            far = max(row["ratio_median"], row.get("ratio_largest") or 0, row.get("bar") or 0, 1)
-            axes.text(far * 1.1, at, text, fontsize=style.FONT, va="center")
-        axes.set_xscale("log")
-        axes.axvline(1.0, **style.EDGE_LINE)
-        axes.set_yticks(range(len(names)), names)
-        last = units == sizes[-1]
-        label = "time per member and step, in times of the engine in float64" if last else ""
-        style.finish(axes, f"{units} units, {some[0]['members']} members", label, "")
-    low, high = panels[0].get_xlim()
-    panels[0].set_xlim(low, high * 40)
-    handles = [Line2D([], [], label="wanted at least", **BAR_LINE), _whisker()]
-    finish(figure, handles, ["Backpropagation in the precision that its users choose."], rows)
-    return figure
 
 
 def ode(rows: list[Row]) -> Figure:
@@ -148,7 +111,8 @@ def scaling(rows: list[Row]) -> Figure:
         axes.set_xscale("log", base=10 if name == "memory" else 2)
         axes.set_xticks(style.evenly(x, 5), [f"{at:,}" for at in style.evenly(x, 5)])
         axes.xaxis.set_minor_locator(NullLocator())
-        if name == "units":
+        costs = [row[value] for row in own]
+        if name == "units" or max(costs) > WIDE * min(costs):
             axes.set_yscale("log")
         else:
             axes.set_ylim(0, 1.25 * max(r.get(_largest(value)) or r[value] for r in own))
@@ -162,7 +126,7 @@ def scaling(rows: list[Row]) -> Figure:
         )
         for dtype, c in colours.items()
     ]
-    handles.append(_whisker())
+    handles.append(whisker())
     if "devices" in axes_of:
         look = {"color": style.GREY, "linewidth": 1.0, "linestyle": "--"}
         handles.append(Line2D([], [], label="as 1/devices, or flat", **look))
@@ -251,7 +215,7 @@ def _attempts(axes: Axes, rows: list[Row]) -> None:
     pairs = zip(rows, states, strict=True)
     axes.set_yticks(y, [f"{row['variant']}, N = {row['units']}{state}" for row, state in pairs])
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    if max(row["ratio"] for row in rows) > 20:
+    if max(row["ratio"] for row in rows) > WIDE:
         axes.set_xscale("log")
     else:
         axes.set_xlim(left=0)
@@ -288,7 +252,8 @@ def _largest(value: str) -> str:
     return value.replace("median", "largest")
 
 
-def _whisker() -> Line2D:
+def whisker() -> Line2D:
+    """What the ends of a line mean, for a key."""
     look: dict[str, Any] = {"color": style.INK, "linewidth": 0.8, "marker": "|", "markersize": 5}
     return Line2D([], [], label="least to largest of all turns", **look)
 

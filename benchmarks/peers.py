@@ -4,7 +4,7 @@ Random networks of weight scale 0.5 learn a leaky integrator of decay 0.2 by pla
 one process; a `ratio` is to the engine in float64 in the same turn, `ratio_like` to the engine in the peer's own precision. A peer is
 written as its best users would write it, in the precision that they would choose: float32 for backpropagation through time, float64
 elsewhere. A loop over networks is timed on four of them, being linear in their number, and batches of backpropagation and of diffrax on at
-most 64 (32 of 128 units): `timed_members`.
+most 64 (32 of 128 units; on accelerators 1,024 of 64 units): `timed_members`.
 
 `error` is the gradient's relative error against SciPy's Lyapunov solver at the start, the largest of three members; of a peer
 that samples noise it is that of one minibatch, and `error_of_mean` what remains of it in expectation: Euler steps and a finite horizon.
@@ -40,10 +40,8 @@ from peers_problem import (
 
 import rnn_dynamics as rd
 
-MOST_MEMBERS, MOST_UNITS = (
-    64,
-    4096,
-)  # of a batch with a history in time: beyond, a user cuts it into pieces
+# Units, all members' together, of a batch with a history in time: beyond, a user cuts it into pieces. On accelerators, what keeps one busy.
+MOST_MEMBERS, MOST_UNITS, MOST_UNITS_ELSEWHERE = 64, 4096, 2**16
 BARS = {"a": 1000, "c": 100, "d": 30, "e": 100, "f": 10, "g": 3}  # times the engine's cost
 TURN = 0.3  # seconds at least: what the peer before has left in caches and spinning threads should not count
 BARS_AT = {"units": 64, "members": 64}
@@ -56,7 +54,8 @@ compiled: dict[Any, float] = {}
 
 def peers_of(networks: Networks, jax_only: bool) -> dict[str, Peer]:
     """The engine and its peers by letter."""
-    most = min(MOST_MEMBERS, MOST_UNITS // networks[1].shape[1])
+    on_cpu, units = jax.default_backend() == "cpu", networks[1].shape[1]
+    most = min(MOST_MEMBERS, MOST_UNITS // units) if on_cpu else MOST_UNITS_ELSEWHERE // units
     found = {
         "float64": peers_jax.engine(networks, "float64"),
         "float32": peers_jax.engine(networks, "float32"),
