@@ -28,7 +28,7 @@ static size_t lay_out(Space *s, REAL *memory, Index units, Index target_units, I
     Index rows, width;
   } every[] = {
       {&s->own, n, n},           {&s->factors, s->inverted ? n : 0, s->apart},
-      {&s->signs, 3, n},         {&s->V, m + 1, n},
+      {&s->signs, 2, n},         {&s->V, m + 1, n},
       {&s->U, m + 1, n},         {&s->wide, m, s->apart},
       {&s->H, m, ld},            {&s->F, m, ld},
       {&s->more, 1, ld},         {&s->overlaps, m + 1, ld},
@@ -54,28 +54,32 @@ static void copy(Index n, REAL *to, const REAL *from) {
   memcpy(to, from, (size_t)n * sizeof(REAL));
 }
 
-// Prepares for a network: W in padded rows and, if that pays, the factors of (1 + p) - W.
+static REAL first_vector(Index n, Index N, const REAL *from, REAL *x) {
+  clear(n, x);
+  copy(N, x, from);
+  REAL length = SQRT(dot(n, x, x)), inverse = length > 0 ? 1 / length : 0;
+  for (Index i = 0; i < n; i++) x[i] *= inverse;
+  return length;
+}
+
+// Prepares for a network: W in padded rows, the first vectors and, if that pays, the factors of (1 + p) - W.
 // Returns the relative error of what the factors say of random signs; NaN if a parameter is not finite.
 static REAL prepare(Space *s, const Problem *p) {
   Index N = p->units, n = s->n;
-  REAL *signs = s->signs, *right = signs + n, *left = signs + 2 * n;
+  REAL *signs = s->signs, *made = signs + n;
   s->W = p->W, s->count = 0;
   if (n != N) {
     clear(n * n, s->own);
     for (Index i = 0; i < N; i++) copy(N, s->own + i * n, p->W + i * N);
     s->W = s->own;
   }
-  clear(3 * n, signs);
+  s->norms[0] = first_vector(n, N, p->u, s->V);
+  s->norms[1] = first_vector(n, N, p->v, s->U);
+  clear(n, signs);
   const REAL one = 1 / SQRT((REAL)N);
-  uint64_t state = 1;
-  for (Index i = 0; i < N; i++) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    signs[i] = state >> 63 ? one : -one;
-  }
-  both_products(n, n, s->W, n, signs, right, signs, left);
-  REAL seen = dot(n, right, right) + dot(n, left, left);
-  for (Index i = 0; i < N; i++) seen += p->u[i] * p->u[i] + p->v[i] * p->v[i];
-  if (!isfinite(seen)) return NAN;
+  for (Index i = 0; i < N; i++) signs[i] = (uint32_t)i * 2654435761u >> 16 & 1 ? one : -one;
+  dots(n, n, s->W, n, signs, made);
+  if (!isfinite(dot(n, made, made) + s->norms[0] + s->norms[1])) return NAN;
   if (!s->inverted) return 0;
 
   const REAL shift = 1 + (REAL)SHIFT;
@@ -86,26 +90,12 @@ static REAL prepare(Space *s, const Problem *p) {
   }
   factorise(n, s->factors, s->apart);
   // what is left of signs after (1 + p - W) and back
-  for (Index i = 0; i < n; i += LANES) {
-    store(right + i, all(shift) * load(signs + i) - load(right + i));
-    store(left + i, all(shift) * load(signs + i) - load(left + i));
-  }
-  solve(n, s->factors, s->apart, right, left);
-  REAL gap = 0;
-  for (Index i = 0; i < N; i++) {
-    REAL by_right = right[i] - signs[i], by_left = left[i] - signs[i];
-    gap += by_right * by_right + by_left * by_left;
-  }
-  gap = SQRT(gap);
+  for (Index i = 0; i < n; i += LANES)
+    store(made + i, all(shift) * load(signs + i) - load(made + i));
+  solve(n, s->factors, s->apart, made, NULL);
+  subtract(n, made, signs);
+  REAL gap = SQRT(dot(n, made, made));
   return isfinite(gap) ? gap : INFINITY;
-}
-
-static REAL first_vector(Index n, Index N, const REAL *from, REAL *x) {
-  clear(n, x);
-  copy(N, x, from);
-  REAL length = SQRT(dot(n, x, x)), inverse = length > 0 ? 1 / length : 0;
-  for (Index i = 0; i < n; i++) x[i] *= inverse;
-  return length;
 }
 
 // x = K v and z = K^T u.
@@ -144,11 +134,7 @@ static void orthogonalise(Space *s, Index j, REAL *vectors, REAL *H) {
 }
 
 // Lets both bases grow to m vectors and one more.
-static void grow(Space *s, const Problem *p, Index m) {
-  if (s->count == 0) {
-    s->norms[0] = first_vector(s->n, p->units, p->u, s->V);
-    s->norms[1] = first_vector(s->n, p->units, p->v, s->U);
-  }
+static void grow(Space *s, Index m) {
   for (; s->count < m; s->count++) {
     REAL *v = s->V + s->count * s->n, *u = s->U + s->count * s->n;
     apply(s, v, u, v + s->n, u + s->n);

@@ -42,27 +42,28 @@ INLINE void take_rows(Index width, const REAL *rows, Index ld, const REAL *h, RE
   }
 }
 
-// x = M^-1 x and z = M^-T z in place: two passes over the factors.
+// x = M^-1 x and, unless z is NULL, z = M^-T z in place: two passes over the factors.
 static void solve(Index n, const REAL *M, Index ld, REAL *x, REAL *z) {
   REAL sums[ROWS];
   for (Index k = 0; k < n; k += ROWS) {
     const REAL *row = M + k * ld;
     some_dots(ROWS, k, row, ld, x, sums);
     subtract(ROWS, x + k, sums);
-    take_rows(n - k - ROWS, row + k + ROWS, ld, z + k, z + k + ROWS);
+    if (z) take_rows(n - k - ROWS, row + k + ROWS, ld, z + k, z + k + ROWS);
   }
   for (Index k = 0; k < n; k += ROWS) {
     const REAL *block = M + k * ld + k;
-    REAL left[ROWS] = {0};
     some_dots(ROWS, ROWS, block, ld, x + k, sums);
+    for (int i = 0; i < ROWS; i += LANES) store(x + k + i, load(sums + i));
+    if (z == NULL) continue;
+    REAL left[ROWS] = {0};
     add_rows(ROWS, ROWS, block, ld, z + k, 1, left);
-    for (int i = 0; i < ROWS; i += LANES)
-      store(x + k + i, load(sums + i)), store(z + k + i, load(left + i));
+    for (int i = 0; i < ROWS; i += LANES) store(z + k + i, load(left + i));
   }
   for (Index k = n - ROWS; k >= 0; k -= ROWS) {
     const REAL *row = M + k * ld;
     some_dots(ROWS, n - k - ROWS, row + k + ROWS, ld, x + k + ROWS, sums);
     subtract(ROWS, x + k, sums);
-    take_rows(k, row, ld, z + k, z);
+    if (z) take_rows(k, row, ld, z + k, z);
   }
 }

@@ -65,7 +65,7 @@ static int32_t try(Space *s, const Plan *plan, const Problem *p, int32_t turn, R
   small_target(s, p);
   for (; turn < plan->count; turn++) {
     Index m = plan->sizes[turn] - p->target_units;
-    grow(s, p, m);
+    grow(s, m);
     Found small = reduce(s, p, m, residual);
     if (!small.stable || !(small.truncation <= fmax(plan->aim, small.rounding))) continue;
     expand(s, p->units, m, found[BY_W], found[BY_U], found[BY_V]);
