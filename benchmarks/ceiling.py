@@ -9,7 +9,7 @@ gemv    B x and z B, one of each per vector (of W above 160 units); both product
 gemm    of the inverse, four of half the size of W; of the reduced problem, n × n, with as many doublings as the slowest of the
         batch needs; U Vᵀ and Uᵀ C V
 
-`engine_us` is per member and step, of K = 10 steps of descent in one compiled call, as a sweep takes them; a `fraction` is
+`engine_us` is per member and step, of K = 20 steps of descent in one compiled call, as a sweep takes them; a `fraction` is
 (gemm + gemv) / engine in the same turn, its bar 0.75 from 64 units on. `sizes` says what the batch went through: a second size, or
 doubling (0), for any of its members, is work of the engine that the floor does not have.
 

@@ -1,21 +1,22 @@
 """How the cost of a learning step scales: with units, members, devices, and the memory of a run with its members.
 
-The engine as a sweep runs it (chunks taken in turn by each device, ten steps of descent in a compiled call), at weight scale 0.3:
+The engine as a sweep runs it (chunks taken in turn by each device, twenty steps of descent in a compiled call), at weight scale 0.3:
 
 units    time per member and step; `exponent` is of the least-squares line through log time from 64 units on: at most 2.3
 members  at 64 units, in the chunks that a sweep would choose; from 64 on within 10 % of their median, by ratios of each turn. An
          accelerator needs some thousand to be busy: there it goes on to more, and the bar is not met
 memory   peak of a process that runs a sweep (memory.py), members in chunks of 50: flat
-devices  256 members on simulated devices of a CPU, each number in a process of its own; more devices than cores gain nothing
+devices  256 members on simulated devices of a CPU, each number in a process of its own, which take turns; more devices than cores gain nothing
 
     python benchmarks/scaling.py [--axes units members memory devices] [--repeats 5] [--dtypes float64] [--quick]
 """
 
 import argparse
-import json
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -109,20 +110,43 @@ def memory_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
 
 def devices_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """The axis of devices; simulated ones are of a CPU alone."""
+    numbers = chosen.devices if jax.default_backend() == "cpu" else [jax.device_count()]
+    members, dtype = chosen.at_members, chosen.dtypes[0]
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(child_of(devices, members, dtype)) for devices in numbers]
+        turns = np.array([[turn_of(child) for child in children] for _ in range(chosen.repeats)])
     rows = []
-    for devices in chosen.devices if jax.default_backend() == "cpu" else [jax.device_count()]:
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count="
-        count, dtype, repeats = chosen.at_members, chosen.dtypes[0], chosen.repeats
-        done = subprocess.run(
-            [sys.executable, __file__, "--child", str(count), dtype, str(repeats)],
-            env={**os.environ, "XLA_FLAGS": f"{flags}{devices}".strip()},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        rows.append(json.loads(done.stdout.splitlines()[-1]) | {"axis": "devices"})
-    one = rows[0]["us_per_member_step_median"]
-    return [row | {"speedup": one / row["us_per_member_step_median"]} for row in rows]
+    for devices, each in zip(numbers, turns.T, strict=True):
+        row = _row("devices", AT_UNITS, members, devices, dtype)
+        row |= {f"us_per_member_step_{k}": v for k, v in harness.summary(each, 1e6).items()}
+        speedup = float(np.median(turns[:, 0] / each))
+        rows.append(row | {"speedup": speedup, "repeats": len(each)})
+    return rows
+
+
+@contextlib.contextmanager
+def child_of(devices: int, members: int, dtype: str) -> Iterator[subprocess.Popen[str]]:
+    """A process with so many devices, which has compiled and waits for its turns."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    with subprocess.Popen(
+        [sys.executable, __file__, "--child", str(members), dtype],
+        env={**os.environ, "XLA_FLAGS": flags.strip()},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        turn_of(process)
+        yield process
+        process.communicate()  # its input ends, and so does it
+
+
+def turn_of(process: subprocess.Popen[str]) -> float:
+    """Let a child take its turn: seconds per member and step."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
 
 
 def _row(axis: str, units: int, members: int, devices: int, dtype: str) -> dict[str, Any]:
@@ -195,11 +219,13 @@ def main() -> None:
     tell(rows)
 
 
-def child(members: str, dtype: str, repeats: str) -> None:
-    """Time the engine on all devices of this process, and print the row."""
+def child(members: str, dtype: str) -> None:
+    """Time the engine on all devices of this process whenever a line comes in, and print the seconds per member and step."""
     jax.config.update("jax_enable_x64", True)
-    (row,) = timed([(AT_UNITS, int(members))], dtype, int(repeats))
-    print(json.dumps({k: v for k, v in row.items() if k != "turns"}))
+    peer = peers_jax.engine(networks(AT_UNITS, int(members)), dtype)
+    for _ in sys.stdin:
+        (each,) = harness.interleaved({"engine": peer.call}, 1)["engine"]
+        print(each / (int(members) * peers_jax.ENGINE_STEPS), flush=True)
 
 
 if __name__ == "__main__":
