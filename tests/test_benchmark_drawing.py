@@ -65,7 +65,7 @@ def scaling():
         row = base | {"axis": "memory", "members": members, "units": 32, "peak_mb": 700.0}
         yield row | dict.fromkeys(three("us_per_member_step", 1.0))
     for devices in (1, 2, 4):
-        row = base | {"axis": "devices", "devices": devices}
+        row = base | {"axis": "devices", "devices": devices, "speedup": min(devices, 2) * 0.9}
         yield row | three("us_per_member_step", 40.0 / min(devices, 2))
 
 
@@ -156,6 +156,7 @@ def test_all_results_are_drawn_and_tabled(draw, monkeypatch, tmp_path, capsys):
     result = "1,500× (1,200 to 1,950); 3,000× (2,400 to 3,900) in float32"
     assert f"| ≥ 1,000× | {result} | {result} |" in text
     assert "batch of 10,000" in text
+    assert "speed-up by devices |  | 1.80× on 2 |" in text
     assert "decay 0.2, rtol 1e-03, 1e-05 | ≥ 4× | 10×, 10× |" in text
     assert "16 members in one batch |  | 1.5× the time of two batches of like ones |" in text
     assert "**not met**" in text
