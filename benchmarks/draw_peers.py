@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from rnn_dynamics.overlay import style
 
 Row = dict[str, Any]
-UNITS, MEMBERS = 64, 64  # of which there is most to say
+UNITS, MEMBERS = 64, 64
 
 
 def peers(rows: list[Row]) -> Figure:
@@ -20,7 +20,7 @@ def peers(rows: list[Row]) -> Figure:
     for row in rows:
         if row["peer"] != "engine float64":
             panels_of.setdefault((row["units"], row["members"]), []).append(row)
-    members, units = _members(rows), _units(rows)
+    units, members = _size(rows)
     most = max(count for own, count in panels_of if own == units)
     sizes = [size for size in panels_of if size[1] == members]
     sizes += [] if most == members else [(units, most)]
@@ -59,7 +59,7 @@ def _panel(axes: Axes, rows: list[Row]) -> None:
 
 def peers_cells(rows: list[Row]) -> dict[str, tuple[str, str]]:
     """Ratios of 64 units and 64 members, or the most, and the engine's own cost."""
-    units, members = _units(rows), _members(rows)
+    units, members = _size(rows)
     cells = {}
     for row in (row for row in rows if (row["units"], row["members"]) == (units, members)):
         if row["peer"] == "engine float64":
@@ -75,14 +75,12 @@ def peers_cells(rows: list[Row]) -> dict[str, tuple[str, str]]:
     return cells
 
 
-def _units(rows: list[Row]) -> int:
-    counts = unique(rows, "units")
-    return UNITS if UNITS in counts else int(max(counts))
-
-
-def _members(rows: list[Row]) -> int:
-    counts = unique(rows, "members")
-    return MEMBERS if MEMBERS in counts else int(max(counts))
+def _size(rows: list[Row]) -> tuple[int, int]:
+    """Units and members of which there is most to say, or the most of each."""
+    wanted = {"units": UNITS, "members": MEMBERS}
+    counts = {key: set(unique(rows, key)) for key in wanted}
+    units, members = (n if n in counts[key] else max(counts[key]) for key, n in wanted.items())
+    return units, members
 
 
 def _spread(row: Row, name: str, unit: str) -> str:
