@@ -48,26 +48,27 @@ def sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
     if found is None:
         return fewer_sizes(rnn, target)
-    every = _fitting(rnn, target, KERNEL_INVERTED_SIZES, KERNEL_SIZES)
-    return tuple(size for size in every if size <= found.largest)
+    every = KERNEL_INVERTED_SIZES if found.inverted else KERNEL_SIZES
+    fitting = _fitting(rnn, target, every, found.inverted)
+    return tuple(size for size in fitting if size <= found.largest)
 
 
 def fewer_sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     """Those that are tried by JAX alone."""
     if rnn.num_units < LEAST_UNITS.get(jax.default_backend(), LEAST_UNITS_ELSEWHERE):
         return ()
-    return _fitting(rnn, target, INVERTED_SIZES, SIZES)
+    inverted = rnn.num_units <= MOST_INVERTED
+    return _fitting(rnn, target, INVERTED_SIZES if inverted else SIZES, inverted)
 
 
 def _fitting(
-    rnn: LinearRNN, target: LinearRNN, inverted: tuple[int, ...], others: tuple[int, ...]
+    rnn: LinearRNN, target: LinearRNN, every: tuple[int, ...], inverted: bool
 ) -> tuple[int, ...]:
-    N, least = rnn.num_units, target.num_units + 4
     if target.num_units > MOST_TARGET_UNITS:
         return ()
-    if N <= MOST_INVERTED:
-        return tuple(size for size in inverted if least <= size <= MOST_INVERTED_SHARE * N)
-    return tuple(size for size in others if least <= size <= MOST_SHARE * N)
+    least = target.num_units + 4
+    most = (MOST_INVERTED_SHARE if inverted else MOST_SHARE) * rnn.num_units
+    return tuple(size for size in every if least <= size <= most)
 
 
 def gradient(
@@ -94,7 +95,7 @@ def gradient(
         return by_products(rnn, target, turn)
 
     def by_kernel(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
-        largest = [largest_scale(rnn, target, size) for size in tried]
+        largest = [largest_scale(rnn, target, size, found.inverted) for size in tried]
         aim = tolerance(rnn.dtype)
         carry = kernel.attempts(rnn, target, turn, found, tried, largest, aim)
         return _resort(rnn, target, carry, len(tried))
@@ -145,6 +146,7 @@ def attempts_by_products(
 ) -> tuple[jax.Array, Estimate]:
     """The same by JAX alone, of `fewer_sizes`, in products that a batch makes together."""
     tried, aim = fewer_sizes(rnn, target), tolerance(rnn.dtype)
+    inverted = rnn.num_units <= MOST_INVERTED
     with jax.default_matmul_precision("highest"):
         seen = probe(rnn)
     good = seen.residual <= LARGEST_RESIDUAL * float(jnp.finfo(rnn.dtype).eps)
@@ -152,7 +154,8 @@ def attempts_by_products(
     turn = jnp.where(seen.finite, turn, jnp.int32(DONE))
 
     def guess(carry: Any) -> Any:
-        limits = jnp.asarray([largest_scale(rnn, target, size) for size in tried], rnn.dtype)
+        each = [largest_scale(rnn, target, size, inverted) for size in tried]
+        limits = jnp.asarray(each, rnn.dtype)
         return (jnp.sum(weight_scale(_tied(rnn, carry[0])) > limits, dtype=jnp.int32),)
 
     (turn,) = jax.lax.while_loop(partial(_is_at, ANEW), guess, (turn,))
@@ -190,13 +193,13 @@ def _tied(rnn: LinearRNN, turn: jax.Array) -> LinearRNN:
     return jax.lax.optimization_barrier((rnn, turn))[0]
 
 
-def largest_scale(rnn: LinearRNN, target: LinearRNN, size: int) -> float:
-    """The weight scale of random networks of this shape for which a size is tried first.
+def largest_scale(rnn: LinearRNN, target: LinearRNN, size: int, inverted: bool) -> float:
+    """The weight scale of random networks of this shape for which a size is tried first, in bases of an inverse or of W.
 
-    Bases of W couple by H_{j+1,j} ≈ weight_scale √(1 - j/N), and what is left out is about the product of all.
+    The latter couple by H_{j+1,j} ≈ weight_scale √(1 - j/N), and what is left out is about the product of all.
     """
     N, count, aim = rnn.num_units, size - target.num_units, 10 * tolerance(rnn.dtype)
-    if N <= MOST_INVERTED:
+    if inverted:
         return aim ** (1 / count) / PER_VECTOR
     capacity = sum(math.log1p(-j / N) for j in range(count)) / 2
     return math.exp((math.log(aim) - capacity) / count)

@@ -1,6 +1,7 @@
-"""The attempts of `columns` on GPUs of NVIDIA: a block of threads for each network, which keeps it on its processor from W to the gradient.
+"""The attempts of `columns` on GPUs of NVIDIA: a block of threads for each network, from W to the gradient.
 
-What is computed is what `native/gradient.c` does, but that 1 + p - W is inverted: all numbers of a product are then found at once. Small sizes are
+What is computed is what `native/gradient.c` does, but that 1 + p - W is inverted, and the inverse kept in registers: all numbers of a product are then found
+at once. Of networks that are too large for that the bases are those of W, which is read once for each pair of vectors. Small sizes are
 tried in one launch, with as many blocks on a processor as shared memory has room for, what is left in another.
 """
 
@@ -23,8 +24,13 @@ from rnn_dynamics.native.build import SWITCH, complain
 from rnn_dynamics.native.nvrtc import find_compiler
 
 MOST_BYTES_OF_TILE = 512  # half of what a thread's registers hold
-REGISTERS, REGISTERS_OF_PROCESSOR = 100, 65536  # of a thread beside its tile
-SMALL = 16  # dimensions that most networks get along with
+# Of a thread beside its tile, or its parts of two vectors.
+REGISTERS, REGISTERS_OF_PROCESSOR = 100, 65536
+# Dimensions that most networks get along with: of bases of the inverse, and of W.
+SMALL, SMALL_READ = 16, 40
+SQUARE = 64  # numbers in a row of what is found at once of a gradient in bases of W
+NUMBERS_OF_PANELS = 16  # of two vectors in a thread
+MOST_READ = 1024  # units: beyond, a vector is more than a warp's registers hold
 SHARED_BYTES_OF_SYSTEM = 1024  # in every block
 
 _lock = threading.Lock()
@@ -68,15 +74,25 @@ class Loaded(NamedTuple):
 
     def attributes(self, sizes: Sequence[int]) -> dict[str, Any]:
         """What a call is told beside what all kernels are told: the launches, and what each needs."""
-        small = sum(size <= SMALL for size in sizes)
+        small = sum(size <= _small(*self.shape[:2]) for size in sizes)
         ends = sorted({small, len(sizes)} - {0})
         return {
             "blocks": np.int32(self.device.processors),
             "bytes": np.asarray([_bytes(*self.shape, sizes[end - 1]) for end in ends], np.int32),
             "ends": np.asarray(ends, np.int32),
             "kernel": np.int64(self.number),
-            "threads": np.int32(_threads(self.shape[1])),
+            "threads": np.int32(_threads(*self.shape[:2])),
         }
+
+    @property
+    def inverted(self) -> bool:
+        """Whether bases are those of an inverse."""
+        return is_kept(*self.shape[:2])
+
+    def vectors(self, size: int) -> tuple[int, ...]:
+        """The shape of bases of W for problems of a size."""
+        itemsize, units, target_units = self.shape
+        return 2, size - target_units + 1, _padded(itemsize, units)
 
 
 def find(
@@ -90,9 +106,7 @@ def find(
         target_units: of the target.
         constants: what the sources take from elsewhere, as macros.
     """
-    if os.environ.get(SWITCH, "1") == "0" or units > MOST_INVERTED:
-        return None
-    if dtype.itemsize * _grid(units)[1] ** 2 > MOST_BYTES_OF_TILE:
+    if os.environ.get(SWITCH, "1") == "0" or units > MOST_READ:
         return None
     key = (dtype.itemsize, units, target_units, *constants.items())
     with _lock:
@@ -123,10 +137,10 @@ def _load(shape: tuple[int, int, int], constants: Mapping[str, float]) -> Loaded
         most -= 1
     if most < least:
         return None
-    first = min(most, SMALL)
+    first, kept = min(most, _small(*shape[:2])), is_kept(*shape[:2])
     blocks = device.shared // (_bytes(*shape, first) + SHARED_BYTES_OF_SYSTEM)
     blocks = max(1, min(blocks, _most_blocks(*shape[:2])))
-    shapes = {"UNITS": units, "TARGET_UNITS": target_units, "BLOCKS": blocks}
+    shapes = {"UNITS": units, "TARGET_UNITS": target_units, "BLOCKS": blocks, "KEPT": int(kept)}
     try:
         name, code = compiled("gradient.cu", {**constants, **shapes}, device.architecture)
     except OSError as error:
@@ -162,30 +176,55 @@ def _device() -> Device | None:
     return Device(found.functions, processors, shared, by_block, f"sm_{capability}")
 
 
-def _grid(units: int) -> tuple[int, int]:
-    """Tiles in a row, and numbers in a row of a tile, as in `native/block.cuh`."""
-    across = 8 if units <= 64 else 16
-    return across, _up(units, 2 * across) // across
+def is_kept(itemsize: int, units: int) -> bool:
+    """Whether the threads of a block have room for an inverse."""
+    return units <= MOST_INVERTED and itemsize * _tile(units) ** 2 <= MOST_BYTES_OF_TILE
+
+
+def _small(itemsize: int, units: int) -> int:
+    return SMALL if is_kept(itemsize, units) else SMALL_READ
+
+
+def _across(units: int) -> int:
+    """Tiles in a row, as in `native/block.cuh`."""
+    return 8 if units <= 64 else 16
+
+
+def _tile(units: int) -> int:
+    """Numbers in a row of a tile of what is kept."""
+    return _up(units, 2 * _across(units)) // _across(units)
+
+
+def _padded(itemsize: int, units: int) -> int:
+    """Numbers of a vector."""
+    return _across(units) * _tile(units) if is_kept(itemsize, units) else _up(units, SQUARE)
 
 
 def _most_blocks(itemsize: int, units: int) -> int:
-    """Of those that share a processor, by their registers: a tile, and what else a thread needs."""
-    registers = itemsize // 4 * _grid(units)[1] ** 2 + REGISTERS
-    return REGISTERS_OF_PROCESSOR // (registers * _threads(units))
+    """Of those that share a processor, by their registers: a tile, or a panel of two vectors, and what else a thread needs."""
+    numbers = _tile(units) ** 2 if is_kept(itemsize, units) else NUMBERS_OF_PANELS
+    registers = itemsize // 4 * numbers + REGISTERS
+    return REGISTERS_OF_PROCESSOR // (registers * _threads(itemsize, units))
 
 
-def _threads(units: int) -> int:
-    return _grid(units)[0] ** 2
+def _threads(itemsize: int, units: int) -> int:
+    return _across(units) ** 2 if is_kept(itemsize, units) else 256
 
 
 def _bytes(itemsize: int, units: int, target_units: int, size: int) -> int:
-    """Of shared memory for problems of a size, as `native/bases.cuh` lays it out."""
-    across, tile = _grid(units)
-    padded, columns = across * tile, 2**NUM_DOUBLED
+    """Of shared memory for problems of a size, as `native/space.cuh` lays it out."""
+    padded, columns, kept = _padded(itemsize, units), 2**NUM_DOUBLED, is_kept(itemsize, units)
+    warps = _threads(itemsize, units) // 32
     m, n = size - target_units, _up(size, 4)
-    square = max(max(n, columns) * n, _up(math.ceil(m * padded / 6), 4))
-    parts = [2 * (m + 1) * padded, 2 * m * (m + 1), *[2 * square] * 4, n * n]
-    parts += [across**2 // 32 * padded, target_units**2, target_units, target_units]
+    if kept:
+        least, squares = math.ceil(m * padded / 6), 8
+        apart = [2 * (m + 1) * padded, warps * padded]
+    else:
+        least, squares = max(math.ceil(m * SQUARE / 3), math.ceil(warps * padded / 5)), 5
+        apart = []
+    square = max(max(n, columns) * n, _up(least, 4))
+    parts = [*apart, 2 * m * (m + 1), squares * square, n * n]
+    parts += [target_units**2, target_units, target_units]
     parts += [2 * n, 2 * n, 2 * n, 2 * (n + 4), n, n, columns, 2, 16]
     return itemsize * sum(_up(part, 4) for part in parts)
 

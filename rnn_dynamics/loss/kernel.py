@@ -36,11 +36,13 @@ class Kernel(NamedTuple):
 
     Attributes:
         name: of the call.
+        inverted: whether bases are those of an inverse, or of W.
         largest: dimensions of the small problem that it has room for.
         loaded: what there is on a GPU, or None.
     """
 
     name: str
+    inverted: bool
     largest: float
     loaded: cuda.Loaded | None = None
 
@@ -55,17 +57,19 @@ def find(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
     """
     if units < LEAST_UNITS or target_units > MOST_TARGET_UNITS:
         return None
-    return _on_cpu(dtype) if jax.default_backend() == "cpu" else _on_gpu(dtype, units, target_units)
+    if jax.default_backend() == "cpu":
+        return _on_cpu(dtype, units)
+    return _on_gpu(dtype, units, target_units)
 
 
 def is_there(dtype: np.dtype) -> bool:
     """Whether gradients of networks that are not small are found by a kernel, as far as can be said without compiling one for a GPU."""
     if jax.default_backend() == "cpu":
-        return _on_cpu(dtype) is not None
+        return _on_cpu(dtype, LEAST_UNITS) is not None
     return _has_cuda() and cuda.is_there()
 
 
-def _on_cpu(dtype: np.dtype) -> Kernel | None:
+def _on_cpu(dtype: np.dtype, units: int) -> Kernel | None:
     check, headers = partial(_is_right, dtype=dtype), Path(jax.ffi.include_dir())
     library = native.library("gradient.c", constants(dtype), headers, check)
     if library is None:
@@ -75,7 +79,7 @@ def _on_cpu(dtype: np.dtype) -> Kernel | None:
         call = jax.ffi.pycapsule(library.functions.rnn_dynamics_gradient)
         jax.ffi.register_ffi_target(name, call, platform="cpu")
         _registered.add(name)
-    return Kernel(name, np.inf)
+    return Kernel(name, units <= projected.MOST_INVERTED, np.inf)
 
 
 def _on_gpu(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
@@ -84,7 +88,7 @@ def _on_gpu(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
     loaded = cuda.find(dtype, units, target_units, constants(dtype))
     if loaded is None:
         return None
-    kernel = Kernel(loaded.name, loaded.largest, loaded)
+    kernel = Kernel(loaded.name, loaded.inverted, loaded.largest, loaded)
     if loaded.number not in _right:
         _right[loaded.number] = _computes(kernel, dtype, units, target_units)
     return kernel if _right[loaded.number] else None
@@ -134,10 +138,14 @@ def attempts(
         return jax.ShapeDtypeStruct(shape, rnn.dtype)
 
     N, number = rnn.num_units, jax.ShapeDtypeStruct((), jnp.int32)
-    results = (array(), array(N, N), array(N), array(N), array(), number, number)
+    results = [array(), array(N, N), array(N), array(N), array(), number, number]
+    more: dict[str, Any] = {}
+    if kernel.loaded is not None:
+        more = kernel.loaded.attributes(sizes)
+        if not kernel.inverted:
+            results.append(array(*kernel.loaded.vectors(sizes[-1])))
     call = jax.ffi.ffi_call(kernel.name, results, vmap_method="broadcast_all")
-    more = {} if kernel.loaded is None else kernel.loaded.attributes(sizes)
-    value, W, u, v, error, turn, attempt = call(
+    value, W, u, v, error, turn, attempt, *_ = call(
         *(rnn.W, rnn.u, rnn.v, target.W, target.u, target.v, turn),
         aim=np.float64(aim),
         largest=np.asarray(largest, np.float64),
@@ -201,7 +209,7 @@ def _computes(kernel: Kernel, dtype: np.dtype, units: int, target_units: int) ->
     """Whether a kernel for GPUs finds the gradient of a network of its shape; if not, the log says so."""
     checked = _Checked.of(dtype, units, target_units)
     most, aim = int(min(kernel.largest, 0.8 * units)), float(np.sqrt(np.finfo(dtype).eps))
-    sizes = [*range(target_units + 4, most, 4), most]
+    sizes = np.unique(np.linspace(target_units + 4, most, 8, dtype=int)).tolist()
 
     def find(*given: jax.Array) -> tuple[jax.Array, Estimate]:
         rnn, target = LinearRNN(*given[:3]), LinearRNN(*given[3:])

@@ -1,7 +1,7 @@
-// What the threads of a block do together for one network: sums over lanes, small products, and the inverse of 1 + p - W.
+// What the threads of a block do together for one network: sums over lanes, and small products. Included once per REAL and UNITS.
 //
-// The threads are a square grid, and each keeps a tile of the matrix in registers. Numbers of a tile lie apart in pairs, PLACE(t, e) being the
-// row or column of number e in tile t, so that what neighbours read together lies together. Included once per REAL and UNITS.
+// The threads are a square grid, each of which has a tile of a square of PADDED or, if W is not KEPT, SQUARE numbers. Numbers of a tile lie apart
+// in pairs, PLACE(t, e) being the row or column of number e in tile t, so that what neighbours read together lies together.
 
 #ifdef __CUDACC__
 #define DEVICE static __device__ __forceinline__
@@ -28,10 +28,19 @@
 #endif
 #define ALL_LANES 0xffffffffu
 
+// KEPT: whether the threads keep (1 + p - W)^-1 in registers, in whose bases the problem becomes small. Otherwise these are of W, which is read
+// from memory for each pair of vectors, and may be larger.
+#if KEPT
 #define GRID (UNITS <= 64 ? 8 : 16)
 #define TILE (2 * ((UNITS + 2 * GRID - 1) / (2 * GRID)))
 #define FOLDED (TILE <= 2 ? 2 : TILE <= 4 ? 4 : TILE <= 8 ? 8 : 16)
 #define PADDED (GRID * TILE)
+#else
+#define GRID 16
+#define TILE 4
+#define SQUARE (GRID * TILE)
+#define PADDED ((UNITS + SQUARE - 1) / SQUARE * SQUARE)
+#endif
 #define THREADS (GRID * GRID)
 #define WARPS (THREADS / 32)
 #define NUM_PAIRS ((PADDED + 63) / 64)  // of a vector in a lane
@@ -42,6 +51,17 @@
 #define DOWN (THREAD / GRID)
 #define ACROSS (THREAD % GRID)
 #define PLACE(t, e) (2 * GRID * ((e) / 2) + 2 * (t) + (e) % 2)
+
+// Who finds the Gramian of a small system: a warp for each, both at once, or all threads, one after the other, in less memory.
+#if KEPT
+#define TEAM 32
+#define MEMBER LANE
+#define MEET() __syncwarp()
+#else
+#define TEAM THREADS
+#define MEMBER THREAD
+#define MEET() __syncthreads()
+#endif
 
 // The sum over the lanes of a warp, the same bits in each.
 DEVICE REAL total(REAL x) {
@@ -147,30 +167,24 @@ DEVICE void fetch(const REAL *x, int t, REAL *own) {
   }
 }
 
-// The tile of W, (UNITS, UNITS); zero where it is padded.
-DEVICE void load_tile(const REAL *W, REAL *a) {
+// Adds c r^T.
+DEVICE void add_outer(const REAL *column, const REAL *row, REAL *a) {
+  REAL r[TILE], c[TILE];
+  fetch(column, DOWN, c);
+  fetch(row, ACROSS, r);
 #pragma unroll
   for (int i = 0; i < TILE; i++)
 #pragma unroll
-    for (int j = 0; j < TILE; j += 2) {
-      const int row = PLACE(DOWN, i), column = PLACE(ACROSS, j), inside = row < UNITS;
-      PAIR have = {0, 0};
-      if (UNITS % 2 == 0) {
-        if (inside && column < UNITS) have = *(const PAIR *)(W + row * UNITS + column);
-      } else {
-        if (inside && column < UNITS) have.x = W[row * UNITS + column];
-        if (inside && column + 1 < UNITS) have.y = W[row * UNITS + column + 1];
-      }
-      a[i * TILE + j] = have.x, a[i * TILE + j + 1] = have.y;
-    }
+    for (int j = 0; j < TILE; j++) a[i * TILE + j] += c[i] * r[j];
 }
 
-DEVICE void store_tile(const REAL *a, REAL *W) {
+// Stores a tile of the square that begins there in W, (UNITS, UNITS).
+DEVICE void store_tile(const REAL *a, REAL *W, int top, int left) {
 #pragma unroll
   for (int i = 0; i < TILE; i++)
 #pragma unroll
     for (int j = 0; j < TILE; j += 2) {
-      const int row = PLACE(DOWN, i), column = PLACE(ACROSS, j), inside = row < UNITS;
+      const int row = top + PLACE(DOWN, i), column = left + PLACE(ACROSS, j), inside = row < UNITS;
       const PAIR have = {a[i * TILE + j], a[i * TILE + j + 1]};
       if (UNITS % 2 == 0) {
         if (inside && column < UNITS) *(PAIR *)(W + row * UNITS + column) = have;
@@ -179,79 +193,4 @@ DEVICE void store_tile(const REAL *a, REAL *W) {
         if (inside && column + 1 < UNITS) W[row * UNITS + column + 1] = have.y;
       }
     }
-}
-
-// y = M x of the matrix that is kept.
-DEVICE void times(const REAL *a, const REAL *x, REAL *y) {
-  REAL have[TILE], sums[FOLDED];
-  fetch(x, ACROSS, have);
-#pragma unroll
-  for (int i = 0; i < FOLDED; i++) {
-    sums[i] = 0;
-#pragma unroll
-    for (int j = 0; j < TILE; j++)
-      if (i < TILE) sums[i] += a[i * TILE + j] * have[j];
-  }
-  const int i = fold(sums, FOLDED, 1, GRID);
-  if (i < TILE) y[PLACE(DOWN, i)] = sums[0];
-}
-
-// z = M^T w in parts, one of every warp.
-DEVICE void transposed_times(const REAL *a, const REAL *w, REAL *parts) {
-  REAL have[TILE], sums[FOLDED];
-  fetch(w, DOWN, have);
-#pragma unroll
-  for (int j = 0; j < FOLDED; j++) {
-    sums[j] = 0;
-#pragma unroll
-    for (int i = 0; i < TILE; i++)
-      if (j < TILE) sums[j] += a[i * TILE + j] * have[i];
-  }
-  const int base = fold(sums, FOLDED, GRID, 32 / GRID);
-#pragma unroll
-  for (int j = 0; j < FOLDED / (32 / GRID); j++)
-    if (base + j < TILE) parts[WARP * PADDED + PLACE(ACROSS, base + j)] = sums[j];
-}
-
-// The inverse of the matrix that is kept, in place, by Gauss-Jordan elimination without pivots; `lines` has room for four vectors. Every row is one
-// outer product that leaves the inverse's row and column behind.
-DEVICE void invert(REAL *a, REAL *lines) {
-#pragma unroll 1
-  for (int t = 0; t < GRID; t++) {
-#pragma unroll
-    for (int e = 0; e < TILE; e++) {
-      REAL *row = lines + e % 2 * 2 * PADDED, *column = row + PADDED;
-      if (DOWN == t) {
-#pragma unroll
-        for (int j = 0; j < TILE; j += 2) {
-          const PAIR own = {a[e * TILE + j], a[e * TILE + j + 1]};
-          ((PAIR *)row)[GRID * (j / 2) + ACROSS] = own;
-        }
-      }
-      if (ACROSS == t) {
-#pragma unroll
-        for (int i = 0; i < TILE; i += 2) {
-          const PAIR own = {a[i * TILE + e], a[(i + 1) * TILE + e]};
-          ((PAIR *)column)[GRID * (i / 2) + DOWN] = own;
-        }
-      }
-      __syncthreads();
-      const REAL pivot = row[PLACE(t, e)], inverse = 1 / pivot;
-      REAL r[TILE];
-      fetch(row, ACROSS, r);
-#pragma unroll
-      for (int j = 0; j < TILE; j++) r[j] *= inverse;
-      if (ACROSS == t) r[e] = 1 + inverse;
-#pragma unroll
-      for (int i = 0; i < TILE; i += 2) {
-        PAIR c = ((const PAIR *)column)[GRID * (i / 2) + DOWN];
-        if (DOWN == t && i == e / 2 * 2) *(e % 2 ? &c.y : &c.x) = pivot - 1;
-#pragma unroll
-        for (int j = 0; j < TILE; j++) {
-          a[i * TILE + j] -= c.x * r[j];
-          a[(i + 1) * TILE + j] -= c.y * r[j];
-        }
-      }
-    }
-  }
 }

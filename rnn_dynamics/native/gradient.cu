@@ -2,6 +2,12 @@
 
 // clang-format off
 #include "block.cuh"
+#include "space.cuh"
+#if KEPT
+#include "kept.cuh"
+#else
+#include "read.cuh"
+#endif
 #include "bases.cuh"
 #include "reduced.cuh"
 // clang-format on
@@ -31,10 +37,7 @@ DEVICE int first_attempt(const Plan *plan, REAL squared) {
 
 // Back from the bases: W = U^T C V, u = U^T du, v = V^T dv.
 DEVICE void expand(Space *s, int m, const Gradient *out) {
-  const int n = padded(m + TARGET_UNITS);
   const REAL *V = basis(s, 0), *U = basis(s, 1), *C = s->E + s->square;
-  REAL *wide = s->next;  // and what lies behind it
-  product(THREAD, THREADS, m, m, C, n, 1, V, wide, PADDED, 65535 / (PADDED / 4) + 1, 0);
 #pragma unroll 1
   for (int i = THREAD; i < 2 * PADDED; i += THREADS) {
     const int side = i / PADDED, column = i - side * PADDED;
@@ -44,21 +47,7 @@ DEVICE void expand(Space *s, int m, const Gradient *out) {
     for (int k = 0; k < m; k++) sum += with[k] * rows[k * PADDED];
     if (column < UNITS) (side ? out->v : out->u)[column] = sum;
   }
-  __syncthreads();
-  REAL a[TILE * TILE];
-#pragma unroll
-  for (int i = 0; i < TILE * TILE; i++) a[i] = 0;
-#pragma unroll 1
-  for (int k = 0; k < m; k++) {
-    REAL r[TILE], c[TILE];
-    fetch(U + k * PADDED, DOWN, c);
-    fetch(wide + k * PADDED, ACROSS, r);
-#pragma unroll
-    for (int i = 0; i < TILE; i++)
-#pragma unroll
-      for (int j = 0; j < TILE; j++) a[i * TILE + j] += c[i] * r[j];
-  }
-  store_tile(a, out->W);
+  expand_square(s, m, padded(m + TARGET_UNITS), C, s->E + 2 * s->square, out->W);
 }
 
 DEVICE void find_nothing(const Gradient *out) {
@@ -70,7 +59,11 @@ DEVICE void find_nothing(const Gradient *out) {
 
 // Tries from an attempt on. Returns whose turn it is: DONE, or the next launch's, or the count of sizes if none was enough.
 DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gradient *out, int *attempt) {
+#if KEPT
   REAL a[TILE * TILE];
+#else
+  const REAL *a = p->W;
+#endif
   const REAL residual = prepare(s, p, a);
   if (isnan(residual)) return DONE;
   if (residual > (REAL)LARGEST_RESIDUAL * EPSILON) return plan->count;
@@ -90,11 +83,12 @@ DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gr
   return turn;
 }
 
-// Members that were not found are NaN after every launch.
+// Members that were not found are NaN after every launch. Without KEPT the bases are in `vectors`, which has as many numbers for each member as those of
+// the largest size are.
 KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, const REAL *u, const REAL *v,
                               const REAL *target_W, const REAL *target_u, const REAL *target_v,
                               const int *turns, REAL *value, REAL *by_W, REAL *by_u, REAL *by_v,
-                              REAL *error, int *next_turns, int *attempts) {
+                              REAL *error, int *next_turns, int *attempts, REAL *vectors) {
   SHARED_MEMORY(memory);
   Space space;
   const int n = UNITS, count = TARGET_UNITS;
@@ -107,6 +101,7 @@ KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, 
                        target_u + i * count, target_v + i * count};
     const Gradient out = {value + i, by_W + (size_t)i * n * n, by_u + i * n, by_v + i * n, error + i};
     int attempt = ANEW, next = turn;
+    if (!KEPT) space.vectors = vectors + (size_t)i * numbers_of_vectors(plan.size[plan.count - 1] - TARGET_UNITS);
     if (turn >= ANEW && turn < plan.last) next = find(&space, &plan, &p, turn, &out, &attempt);
     if (attempt == ANEW) find_nothing(&out);
     if (THREAD == 0) next_turns[i] = next, attempts[i] = attempt;

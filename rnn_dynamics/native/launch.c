@@ -9,7 +9,7 @@
 
 #include "xla/ffi/api/c_api.h"
 
-enum { MOST_KERNELS = 256, MOST_ATTEMPTS = 16, PARAMETERS = 7, RESULTS = 7, MOST_DIMS = 16 };
+enum { MOST_KERNELS = 256, MOST_ATTEMPTS = 16, PARAMETERS = 7, RESULTS = 8, TURNS = 5 };
 enum { SHARED_BYTES_OF_KERNEL = 8 };                            // CUfunction_attribute
 enum { PROCESSORS = 16, SHARED_BYTES = 81, SHARED_BYTES_OF_BLOCK = 97, LIMITS = 3 };  // CUdevice_attribute
 
@@ -120,7 +120,7 @@ static XLA_FFI_Error *complain(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code
   return frame->api->XLA_FFI_Error_Create(&args);
 }
 
-// Arguments and results as of `gradient.c`. Attributes, in the order of their names: aim; blocks, that members of later launches share; bytes of
+// Arguments and results as of `gradient.c`, but that bases of W have a result of their own, the last. Attributes, in the order of their names: aim; blocks, that members of later launches share; bytes of
 // shared memory of each launch; ends, the attempt before which each ends; kernel, its number; largest; sizes; threads.
 XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
   const XLA_FFI_Metadata_Extension *asked = (const void *)frame->extension_start;
@@ -131,7 +131,8 @@ XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
     asked->metadata->state_type_id.type_id = 0;  // keeps no state
     return NULL;
   }
-  if (frame->args.size != PARAMETERS || frame->rets.size != RESULTS || frame->attrs.size != 8)
+  const int results = (int)frame->rets.size;
+  if (frame->args.size != PARAMETERS || results < RESULTS - 1 || results > RESULTS || frame->attrs.size != 8)
     return complain(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "Not the arguments of a gradient.");
   XLA_FFI_Buffer **in = (XLA_FFI_Buffer **)frame->args.args;
   XLA_FFI_Buffer **out = (XLA_FFI_Buffer **)frame->rets.rets;
@@ -146,6 +147,8 @@ XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
   for (int64_t i = 0; i + 1 < in[1]->rank; i++) members *= (int)in[1]->dims[i];
   if (members == 0) return NULL;
   Plan plan = {.aim = SCALAR(double, 0), .count = (int)ARRAY(6)->size};
+  if (plan.count > MOST_ATTEMPTS)
+    return complain(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "More sizes than there may be.");
   memcpy(plan.largest, ARRAY(5)->data, ARRAY(5)->size * sizeof(double));
   memcpy(plan.size, ARRAY(6)->data, ARRAY(6)->size * sizeof(int32_t));
   const int32_t *bytes = ARRAY(2)->data, *ends = ARRAY(3)->data;
@@ -153,16 +156,17 @@ XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
   XLA_FFI_Error *wrong = frame->api->XLA_FFI_Stream_Get(&stream);
   if (wrong) return wrong;
 
-  void *arguments[2 + PARAMETERS + RESULTS] = {&members, &plan};
+  void *nothing = NULL, *arguments[2 + PARAMETERS + RESULTS] = {&members, &plan};
   for (int i = 0; i < PARAMETERS; i++) arguments[2 + i] = &in[i]->data;
-  for (int i = 0; i < RESULTS; i++) arguments[2 + PARAMETERS + i] = &out[i]->data;
+  for (int i = 0; i < RESULTS; i++)
+    arguments[2 + PARAMETERS + i] = i < results ? &out[i]->data : &nothing;
   for (size_t i = 0; i < ARRAY(3)->size; i++) {
     plan.first = plan.last, plan.last = ends[i];
     int blocks = i == 0 || members < SCALAR(int32_t, 1) ? members : SCALAR(int32_t, 1);
     Status status = driver.cuLaunchKernel(kernel, (unsigned)blocks, 1, 1, (unsigned)SCALAR(int32_t, 7), 1, 1,
                                           (unsigned)bytes[i], stream.stream, arguments, NULL);
     if (status) return complain(frame, XLA_FFI_Error_Code_INTERNAL, text_of(status));
-    arguments[1 + PARAMETERS] = &out[RESULTS - 2]->data;  // turns as the launch before has left them
+    arguments[1 + PARAMETERS] = &out[TURNS]->data;  // turns as the launch before has left them
   }
   return NULL;
 }

@@ -7,52 +7,61 @@ typedef struct {
 
 DEVICE REAL relative(REAL error, REAL length) { return length == 0 ? 0 : error / length; }
 
-// U_i . V_j of all vectors, in rows of ld, by pieces of 2 x 2. Each begins somewhere else, so that lanes do not read the same bank.
-DEVICE void overlap(Space *s, int m, int ld) {
-  const int wide = (m + 2) / 2, pairs = PADDED / 2;
-  const PAIR *V = (const PAIR *)basis(s, 0), *U = (const PAIR *)basis(s, 1);
+// M^-1 in place of m rows of n, by a team; `lines` has room for two vectors. Without pivots, as `invert` in registers.
+DEVICE void invert_together(int m, int n, REAL *M, REAL *lines) {
+  REAL *row = lines, *column = lines + n;
 #pragma unroll 1
-  for (int piece = THREAD; piece < wide * wide; piece += THREADS) {
-    const int i = piece / wide * 2, j = piece % wide * 2;
-    const PAIR *u = U + i * pairs, *v = V + j * pairs;
-    const int under = i < m ? pairs : 0, after = j < m ? pairs : 0;
-    REAL x[4] = {0, 0, 0, 0};
-    int k = piece % pairs;
-#pragma unroll 2
-    for (int l = 0; l < pairs; l++) {
-      const PAIR a = u[k], b = u[k + under], c = v[k], d = v[k + after];
-      x[0] += a.x * c.x + a.y * c.y, x[1] += a.x * d.x + a.y * d.y;
-      x[2] += b.x * c.x + b.y * c.y, x[3] += b.x * d.x + b.y * d.y;
-      k = k + 1 == pairs ? 0 : k + 1;
+  for (int k = 0; k < m; k++) {
+#pragma unroll 1
+    for (int i = MEMBER; i < m; i += TEAM) row[i] = M[k * n + i], column[i] = M[i * n + k];
+    MEET();
+    const REAL pivot = row[k], inverse = 1 / pivot;
+    int i = MEMBER / m, j = MEMBER % m;
+#pragma unroll 1
+    for (int entry = MEMBER; entry < m * m; entry += TEAM) {
+      const REAL r = j == k ? 1 + inverse : row[j] * inverse, c = i == k ? pivot - 1 : column[i];
+      M[i * n + j] -= c * r;
+      for (j += TEAM; j >= m; j -= m) i++;
     }
-    REAL *out = s->overlaps + i * ld + j;
-    out[0] = x[0];
-    if (j < m) out[1] = x[1];
-    if (i < m) out[ld] = x[2];
-    if (i < m && j < m) out[ld + 1] = x[3];
+    MEET();
   }
-  __syncthreads();
 }
 
 // E = the transpose of D = 2p (p + A)^-1 - 1 of a small system in rows of n, padded by zeros; its start, also
-// in T, and what its response is read by. By one warp.
+// in T, and what its response is read by. By a team.
 DEVICE void small_system(Space *s, int m, int side, int n, REAL *E, REAL *T) {
   const int count = TARGET_UNITS, size = m + count;
-  const REAL rate = 2 * (REAL)SHIFT, scale = rate / (1 + (REAL)SHIFT);
+  const REAL shift = 1 + (REAL)SHIFT, rate = 2 * (REAL)SHIFT, scale = rate / shift;
   const REAL *H = coupling(s, side);
-  int i = LANE / n, j = LANE % n;
+  int i = MEMBER / n, j = MEMBER % n;
 #pragma unroll 1
-  for (int entry = LANE; entry < n * n; entry += 32) {
+  for (int entry = MEMBER; entry < n * n; entry += TEAM) {
     const int k = i - m, l = j - m;
     REAL x = i == j && i < size ? -1 : 0;
-    if (k < 0 && l < 0) x += (H[i * (s->most + 1) + j] + (i == j ? 1 : 0)) * scale;
+    if (k < 0 && l < 0) {
+      const REAL h = H[i * (s->most + 1) + j];
+      if (KEPT)
+        x += (h + (i == j ? 1 : 0)) * scale;
+      else
+        x = (i == j ? shift : 0) - h;
+    }
     if (k >= 0 && l >= 0 && i < size && j < size)
       x += rate * s->outer[side ? k * count + l : l * count + k];
     E[entry] = x;
-    for (j += 32; j >= n; j -= n) i++;
+    for (j += TEAM; j >= n; j -= n) i++;
+  }
+  if (!KEPT) {
+    MEET();
+    invert_together(m, n, E, T);
+    int i = MEMBER / m, j = MEMBER % m;
+#pragma unroll 1
+    for (int entry = MEMBER; entry < m * m; entry += TEAM) {
+      E[i * n + j] = rate * E[i * n + j] - (i == j ? 1 : 0);
+      for (j += TEAM; j >= m; j -= m) i++;
+    }
   }
 #pragma unroll 1
-  for (int i = LANE; i < n; i += 32) {
+  for (int i = MEMBER; i < n; i += TEAM) {
     REAL start = i == 0 ? s->norms[side] : 0, end = 0;
     if (i < m) {
       // vectors begin with u / |u| and v / |v|: V v and U u
@@ -64,54 +73,69 @@ DEVICE void small_system(Space *s, int m, int side, int n, REAL *E, REAL *T) {
     s->start[side * n + i] = T[i] = start;
     s->ends[side * n + i] = end;
   }
-  __syncwarp();
+  MEET();
 }
 
-// P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start of one system, by doubling: of COLUMNS columns first. By one warp.
+// The sum over a team, the same bits in each.
+DEVICE REAL team_total(Space *s, REAL x) {
+  x = total(x);
+  if (TEAM == 32) return x;
+  REAL *each = s->sums + SUMS - WARPS;
+  if (LANE == 0) each[WARP] = x;
+  MEET();
+  x = 0;
+  for (int i = 0; i < WARPS; i++) x += each[i];
+  MEET();
+  return x;
+}
+
+// P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start of one system, by doubling: of COLUMNS columns first. By a team.
 // Returns the doublings of one step.
 DEVICE int gramian(Space *s, int m, int side, int n, int per, int *stable) {
   const int size = m + TARGET_UNITS;
   const REAL rate = 2 * (REAL)SHIFT;
-  REAL *P = s->P + side * s->square, *T = s->T + side * s->square;
-  REAL *E = s->E + side * s->square, *next = s->next + side * s->square;
+  REAL *P = s->P + side * s->square, *T = products(s, side), *E = powers(s, side), *next = E + s->square;
   small_system(s, m, side, n, E, T);
   // 2p B start = (D + 1) start
-  product(LANE, 32, 1, size, s->start + side * n, n, 1, E, T, n, per, 1);
-  __syncwarp();
+  product(MEMBER, TEAM, 1, size, s->start + side * n, n, 1, E, T, n, per, 1);
+  MEET();
   const REAL scale = 1 / SQRT(rate);
 #pragma unroll 1
-  for (int i = LANE; i < n; i += 32) T[i] *= scale;
-  __syncwarp();
+  for (int i = MEMBER; i < n; i += TEAM) T[i] *= scale;
+  MEET();
   int doublings = 0;
 #pragma unroll 1
   for (int have = 1; have < COLUMNS; have *= 2, doublings++) {
-    product(LANE, 32, have, size, T, n, 1, E, T + have * n, n, per, 0);
-    product(LANE, 32, size, size, E, n, 1, E, next, n, per, 0);
-    __syncwarp();
+    product(MEMBER, TEAM, have, size, T, n, 1, E, T + have * n, n, per, 0);
+    product(MEMBER, TEAM, size, size, E, n, 1, E, next, n, per, 0);
+    MEET();
     REAL *swap = E;
     E = next, next = swap;
   }
   if (side == 0)
 #pragma unroll 1
-    for (int i = LANE; i < COLUMNS + size; i += 32) {
+    for (int i = MEMBER; i < COLUMNS + size; i += TEAM) {
       const REAL *end = s->ends, *row = i < COLUMNS ? T + i * n : E + (i - COLUMNS) * n;
       REAL sum = 0;
 #pragma unroll 2
       for (int j = 0; j < size; j++) sum += end[j] * row[j];
       *(i < COLUMNS ? s->responses + i : s->remote + (i - COLUMNS)) = sum;
     }
-  product(LANE, 32, size, COLUMNS, T, 1, n, T, P, n, per, 0);
-  __syncwarp();
+  product(MEMBER, TEAM, size, COLUMNS, T, 1, n, T, P, n, per, 0);
+  MEET();
   const REAL most = SQRT(SQRT(EPSILON)) * SQRT(SQRT(EPSILON));  // of the squared norm
 #pragma unroll 1
   for (;;) {
-    const REAL left = total(part_of_squares(size * n, E, 1));
+    REAL left = 0;
+#pragma unroll 1
+    for (int i = MEMBER; i < size * n; i += TEAM) left += E[i] * E[i];
+    left = team_total(s, left);
     const int last = !(left > most) || doublings + 1 == MOST_DOUBLINGS;
-    product(LANE, 32, size, size, P, n, 1, E, T, n, per, 0);
-    if (!last) product(LANE, 32, size, size, E, n, 1, E, next, n, per, 0);
-    __syncwarp();
-    product(LANE, 32, size, size, E, 1, n, T, P, n, per, 1);
-    __syncwarp();
+    product(MEMBER, TEAM, size, size, P, n, 1, E, T, n, per, 0);
+    if (!last) product(MEMBER, TEAM, size, size, E, n, 1, E, next, n, per, 0);
+    MEET();
+    product(MEMBER, TEAM, size, size, E, 1, n, T, P, n, per, 1);
+    MEET();
     doublings++;
     *stable = left <= most;
     if (last) break;
@@ -121,17 +145,18 @@ DEVICE int gramian(Space *s, int m, int side, int n, int per, int *stable) {
   return doublings;
 }
 
-// C, the gradient in the bases, lies where the left system's E has been, in padded rows, those in u and v in `by_u` and `by_v`.
+// C, the gradient in the bases, is the second of the squares of E, in padded rows; those in u and v are in `by_u` and `by_v`.
 DEVICE Found reduce(Space *s, int m, REAL residual) {
   const int size = m + TARGET_UNITS, n = padded(size), last = m - 1;
   const int per = 65535 / (n / 4) + 1;
   Found found;
   overlap(s, m, n);
-  if (WARP < 2) {
+#pragma unroll 1
+  for (int side = TEAM == 32 ? WARP : 0; side < 2; side += SYSTEMS) {
     int stable = 0;
-    const int doublings = gramian(s, m, WARP, n, per, &stable);
+    const int doublings = gramian(s, m, side, n, per, &stable);
     // the larger of both, and whether both are stable
-    if (LANE == 0) s->sums[WARP] = stable ? (REAL)doublings : -(REAL)doublings;
+    if (MEMBER == 0) s->sums[side] = stable ? (REAL)doublings : -(REAL)doublings;
   }
   __syncthreads();
   const REAL *X = s->P, *Y = s->P + s->square, *O = s->overlaps;

@@ -35,7 +35,7 @@ def test_the_kernel_does_what_products_do(units, dtype, target):
     rnns, target = networks(units, [0.0, 0.1, 0.3, 0.5, 0.7], dtype), target.astype(dtype)
     sizes, aim = columns.INVERTED_SIZES[:2], columns.tolerance(rnns.W.dtype)
     one = jax.tree.map(lambda x: x[0], rnns)
-    largest = [columns.largest_scale(one, target, size) for size in sizes]
+    largest = [columns.largest_scale(one, target, size, True) for size in sizes]
     name = kernel.find(rnns.W.dtype, units, target.num_units)
 
     def by_kernel(rnn, turn):
