@@ -28,6 +28,7 @@ from peers_problem import (
 
 import rnn_dynamics as rd
 from rnn_dynamics.learning import GradientDescent, State
+from rnn_dynamics.sweep.compiling import Program
 
 ENGINE_STEPS = 20  # learning steps of one compiled call, as between two records of a sweep
 
@@ -83,7 +84,7 @@ def random_networks(units: int, members: int) -> Networks:
     return numpy((rnns.W, rnns.u, rnns.v))
 
 
-@jax.jit
+@Program
 def advance(learner: GradientDescent, state: State, targets: rd.LinearRNN, steps: Any) -> State:
     """The learning of a chunk between two records, without the record.
 

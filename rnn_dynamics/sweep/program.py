@@ -33,6 +33,7 @@ from rnn_dynamics.model import (
     random_rnn,
 )
 from rnn_dynamics.model.propagator import propagator
+from rnn_dynamics.sweep.compiling import Program
 from rnn_dynamics.sweep.descent import hyperparameters, make_optimizer
 from rnn_dynamics.sweep.experiment import (
     Experiment,
@@ -197,7 +198,7 @@ def start(learner: Any, rnns: LinearRNN, targets: LinearRNN) -> State:
     return jax.tree.map(jnp.copy, states)
 
 
-@partial(jax.jit, donate_argnames="state")
+@partial(Program, donate_argnames="state")
 def advance(
     learner: Any,
     state: State,
