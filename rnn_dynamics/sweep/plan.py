@@ -15,10 +15,10 @@ from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.sampling import shapes
 from rnn_dynamics.sweep.ticks import record_ticks
 
-# Members, and weights of all of them: larger batches are no faster on a CPU, and slower if they leave the cache; accelerators want many, as
-# long as what a step keeps of them fits in a few GB.
+# Members, and weights of all of them: larger batches are no faster on a CPU, and slower if they leave the cache; accelerators want many, and a
+# processor for each of the largest. Where memory is too short for what a step keeps of them, batches are halved.
 MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**17
-MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE = 4096, 2**24
+MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE = 4096, 2**27
 # N × N temporaries of a learning step: solver stages, Gramians, their copies
 MATRICES_PER_MEMBER = 40
 
