@@ -2,10 +2,10 @@
 
 The products of one gradient are timed alone, as XLA makes them, batched and in cache, and multiplied by their counts; engine and
 products take turns in one process. For gradients by JAX alone the counts are a floor: one pass of Gram-Schmidt, one size, no
-estimate of the error. The compiled kernel, which CPUs use, may be below it, with a `fraction` above 1: it solves with factors in place of an inverse, reads them
+estimate of the error. The compiled kernel may be below it, with a `fraction` above 1: it solves with factors in place of an inverse, reads these or W
 once for both sides, and leaves nothing for batches to wait for. `kernel` says whether there was one.
 
-gemv    B x and z B, one of each per vector (of W above 160 units); both products of Gram-Schmidt with all m + 1 vectors
+gemv    B x and z B, one of each per vector (of W in large networks); both products of Gram-Schmidt with all m + 1 vectors
 gemm    of the inverse, four of half the size of W; of the reduced problem, n × n, with as many doublings as the slowest of the
         batch needs; U Vᵀ and Uᵀ C V
 
@@ -37,10 +37,8 @@ from rnn_dynamics.loss import columns, kernel, projected
 
 WEIGHT_SCALES = (0.1, 0.4)
 BAR, LEAST_UNITS = 0.75, 64
-BATCH_BYTES, BATCH_BYTES_ELSEWHERE = (
-    2**20,
-    2**27,
-)  # of all W of a batch: in cache, and what keeps an accelerator busy
+# Of all W of a batch: in cache, and what keeps an accelerator busy.
+BATCH_BYTES, BATCH_BYTES_ELSEWHERE = 2**20, 2**29
 MOST_MEMBERS, MOST_MEMBERS_ELSEWHERE = 64, 4096
 LOOPED = 20  # products of one compiled call
 NUM_NODES = 8
@@ -151,14 +149,15 @@ def measure(units: int, scale: float, dtype: str, chosen: argparse.Namespace) ->
     chunk = peers_jax.chunk_of(networks(units, scale, count), np.arange(count), dtype)
     rnns, target = chunk[1].rnn, rd.leaky_integrator(TARGET).astype(dtype)
     sizes = sizes_of(rnns, target)
-    size = sizes[0] or 16
+    size, found = sizes[0] or 16, kernel.find(np.dtype(dtype), units, 1)
+    inverted = found.inverted if found else units <= projected.MOST_INVERTED
     doublings = int(doublings_of(rnns, target, size))
     steps = jnp.asarray(peers_jax.ENGINE_STEPS, jnp.int32)
     calls: dict[str, Call] = {"engine": lambda: peers_jax.advance(*chunk, steps).rnn.W}
     calls |= products(units, size, count, dtype)
     timed = harness.interleaved(calls, chosen.repeats, chosen.least_seconds)
     engine = timed.pop("engine") / (count * peers_jax.ENGINE_STEPS) * 1e6
-    times = counts(size, doublings, units <= projected.MOST_INVERTED)
+    times = counts(size, doublings, inverted)
     parts = {k: seconds * times[k] / (count * LOOPED) * 1e6 for k, seconds in timed.items()}
     gemm = sum(parts[name] for name in GEMMS)
     gemv = sum(part for name, part in parts.items() if name not in GEMMS)
@@ -171,7 +170,7 @@ def measure(units: int, scale: float, dtype: str, chosen: argparse.Namespace) ->
         "trained": False,
         "dtype": dtype,
         "members": count,
-        "kernel": kernel.find(np.dtype(dtype), units, 1) is not None,
+        "kernel": found is not None,
         "sizes": "-".join(map(str, sizes)),
         "doublings": doublings,
         "engine_us": float(np.median(engine)),

@@ -34,11 +34,9 @@ DEVICES = (1, 2, 4)
 AT_UNITS, AT_MEMBERS = 64, 256
 BAR_EXPONENT, BAR_SPREAD = 2.3, 0.1
 MORE_MEMBERS = (16384,)  # of accelerators
-BATCH_NUMBERS = {
-    "cpu": 2**18
-}  # of all W of a batch, on the axis of units: what caches hold, and what keeps an accelerator busy
-BATCH_NUMBERS_ELSEWHERE, MOST_MEMBERS = 2**24, {"cpu": 64}
-MOST_MEMBERS_ELSEWHERE = 4096
+# Of all W of a batch, on the axis of units: what caches hold, and what keeps an accelerator busy.
+BATCH_NUMBERS, MOST_MEMBERS = {"cpu": 2**18}, {"cpu": 64}
+BATCH_NUMBERS_ELSEWHERE, MOST_MEMBERS_ELSEWHERE = 2**27, 4096
 
 
 def networks(units: int, members: int) -> tuple[np.ndarray, ...]:
