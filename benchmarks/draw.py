@@ -136,10 +136,10 @@ def start_cells(rows: list[Row]) -> Cells:
 
 
 def grid_cells(rows: list[Row]) -> Cells:
-    """Cells of the grid of networks whose gradient is within 1e-8 of SciPy's."""
+    """Cells of the grid of networks whose gradient is within 1e-8."""
     good = sum(row["error"] <= LARGEST_ERROR for row in rows)
     result = verdict(f"{good} of {len(rows)}", good == len(rows))
-    return {"gradient within 1e-8 of SciPy's, kinds of networks": (f"{len(rows)}", result)}
+    return {"error of the gradient at most 1e-8, kinds of networks": (f"{len(rows)}", result)}
 
 
 def random_cells(rows: list[Row]) -> Cells:
