@@ -34,6 +34,7 @@ from peers_problem import TARGET
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import columns, kernel, projected
+from rnn_dynamics.sweep.compiling import Program
 
 WEIGHT_SCALES = (0.1, 0.4)
 BAR, LEAST_UNITS = 0.75, 64
@@ -110,7 +111,7 @@ def counts(size: int, doublings: int, inverted: bool) -> dict[str, float]:
     }
 
 
-@partial(jax.jit, static_argnames="size")
+@partial(Program, static_argnames="size")
 def doublings_of(rnns: rd.LinearRNN, target: rd.LinearRNN, size: int) -> jax.Array:
     """How often the slowest member of a batch doubles, ()."""
 
@@ -124,7 +125,7 @@ def doublings_of(rnns: rd.LinearRNN, target: rd.LinearRNN, size: int) -> jax.Arr
 def sizes_of(rnns: rd.LinearRNN, target: rd.LinearRNN) -> list[int]:
     """The sizes that are enough for the members of a batch; 0 is doubling. Only the first step tries others."""
     tried = [*columns.sizes(jax.tree.map(lambda x: x[0], rnns), target), 0]
-    found = jax.jit(jax.vmap(lambda rnn: rd.PopulationLoss().estimate(rnn, target)))(rnns)
+    found = Program(jax.vmap(lambda rnn: rd.PopulationLoss().estimate(rnn, target)))(rnns)
     return [tried[attempt] for attempt in np.unique(found.attempt)]
 
 

@@ -29,6 +29,7 @@ from references import by_scipy, in_digits
 import rnn_dynamics as rd
 from rnn_dynamics.learning.learner import where
 from rnn_dynamics.loss import ANEW, columns, doubling
+from rnn_dynamics.sweep.compiling import Program
 
 LOSS = rd.PopulationLoss()
 WEIGHT_SCALES, DECAYS, FREQUENCY = (0.0, 0.1, 0.5, 0.9), (1.0, 0.1, 0.01), 1.0
@@ -79,7 +80,7 @@ def make(case: Case) -> tuple[rd.LinearRNN, rd.LinearRNN]:
     return rnn, rd.LinearRNN(*(np.array(x) for x in (W, ends, ends)))
 
 
-@jax.jit
+@Program
 def train(rnns: rd.LinearRNN, targets: rd.LinearRNN, steps: jax.Array) -> Found:
     """Train each of a batch by its own number of gradient steps, and take the engine's gradient."""
 
@@ -102,7 +103,7 @@ def train(rnns: rd.LinearRNN, targets: rd.LinearRNN, steps: jax.Array) -> Found:
     return jax.vmap(one)(rnns, targets, steps)
 
 
-@jax.jit
+@Program
 def dissect(found: Found) -> tuple[rd.LinearRNN, jax.Array]:
     """The gradients of a batch by doubling, and the sizes that the engine used."""
 

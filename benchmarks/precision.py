@@ -17,6 +17,7 @@ import numpy as np
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import doubling
+from rnn_dynamics.sweep.compiling import Program
 
 MOST_OF_PRODUCT, MOST_OF_GRADIENT = 1e-6, 1e-5
 SIZE, UNITS, MEMBERS, WEIGHT_SCALE = 512, 64, 64, 0.5
@@ -49,10 +50,10 @@ def gradients() -> list[dict[str, Any]]:
         return rd.PopulationLoss().value_and_grad(rnn, target.astype(rnn.dtype))[1]
 
     wide = jax.tree.map(lambda x: x.astype(jnp.float64), rnns)
-    exact = jax.jit(jax.vmap(by_doubling))(wide)
+    exact = Program(jax.vmap(by_doubling))(wide)
     rows = []
     for name, way in (("engine", by_engine), ("doubling", by_doubling)):
-        found = jax.tree.map(lambda x: x.astype(jnp.float64), jax.jit(jax.vmap(way))(rnns))
+        found = jax.tree.map(lambda x: x.astype(jnp.float64), Program(jax.vmap(way))(rnns))
         gaps = jax.vmap(doubling.norm)(jax.tree.map(jnp.subtract, found, exact))
         error = float(jnp.max(gaps / jax.vmap(doubling.norm)(exact)))
         rows.append(_row(f"gradient, {name}", error, MOST_OF_GRADIENT))
