@@ -1,6 +1,7 @@
 """What several tests need."""
 
 import os
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -11,6 +12,11 @@ import pytest
 import rnn_dynamics as rd
 from rnn_dynamics.loss import kernel
 from rnn_dynamics.native import build
+
+# What `conftest` takes from XLA for the sake of compile time.
+FULLY_OPTIMISED: dict[str, Any] = {"xla_backend_optimization_level": 3}
+if version("jaxlib").startswith("0.9."):
+    FULLY_OPTIMISED["xla_cpu_use_fusion_emitters"] = True
 
 NETWORKS = ("integrator_small_init", "integrator_unit_gain", "oscillator", "oscillator_phase")
 
