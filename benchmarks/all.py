@@ -69,17 +69,18 @@ def chosen_stages(only: list[str] | None, accelerator: bool) -> list[Stage]:
     if not accelerator and not has("diffrax"):
         print("without diffrax: ode is left out")
         stages = [stage for stage in stages if stage.script != "ode"]
+    # of a CPU the engine takes every core, as the command line does, and so does torch
+    more = () if accelerator else ("--devices", str(os.cpu_count()))
     if accelerator or not (has("torch") and has("diffrax")):
-        more = ("--jax-only",)
-        add = {"peers": more}
-        stages = [
-            stage._replace(
-                arguments=stage.arguments + add.get(stage.script, ()),
-                least_arguments=stage.least_arguments + add.get(stage.script, ()),
-            )
-            for stage in stages
-        ]
-    return stages
+        more += ("--jax-only",)
+    return [
+        stage._replace(
+            arguments=stage.arguments + more, least_arguments=stage.least_arguments + more
+        )
+        if stage.script == "peers"
+        else stage
+        for stage in stages
+    ]
 
 
 def in_full(stages: list[Stage], seconds: float) -> set[str]:
