@@ -6,8 +6,8 @@ in twice the digits, leaves an error of about eps², before cancellation:
 
     A P + P Aᵀ = u uᵀ,    A δP + δP Aᵀ = u uᵀ - (A P + P Aᵀ),    P ← P + δP    as an unevaluated sum, and likewise Q
 
-Source: Ogita, Rump and Oishi, SIAM J. Sci. Comput. 26, 1955 (2005), whose Dot2 is `product`; Higham, Accuracy and Stability of Numerical
-Algorithms, 12.
+Source: Higham, Accuracy and Stability of Numerical Algorithms, 12; sums as in Dot2 of Ogita, Rump and Oishi, SIAM J. Sci. Comput. 26, 1955
+(2005), of products in exact parts, as compilers fuse a product with the sum that follows it.
 """
 
 import equinox as eqx
@@ -76,8 +76,8 @@ def _correction(W: jax.Array, R: jax.Array, h: jax.Array) -> jax.Array:
     def term(k: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         E, X, power, integral = carry
         power = -(hA @ power) / k.astype(W.dtype)
-        product = hA @ integral
-        integral = -(product + jnp.swapaxes(product, 1, 2)) / (k + 1).astype(W.dtype)
+        half = hA @ integral
+        integral = -(half + jnp.swapaxes(half, 1, 2)) / (k + 1).astype(W.dtype)
         return E + power, X + integral, power, integral
 
     E, X, _, _ = jax.lax.fori_loop(1, TERMS, term, (ones, h * R, ones, h * R))
