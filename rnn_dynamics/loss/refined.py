@@ -20,10 +20,10 @@ from rnn_dynamics.model import LinearRNN
 
 Pair = tuple[jax.Array, jax.Array]  # a sum of two numbers, of which the second is small
 
-# Of the integral over one panel, of rates up to 3: 3³⁰ / 31! is below 1e-19.
-TERMS = 30
-# Of the norm of e^{-At}, squared, where the correction ends: it needs few digits.
-NEGLIGIBLE, MOST_DOUBLINGS = 1e-20, 60
+# Of the longest panel, that of the correction, of which terms of third order are left out: 1e-14.
+FIRST_PANEL = 2.0**-24
+# Of the norm of e^{-At}, squared, where the correction ends.
+NEGLIGIBLE, MOST_DOUBLINGS = 1e-20, 84
 
 
 def refined_gradient(rnn: LinearRNN, G: Gramians) -> LinearRNN:
@@ -37,12 +37,13 @@ def refined_gradient(rnn: LinearRNN, G: Gramians) -> LinearRNN:
     X = jnp.stack([G.P, G.Q])
     X = (X + jnp.swapaxes(X, 1, 2)) / 2
     with jax.default_matmul_precision("highest"):
-        more = _correction(W, _residual(W, x, X), longest_panel(rnn.W))
-        # Q [P u] and P [Q v]
+        # one loop over W [P u] and Q [P u], Wᵀ [Q v] and P [Q v]
         ends = jnp.concatenate([X, x[:, :, None]], axis=2)
+        high, low = product(jnp.stack([W, X[::-1]]), ends[None])
+        R = _residual(x, X, (high[0, :, :, :-1], low[0, :, :, :-1]))
+        more = _correction(W, R, FIRST_PANEL * longest_panel(rnn.W))
         more_ends = jnp.concatenate([more, jnp.zeros_like(x)[:, :, None]], axis=2)
-        high, low = product(X[::-1], ends)
-        found = high + (low + (X[::-1] @ more_ends + more[::-1] @ ends))
+        found = high[1] + (low[1] + (X[::-1] @ more_ends + more[::-1] @ ends))
     parts = (found[0, :, :-1], found[0, :, -1], found[1, :, -1])
     return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
 
@@ -58,9 +59,9 @@ def product(A: jax.Array, B: jax.Array) -> Pair:
     return jax.lax.fori_loop(0, A.shape[-1], add, (zeros, zeros))
 
 
-def _residual(W: jax.Array, x: jax.Array, X: jax.Array) -> jax.Array:
+def _residual(x: jax.Array, X: jax.Array, WX: Pair) -> jax.Array:
     """x xᵀ - (A X + X Aᵀ) of a symmetric X, A = 1 - W, (2, N, N)."""
-    high, low = product(W, X)
+    high, low = WX
     carry: Pair = -2 * X, low + jnp.swapaxes(low, 1, 2)
     carry = _plus_product(carry, x[:, :, None], x[:, None, :])
     for part in (high, jnp.swapaxes(high, 1, 2)):
@@ -69,28 +70,22 @@ def _residual(W: jax.Array, x: jax.Array, X: jax.Array) -> jax.Array:
 
 
 def _correction(W: jax.Array, R: jax.Array, h: jax.Array) -> jax.Array:
-    """X of A X + X Aᵀ = R, to some digits, (2, N, N): an integral over one panel, then doubled as in `energy`."""
+    """X of A X + X Aᵀ = R, (2, N, N): the integral over a very short panel h, doubled as in `energy`; E - 1 keeps the digits that E would lose."""
     ones = jnp.broadcast_to(jnp.eye(W.shape[-1], dtype=W.dtype), W.shape)
     hA = h * (ones - W)
-
-    def term(k: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        E, X, power, integral = carry
-        power = -(hA @ power) / k.astype(W.dtype)
-        half = hA @ integral
-        integral = -(half + jnp.swapaxes(half, 1, 2)) / (k + 1).astype(W.dtype)
-        return E + power, X + integral, power, integral
-
-    E, X, _, _ = jax.lax.fori_loop(1, TERMS, term, (ones, h * R, ones, h * R))
+    half = hA @ R / 2
 
     def going(carry: tuple[jax.Array, ...]) -> jax.Array:
-        E, _, doublings = carry
-        return (jnp.sum(E**2) > NEGLIGIBLE) & (doublings < MOST_DOUBLINGS)
+        D, _, doublings = carry  # D = E - 1
+        return (jnp.sum((ones + D) ** 2) > NEGLIGIBLE) & (doublings < MOST_DOUBLINGS)
 
     def double(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        E, X, doublings = carry
-        return E @ E, X + E @ X @ jnp.swapaxes(E, 1, 2), doublings + 1
+        D, X, doublings = carry
+        E = ones + D
+        return 2 * D + D @ D, X + E @ X @ jnp.swapaxes(E, 1, 2), doublings + 1
 
-    start: tuple[jax.Array, ...] = (E, X, jnp.int32(0))
+    X = h * (R - half - jnp.swapaxes(half, 1, 2))
+    start: tuple[jax.Array, ...] = (hA @ hA / 2 - hA, X, jnp.int32(0))
     return jax.lax.while_loop(going, double, start)[1]
 
 
