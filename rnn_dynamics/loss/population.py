@@ -37,7 +37,7 @@ class PopulationLoss(eqx.Module):
     Gradients of networks of 24 units and more (on accelerators without a kernel 129) over an infinite horizon in continuous time are found in Krylov bases
     (`loss.projected`), with as many vectors as each network needs for a relative error of 1e-8, in float32 4e-6; other gradients, those of
     targets of more than 8 units among them, and the loss itself when it is called, are exact to rounding, before student and target cancel. In float64 and
-    up to 32 units of both together, gradients that this would leave with an error above 1e-8 are refined (`loss.refined`).
+    up to 32 units of both together, gradients that this would leave with an error above 2e-9 are refined (`loss.refined`).
 
     Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient: neither is
     ever a plausible wrong number. A finite horizon needs no stability; a loss that overflows, or a horizon of more than 2²⁰ panels of

@@ -106,6 +106,21 @@ def test_gradients_are_exact_however_small_the_loss_is(kind, units):
         assert error <= reported <= 1e-8
 
 
+@pytest.mark.parametrize("distance", [1e-3, 1e-5])
+def test_no_error_is_reported_too_small_where_decays_are_fast(distance):
+    """Near a target of decay 1, before anything is refined: half of the errors were too large, by up to six."""
+    target = rd.leaky_integrator(1.0)
+    rnns = [near(target, 2, distance, seed) for seed in range(20)]
+    found = jax.vmap(lambda rnn: LOSS.estimate(rnn, target))(
+        jax.tree.map(lambda *xs: jnp.stack(xs), *rnns)
+    )
+    for index, rnn in enumerate(rnns):
+        own = flat(jax.tree.map(lambda x, i=index: x[i], found.gradient))
+        exact = exact_gradient(rnn, target)
+        error = np.linalg.norm(own - exact) / np.linalg.norm(exact)
+        assert error <= float(found.error[index]) < doubling.MOST_ERROR
+
+
 def test_large_losses_are_not_refined(monkeypatch):
     """It would take four times as long: the pass of the loop is counted."""
     passes = []
