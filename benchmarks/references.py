@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import mpmath
 import numpy as np
 import scipy.linalg
+from flint import arb, arb_mat, ctx
 
 DIGITS, DOUBLINGS = 60, 16  # rates of 0.01 are forgotten to 60 digits after 2^14 steps
 
@@ -23,20 +23,36 @@ def by_scipy(rnn: Any, target: Any) -> tuple[np.ndarray, ...] | None:
 
 
 def in_digits(rnn: Any, target: Any) -> tuple[np.ndarray, ...]:
-    """Of a stable network in W, u and v, rounded once: both Gramians as sums over the steps of a Cayley transform, doubled."""
-    N, n = len(rnn.u), len(rnn.u) + len(target.u)
-    with mpmath.workdps(DIGITS):
-        A, one = mpmath.eye(n), mpmath.eye(n)
-        for start, W in ((0, rnn.W), (N, target.W)):
-            for (i, j), x in np.ndenumerate(np.asarray(W, float)):
-                A[start + i, start + j] -= mpmath.mpf(x)
-        u = mpmath.matrix([*map(float, rnn.u), *map(float, target.u)])
-        v = mpmath.matrix([*map(float, rnn.v), *(-float(x) for x in target.v)])
-        B = mpmath.inverse(one + A)
-        D, x, z = 2 * B - one, B * u, B.T * v
-        P, Q = 2 * x * x.T, 2 * z * z.T
+    """Of a stable network in W, u and v, rounded once: both Gramians as sums over the steps of a Cayley transform, doubled, in ball arithmetic.
+
+    Raises:
+        ArithmeticError: if it has fewer digits than float64.
+    """
+    N, W = len(rnn.u), scipy.linalg.block_diag(rnn.W, target.W).astype(float)
+    earlier, ctx.dps = ctx.dps, DIGITS
+    try:
+        one = balls(np.eye(len(W)))
+        u, v = balls(np.r_[rnn.u, target.u]), balls(np.r_[rnn.v, -np.asarray(target.v)])
+        B = (2 * one - balls(W)).inv()
+        D, x, z = 2 * B - one, B * u, B.transpose() * v
+        P, Q = 2 * (x * x.transpose()), 2 * (z * z.transpose())
         for _ in range(DOUBLINGS):
-            P, Q, D = P + D * P * D.T, Q + D.T * Q * D, D * D
-        found = (Q * P)[:N, :N], (Q * u)[:N, 0], (P * v)[:N, 0]
-        by_W, by_u, by_v = (np.array(part.tolist(), float) for part in found)
-    return by_W, by_u[:, 0], by_v[:, 0]
+            P, Q, D = P + D * P * D.transpose(), Q + D.transpose() * Q * D, D * D
+        return numbers(Q * P)[:N, :N], numbers(Q * u)[:N, 0], numbers(P * v)[:N, 0]
+    finally:
+        ctx.dps = earlier
+
+
+def balls(x: np.ndarray) -> arb_mat:
+    """Numbers as they are, of a matrix or a column."""
+    x = np.asarray(x, float).reshape(len(x), -1)
+    return arb_mat(*x.shape, [arb(float(one)) for one in x.flat])
+
+
+def numbers(x: arb_mat) -> np.ndarray:
+    """The middles of balls, each of which must have the digits of float64, beside the largest of its row."""
+    parts = [[(float(one.mid()), float(one.rad())) for one in row] for row in x.tolist()]
+    middles, radii = np.moveaxis(np.array(parts), -1, 0)
+    if not np.all(radii.max(axis=1) < 1e-17 * np.abs(middles).max(axis=1)):
+        raise ArithmeticError(f"{DIGITS} digits are not enough.")
+    return middles
