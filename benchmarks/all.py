@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-SPARE = 10.0  # seconds for starting and drawing
+SPARE = 30.0  # seconds for starting and drawing
 
 
 class Stage(NamedTuple):
@@ -38,7 +38,7 @@ STAGES = (
     Stage("precision", 25, 25, (), ()),
     Stage("ceiling", 450, 100),
     Stage("scaling", 200, 60),
-    Stage("columns", 130, 60),
+    Stage("columns", 150, 60),
     Stage("gradient", 100, 15, (), ONE),
     Stage("flow", 260, 40),
     Stage("peers", 1000, 120, (), ONE),
