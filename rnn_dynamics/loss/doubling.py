@@ -16,8 +16,8 @@ from rnn_dynamics.model import LinearRNN, parallel
 # Of eps · |P| |Q|, the products that the gradient is a difference of: by each panel, and at once. In 60 digits errors of networks of 2 to 16 units near a
 # target are at most 0.9 of this in 98 of 100, 3 times as much where W is far from normal.
 ROUNDING, ROUNDING_AT_ONCE = 0.02, 2.0
-# Relative error above which a gradient in float64 is refined, as estimates are too small by a factor of up to four, and the units of student and target
-# up to which that pays: it takes three to four times as long.
+# Relative error above which a gradient in float64 is refined, a fifth of what is wanted, as estimates are sometimes too small, and the units of student
+# and target up to which that pays: it takes three to four times as long.
 MOST_ERROR, MOST_REFINED = 2e-9, 32
 
 
