@@ -117,7 +117,8 @@ def _gramians(rnn: LinearRNN, panel_scale: ArrayLike, time_step: Any) -> Gramian
     P, Q = P + E @ P @ E.T, Q + E.T @ Q @ E
 
     stable = (size <= tolerance) & (rounding < MOST_ROUNDING)
-    energy = (jnp.sum(samples**2) + remote @ P @ remote) / 2
+    # rounding can leave less than nothing of what is far away
+    energy = (jnp.sum(samples**2) + jnp.maximum(remote @ P @ remote, 0)) / 2
     nothing = jnp.asarray(jnp.nan, dtype)
     return Gramians(
         P=jnp.where(stable, P, nothing),

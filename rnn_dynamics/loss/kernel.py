@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics import native
-from rnn_dynamics.loss import cuda, projected
+from rnn_dynamics.loss import cuda, doubling, projected
 from rnn_dynamics.loss.arnoldi import REPEAT
 from rnn_dynamics.loss.estimate import Estimate
 from rnn_dynamics.model import LinearRNN
@@ -110,6 +110,7 @@ def constants(dtype: np.dtype) -> dict[str, float]:
         "MOST_DOUBLINGS": projected.MOST_DOUBLINGS,
         "REPEAT": REPEAT,
         "LARGEST_RESIDUAL": projected.LARGEST_RESIDUAL,
+        "MOST_ERROR": doubling.MOST_ERROR,
     }
 
 

@@ -36,8 +36,9 @@ class PopulationLoss(eqx.Module):
 
     Gradients of networks of 24 units and more (on accelerators without a kernel 129) over an infinite horizon in continuous time are found in Krylov bases
     (`loss.projected`), with as many vectors as each network needs for a relative error of 1e-8, in float32 4e-6; other gradients, those of
-    targets of more than 8 units among them, and the loss itself when it is called, are exact to rounding, before student and target cancel. In float64 and
-    up to 32 units of both together, gradients that this would leave with an error above 2e-9 are refined (`loss.refined`).
+    targets of more than 8 units among them, and the loss itself when it is called, are exact to rounding, before student and target cancel. In float64
+    gradients that this would leave with an error above 2e-9 are refined: up to 32 units of both together (`loss.refined`), and larger ones by the kernel
+    on CPUs (`native/refined.h`). Else the error near a solution is about 1e-15 over the root of the loss, and is reported.
 
     Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient: neither is
     ever a plausible wrong number. A finite horizon needs no stability; a loss that overflows, or a horizon of more than 2²⁰ panels of
@@ -155,8 +156,9 @@ class PopulationLoss(eqx.Module):
         """The loss, its gradient, and an estimate of the gradient's relative error, ().
 
         Two gradients are compared. From panels of different length they share no quadrature node and round differently (over a finite
-        horizon the second is that of the transposed network too). Where gradients are found in Krylov bases the other one, which is
-        returned, is by doubling. The error is four times the norm of their difference, relative to the norm of the gradient.
+        horizon the second is that of the transposed network too). Where gradients are found in Krylov bases the other one is by doubling, and
+        returned unless it has cancelled and the first is refined. The error is four times the norm of their difference, relative to the norm
+        of the gradient.
         """
         require_rnns(rnn=rnn)
         self.check(target)
@@ -249,6 +251,8 @@ def _gradient_and_error(
     found = jax.lax.map(
         lambda other: _estimate(loss, rnn, target, other, wanted, jnp.int32(ANEW)), ways
     )
-    gradient = jax.tree.map(lambda x: x[1], found.gradient)
+    # only refined bases are better than doubling, which alone says that a network is unstable
+    better = jnp.where(found.error[0] < found.error[1], 0, 1)
+    value, gradient = jax.tree.map(lambda x: x[better], (found.value, found.gradient))
     gap = jax.tree.map(lambda x: x[1] - x[0], found.gradient)
-    return found.value[1], gradient, SAFETY * norm(gap) / norm(gradient)
+    return value, gradient, SAFETY * norm(gap) / norm(gradient)

@@ -200,7 +200,8 @@ def _gramian(B: jax.Array, start: jax.Array) -> _Gramian:
 def _energy(grams: _Gramian, end: jax.Array) -> jax.Array:
     """½ ∫ k(t)² dt, a sum of squares, of the right system."""
     remote = end @ grams.remote[0]
-    return (jnp.sum((end @ grams.columns[0]) ** 2) + remote @ grams.gramian[0] @ remote) / 2
+    rest = jnp.maximum(remote @ grams.gramian[0] @ remote, 0)  # but for rounding
+    return (jnp.sum((end @ grams.columns[0]) ** 2) + rest) / 2
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -25,6 +25,8 @@
 #include "factors.h"
 #include "bases.h"
 #include "reduced.h"
+#include "digits.h"
+#include "refined.h"
 // clang-format on
 
 enum { DONE = -2, ANEW = -1 };
@@ -54,8 +56,34 @@ static int32_t first_attempt(const Plan *plan, const Problem *p) {
   return turn;
 }
 
+// A gradient in bases of m vectors, left and right, in the space `in`.
+typedef struct {
+  Found found;
+  Space *in;
+  Index m;
+  const REAL *left, *right;
+} Reduced;
+
+static Reduced reduced_to(Space *s, const Problem *p, Index m, REAL residual) {
+  return (Reduced){reduce(s, p, m, residual), s, m, s->U, s->V};
+}
+
+// Instead of a gradient that has cancelled the same, refined. Returns whether any attempt from this one on is enough for that.
+static int refine_instead(Reduced *r, Refined *f, const Plan *plan, const Problem *p, int32_t turn,
+                           REAL residual) {
+  for (; turn < plan->count; turn++) {
+    Index m = plan->sizes[turn] - p->target_units;
+    grow(r->in, m);
+    Found found = reduce_refined(f, r->in, p, m, residual);
+    if (!found.stable || !(found.truncation <= plan->aim)) continue;
+    *r = (Reduced){found, &f->space, f->rows, f->Q, f->Q};
+    return 1;
+  }
+  return 0;
+}
+
 // Tries from an attempt on. Returns whose turn it is: DONE, or the count of sizes if none was enough, or what was none to begin with.
-static int32_t try(Space *s, const Plan *plan, const Problem *p, int32_t turn, REAL *found[],
+static int32_t try(Space *s, Refined *f, const Plan *plan, const Problem *p, int32_t turn, REAL *found[],
                    int32_t *attempt) {
   if (turn < ANEW || turn >= plan->count) return turn;
   REAL residual = prepare(s, p);
@@ -66,11 +94,14 @@ static int32_t try(Space *s, const Plan *plan, const Problem *p, int32_t turn, R
   for (; turn < plan->count; turn++) {
     Index m = plan->sizes[turn] - p->target_units;
     grow(s, m);
-    Found small = reduce(s, p, m, residual);
-    if (!small.stable || !(small.truncation <= fmax(plan->aim, small.rounding))) continue;
-    expand(s, p->units, m, found[BY_W], found[BY_U], found[BY_V]);
-    *found[VALUE] = small.value;
-    *found[ERROR] = small.truncation + small.rounding;
+    Reduced r = reduced_to(s, p, m, residual);
+    int enough = r.found.stable && r.found.truncation <= fmax(plan->aim, r.found.rounding);
+    if (REFINES && r.found.rounding > MOST_ERROR && (enough || turn + 1 == plan->count))
+      enough |= refine_instead(&r, f, plan, p, turn, residual);
+    if (!enough) continue;
+    expand(r.in, p->units, r.m, r.left, r.right, found[BY_W], found[BY_U], found[BY_V]);
+    *found[VALUE] = r.found.value;
+    *found[ERROR] = r.found.truncation + r.found.rounding;
     *attempt = turn;
     return DONE;
   }
@@ -109,7 +140,10 @@ static REAL *memory_for(Index units, Index target_units, Index most) {
   if (kept->memory && kept->units == units && kept->target_units == target_units && kept->most == most)
     return kept->memory;
   Space space;
-  size_t bytes = padded((Index)(lay_out(&space, NULL, units, target_units, most) * sizeof(REAL)), 64);
+  Refined refined;
+  size_t numbers = lay_out(&space, NULL, units, target_units, most);
+  if (REFINES) numbers += lay_out_refined(&refined, NULL, units, target_units, most);
+  size_t bytes = padded((Index)(numbers * sizeof(REAL)), 64);
   free(kept->memory);
   *kept = (Kept){units, target_units, most, aligned_alloc(64, bytes)};
   if (kept->memory) memset(kept->memory, 0, bytes);
@@ -121,9 +155,11 @@ static int find(const Batch *b, const Plan *plan) {
   Index N = b->units, count = b->target_units, most = plan->sizes[plan->count - 1];
   const Index given[] = {N * N, N, N, count * count, count, count}, found[] = {1, N * N, N, N, 1};
   Space space;
+  Refined refined;
   REAL *memory = memory_for(N, count, most);
   if (memory == NULL) return 0;
-  lay_out(&space, memory, N, count, most);
+  memory += lay_out(&space, memory, N, count, most);
+  if (REFINES) lay_out_refined(&refined, memory, N, count, most);
   for (Index i = 0; i < b->members; i++) {
     const REAL *own[PARAMETERS];
     REAL *out[NUMBERS];
@@ -131,7 +167,7 @@ static int find(const Batch *b, const Plan *plan) {
     for (int j = 0; j < NUMBERS; j++) out[j] = b->found[j] + i * found[j];
     Problem p = {N, count, own[W], own[U], own[V], own[TARGET_W], own[TARGET_U], own[TARGET_V]};
     b->attempt[i] = ANEW;
-    b->next_turn[i] = try(&space, plan, &p, b->turn[i], out, b->attempt + i);
+    b->next_turn[i] = try(&space, &refined, plan, &p, b->turn[i], out, b->attempt + i);
     if (b->attempt[i] == ANEW)
       for (int j = 0; j < NUMBERS; j++)
         for (Index k = 0; k < found[j]; k++) out[j][k] = NAN;

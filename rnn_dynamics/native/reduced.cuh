@@ -218,7 +218,7 @@ DEVICE Found reduce(Space *s, int m, REAL residual) {
   neglected += coupling(s, 1)[last * (s->most + 1) + m] * (sums[1] + sums[3] * sums[5]);
   const REAL length = SQRT(sums[6] * sums[6] + sums[7] * sums[7] + sums[8] * sums[8]);
   const REAL steps = (REAL)(1ull << (int)doublings), products = sums[9] * sums[10];
-  found.value = (sums[11] + sums[12]) / 2;
+  found.value = (sums[11] + (sums[12] < 0 ? 0 : sums[12])) / 2;  // but for rounding
   found.truncation = relative((REAL)SAFETY * neglected, length);
   found.rounding = relative((REAL)ROUNDING * (EPSILON + residual) * steps * products, length);
   found.stable = both[0] > 0 && both[1] > 0;

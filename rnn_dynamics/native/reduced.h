@@ -47,6 +47,25 @@ static void small_system(Space *s, Index m, Index count, const REAL *H, int tran
       s->E[(m + i) * ld + m + j] = s->outer[transposed ? i * count + j : j * count + i];
 }
 
+// P += D P D^T + D^2 P (D^2)^T + ..., by doubling the number of steps, of which `doublings` were made before. E holds D^T, `next` is room for
+// its powers. Returns the doublings.
+static int add_steps(Space *s, Index size, REAL *E, REAL *next, int doublings, REAL *P,
+                     int *stable) {
+  Index ld = s->ld, width = padded(size, LANES);
+  const REAL most = SQRT(SQRT(EPSILON)) * SQRT(SQRT(EPSILON));  // of the squared norm
+  for (;;) {
+    REAL left = squares(size, width, E, ld);
+    product(size, width, size, P, ld, 1, E, ld, s->T, ld);
+    add_product(size, width, size, E, 1, ld, s->T, ld, P, ld);
+    doublings++;
+    *stable = left <= most;
+    if (!(left > most) || doublings == MOST_DOUBLINGS) return doublings;
+    product(size, width, size, E, ld, 1, E, ld, next, ld);
+    REAL *swap = E;
+    E = next, next = swap;
+  }
+}
+
 // P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start, by doubling: of COLUMNS columns first. E holds B^T and then powers of D^T.
 // Returns the doublings of one step; with `end`, sets the energy of end . x_j too.
 static int gramian(Space *s, Index size, REAL *P, int *stable, const REAL *end, REAL *energy) {
@@ -76,22 +95,12 @@ static int gramian(Space *s, Index size, REAL *P, int *stable, const REAL *end, 
     dots(size, width, E, ld, end, remote);
   }
   product(size, width, COLUMNS, s->rows, 1, ld, s->rows, ld, P, ld);
-  const REAL most = SQRT(SQRT(EPSILON)) * SQRT(SQRT(EPSILON));  // of the squared norm
-  for (;;) {
-    REAL left = squares(size, width, E, ld);
-    product(size, width, size, P, ld, 1, E, ld, s->T, ld);
-    add_product(size, width, size, E, 1, ld, s->T, ld, P, ld);
-    doublings++;
-    *stable = left <= most;
-    if (!(left > most) || doublings == MOST_DOUBLINGS) break;
-    product(size, width, size, E, ld, 1, E, ld, next, ld);
-    REAL *swap = E;
-    E = next, next = swap;
-  }
+  doublings = add_steps(s, size, E, next, doublings, P, stable);
   if (end) {
     clear(ld, s->T);
     add_rows(size, width, P, ld, remote, 1, s->T);
-    *energy = (*energy + dot(width, remote, s->T)) / 2;
+    REAL rest = dot(width, remote, s->T);
+    *energy = (*energy + (rest < 0 ? 0 : rest)) / 2;  // but for rounding
   }
   return doublings;
 }
@@ -158,17 +167,18 @@ static Found reduce(Space *s, const Problem *p, Index m, REAL residual) {
   return found;
 }
 
-// Back from the bases: W = U^T C V, u = U^T du, v = V^T dv.
-static void expand(Space *s, Index N, Index m, REAL *W, REAL *u, REAL *v) {
+// Back from bases of m vectors: W = U^T C V, u = U^T du, v = V^T dv.
+static void expand(Space *s, Index N, Index m, const REAL *U, const REAL *V, REAL *W, REAL *u,
+                   REAL *v) {
   Index n = s->n;
   REAL *whole = n == N ? W : s->own;
-  product(m, n, m, s->right, s->ld, 1, s->V, n, s->wide, s->apart);
-  product(N, n, m, s->U, 1, n, s->wide, s->apart, whole, n);
+  product(m, n, m, s->right, s->ld, 1, V, n, s->wide, s->apart);
+  product(N, n, m, U, 1, n, s->wide, s->apart, whole, n);
   if (n != N)
     for (Index i = 0; i < N; i++) copy(N, W + i * N, whole + i * n);
   REAL *by_u = s->signs, *by_v = s->signs + n;
   clear(2 * n, by_u);
-  add_rows(m, n, s->U, n, s->du, 1, by_u);
-  add_rows(m, n, s->V, n, s->dv, 1, by_v);
+  add_rows(m, n, U, n, s->du, 1, by_u);
+  add_rows(m, n, V, n, s->dv, 1, by_v);
   copy(N, u, by_u), copy(N, v, by_v);
 }

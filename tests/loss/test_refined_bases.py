@@ -1,0 +1,141 @@
+"""Gradients of networks of more than 32 units near a solution, by the kernel, against ball arithmetic."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import needs_kernel, parameters, relative
+
+import rnn_dynamics as rd
+from rnn_dynamics.loss import doubling
+
+pytestmark = [
+    needs_kernel,
+    pytest.mark.skipif(jax.default_backend() != "cpu", reason="the kernel on CPUs refines"),
+]
+
+LOSS = rd.PopulationLoss()
+TARGETS = {"integrator": rd.leaky_integrator(0.1), "oscillator": rd.damped_oscillator(0.1, 1.0)}
+
+
+def near(
+    target: rd.LinearRNN, units: int, weight_scale: float, distance: float, seed: int = 1
+) -> rd.LinearRNN:
+    """A random network with modes beside it that are the target in other coordinates, moved away from that by a distance, (units)."""
+    draw, count = np.random.default_rng(seed).normal, target.num_units
+    a = np.linalg.qr(draw(size=(units, count)))[0]
+    S, rest = np.eye(count) + 0.3 * draw(size=(count, count)), np.eye(units) - a @ a.T
+    inverse = np.linalg.inv(S)
+    bulk = weight_scale * rest @ draw(size=(units, units)) @ rest
+    W = a @ S @ target.W @ inverse @ a.T + bulk / np.sqrt(units)
+    parts = (W, a @ S @ target.u, a @ inverse.T @ target.v)
+    return rd.LinearRNN(
+        *(jnp.asarray(x + distance * draw(size=x.shape) / np.sqrt(units)) for x in parts)
+    )
+
+
+def exact_gradient(rnn: rd.LinearRNN, target: rd.LinearRNN) -> np.ndarray:
+    """All parameters' gradient, rounded once."""
+    pytest.importorskip("flint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+        import references
+    return np.concatenate([part.ravel() for part in references.in_digits(rnn, target)])
+
+
+@jax.jit
+def estimate(rnn: rd.LinearRNN, target: rd.LinearRNN):
+    return LOSS.estimate(rnn, target)
+
+
+@pytest.mark.parametrize("weight_scale", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("units", [33, 48])  # padded, and not
+def test_gradients_are_exact_near_a_solution(units, kind, weight_scale):
+    """At losses of 1e-14 and 1e-20, where they had errors of 1e-8 and 1e-5; what is reported is not less than the error."""
+    target = TARGETS[kind]
+    for distance in (1e-7, 1e-10):
+        rnn = near(target, units, weight_scale, distance)
+        found, exact = estimate(rnn, target), exact_gradient(rnn, target)
+        error = relative(parameters(found.gradient), exact)
+        # what the bases leave out is what was asked for before they were found
+        assert error <= float(found.error) < 3e-9
+        assert 0 <= float(found.value) < 100 * distance**2
+        plain = doubling.gradient(rnn, target, jnp.ones(()))[1]
+        assert relative(parameters(plain), exact) > 10 * error
+
+
+def test_the_better_of_two_gradients_is_returned():
+    """Of the refined one and that by doubling, whose distance is the error of either; far from a solution doubling is better."""
+    target = TARGETS["oscillator"]
+    for distance, refined in ((1e-2, False), (1e-8, True)):
+        rnn = near(target, 33, 0.3, distance)
+        value, gradient, error = LOSS.gradient_and_error(rnn, target)
+        exact = exact_gradient(rnn, target)
+        assert relative(parameters(gradient), exact) < 1e-12 / (1 if refined else distance)
+        by_doubling = doubling.gradient(rnn, target, jnp.ones(()))
+        assert (relative(parameters(gradient), parameters(by_doubling[1])) > 1e-12) == refined
+        assert float(value) == pytest.approx(float(by_doubling[0]), rel=1e-3)
+        assert relative(parameters(gradient), exact) < float(error) < 1e-6
+
+
+def test_no_loss_is_below_zero():
+    """Of twelve networks near a long memory four had losses of about -1e-15 by rounding, which no logarithm knows."""
+    target = rd.damped_oscillator(0.01, 1.0)
+    rnns = [near(target, 33, 0.5, 1e-10, seed) for seed in range(12)]
+    values = jax.jit(jax.vmap(lambda rnn: LOSS(rnn, target)))(
+        jax.tree.map(lambda *xs: jnp.stack(xs), *rnns)
+    )
+    assert np.all(np.asarray(values) >= 0)
+
+
+def test_units_that_do_nothing_change_nothing():
+    """A network of three units near a solution, among thirty that are silent: its gradient is that of the three alone."""
+    target = TARGETS["integrator"]
+    small = near(target, 3, 0.5, 1e-9)
+    places = np.random.default_rng(1).permutation(33)[:3]
+    W, u, v = np.zeros((33, 33)), np.zeros(33), np.zeros(33)
+    W[np.ix_(places, places)], u[places], v[places] = small.W, small.u, small.v
+    found, alone = estimate(rd.LinearRNN(W, u, v), target), estimate(small, target)
+    assert float(found.value) == pytest.approx(float(alone.value), rel=1e-6)
+    g, by_W = found.gradient, np.asarray(found.gradient.W)[np.ix_(places, places)]
+    own = np.concatenate([by_W.ravel(), g.u[places], g.v[places]])
+    assert relative(own, parameters(alone.gradient)) < 1e-13
+    assert np.linalg.norm(parameters(g)) == pytest.approx(np.linalg.norm(own), rel=1e-13)
+
+
+def test_bits_depend_on_nothing_that_was_refined_before():
+    """Larger bases, whose numbers stay where they were, and a network that is not finite."""
+    target = TARGETS["integrator"]
+    rnns = [near(target, 40, scale, 1e-8, seed) for seed, scale in enumerate((0.0, 0.9, 0.3))]
+    broken = jax.tree.map(lambda x: x.at[0].set(jnp.nan), rnns[1])
+    find = jax.jit(jax.vmap(lambda rnn: LOSS.value_and_grad(rnn, target)))
+
+    def together(*rnns):
+        return find(jax.tree.map(lambda *xs: jnp.stack(xs), *rnns))
+
+    first = together(*rnns)
+    for order in ((2, 1, 0), (1, 0, 2), (1, None, 0)):
+        found = together(*(broken if i is None else rnns[i] for i in order))
+        for row, i in enumerate(order):
+            if i is None:
+                continue
+            for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(first), strict=True):
+                np.testing.assert_array_equal(np.asarray(ours)[row], np.asarray(theirs)[i])
+
+
+def test_descent_goes_on_where_gradients_would_have_cancelled():
+    """From a loss of 1e-14, rate by rate as theory says: along the flow the loss falls by the square of the gradient."""
+    target = TARGETS["integrator"]
+    rnn = near(target, 33, 0.3, 1e-7)
+    step, losses, squares = 1e-3, [], []
+    for _ in range(3):
+        found = estimate(rnn, target)
+        losses.append(float(found.value))
+        squares.append(float(np.sum(parameters(found.gradient) ** 2)))
+        rnn = jax.tree.map(lambda x, g: x - step * g, rnn, found.gradient)
+    for i in range(2):
+        expected = step * (squares[i] + squares[i + 1]) / 2  # the trapezoidal rule
+        assert losses[i] - losses[i + 1] == pytest.approx(expected, rel=1e-3)
