@@ -7,8 +7,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX512F__) && BITS == 64
+#define VECTOR_BYTES 64
+#else
 #define VECTOR_BYTES 32
-#define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
+#endif
+#define LANES (8 * VECTOR_BYTES / BITS)
 #define ROWS 8  // of a block; a multiple of LANES
 #define INLINE static inline __attribute__((always_inline))
 
@@ -25,7 +29,7 @@ INLINE vector all(REAL x) { return x - (vector){0}; }
 
 // Else GCC loads an operand from memory again for each use of it.
 #if defined(__x86_64__) && defined(__AVX__)
-#define IN_REGISTER(x) __asm__("" : "+x"(x))
+#define IN_REGISTER(x) __asm__("" : "+v"(x))
 #else
 #define IN_REGISTER(x)
 #endif
@@ -47,7 +51,7 @@ typedef MASK mask __attribute__((vector_size(VECTOR_BYTES)));
 
 // The totals of LANES vectors as one vector: lanes that differ in one bit are added, of two vectors at once.
 INLINE vector totals(const vector *x) {
-#if BITS == 64
+#if LANES == 4
 #define FIRST(i) MEET(x[i], x[i + 1], L(0, 5, 2, 7), L(1, 4, 3, 6))
   vector a = FIRST(0), b = FIRST(2);
   return MEET(a, b, L(0, 1, 6, 7), L(2, 3, 4, 5));
@@ -66,7 +70,7 @@ typedef enum { SET, ADD, SUBTRACT } Mode;
 // rows x (columns vectors) of C from A, whose entry (i, l) is A[i * down + l * across], and B. All of them are read before C is written.
 INLINE void tile(int rows, int columns, Index depth, const REAL *A, Index down, Index across,
                  const REAL *B, Index ldb, REAL *C, Index ldc, Mode mode) {
-  vector sum[4][4];
+  vector sum[8][4];
   for (int i = 0; i < rows; i++)
     for (int j = 0; j < columns; j++) sum[i][j] = (vector){0};
   for (Index l = 0; l < depth; l++) {
@@ -92,6 +96,9 @@ INLINE void tile(int rows, int columns, Index depth, const REAL *A, Index down, 
 INLINE void strip(int columns, Index rows, Index depth, const REAL *A, Index down, Index across,
                   const REAL *B, Index ldb, REAL *C, Index ldc, Mode mode) {
   Index i = 0;
+  if (columns == 1)
+    for (; i + 8 <= rows; i += 8)
+      tile(8, columns, depth, A + i * down, down, across, B, ldb, C + i * ldc, ldc, mode);
   for (; i + 4 <= rows; i += 4)
     tile(4, columns, depth, A + i * down, down, across, B, ldb, C + i * ldc, ldc, mode);
   if (i + 2 <= rows) {

@@ -57,4 +57,5 @@ def test_a_gradient_does_not_rest_on_a_bad_inverse(gap):
     (value, gradient), exact = both_gradients(rnn, target)
     assert float(value) == float(exact[0])
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact[1]), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        # the same sums in another loop, where the compiler may fuse others
+        np.testing.assert_allclose(ours, theirs, rtol=4 * eps)
