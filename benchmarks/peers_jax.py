@@ -10,7 +10,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from peers_problem import (
     LEARNING_RATE,
     NUM_CHECKED,
@@ -27,7 +26,7 @@ from peers_problem import (
 )
 
 import rnn_dynamics as rd
-from rnn_dynamics.learning import GradientDescent, State
+from rnn_dynamics.learning import GradientDescent, MakeOptimizer, State
 from rnn_dynamics.sweep.compiling import Program
 
 ENGINE_STEPS = 20  # learning steps of one compiled call, as between two records of a sweep
@@ -104,7 +103,7 @@ def chunk_of(networks: Networks, rows: np.ndarray, dtype: str) -> tuple[Any, ...
     learner = GradientDescent(
         rd.PopulationLoss(),
         jax.vmap(rd.Rates)(full, full, full),
-        optax.sgd,
+        MakeOptimizer("sgd"),
         {"learning_rate": LEARNING_RATE * full},
     )
     rnns = jax.vmap(rd.LinearRNN)(*(jnp.asarray(x[rows], dtype) for x in networks))

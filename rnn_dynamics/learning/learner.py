@@ -15,9 +15,19 @@ import optax
 
 from rnn_dynamics import ode
 from rnn_dynamics.learning.observables import Observables, observe
+from rnn_dynamics.learning.optimizers import MakeOptimizer
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Rest, Stop
-from rnn_dynamics.loss import ANEW, Loss, all_finite, norm, relative, where_wanted
+from rnn_dynamics.loss import (
+    ANEW,
+    Loss,
+    PopulationLoss,
+    Step,
+    all_finite,
+    norm,
+    relative,
+    where_wanted,
+)
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
 
@@ -156,23 +166,46 @@ class GradientDescent(eqx.Module):
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
     ) -> State:
-        optimizer = self.make_optimizer(**self.hyperparameters)
-
         def step(index: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
             state, attempt = carry
-            key, running = self.noise_key(index), state.learns
-            found = self.loss.estimate(state.rnn, target, key, running, attempt)
+            running = state.learns
+            found, memory = self._step(state, target, self.noise_key(index), attempt)
             status = jnp.where(running, health(found.value, found.error), state.status)
             good = running & (status == Status.ok)
-            updates, memory = optimizer.update(found.gradient, state.inner, state.rnn)
-            proposal = jax.tree.map(jnp.add, state.rnn, self.rates.times(updates))
-            rnn, memory = where(good, (proposal, memory), (state.rnn, state.inner))
+            memory = where(good, memory, state.inner)
             count = state.num_gradients + running.astype(jnp.int32)
             error = jnp.where(good, found.error, state.gradient_error)
-            state = State(state.initial, rnn, status, count, error, state.rest, memory)
+            state = State(state.initial, found.rnn, status, count, error, state.rest, memory)
             return state, found.attempt
 
         return jax.lax.fori_loop(tick, next_tick, step, (state, jnp.int32(ANEW)))[0]
+
+    def _step(
+        self, state: State, target: LinearRNN, key: jax.Array | None, attempt: jax.Array
+    ) -> tuple[Step, Any]:
+        """The network after a step, and what the optimiser then keeps; a network that does not learn, or has no finite gradient, stays."""
+        rnn, running = state.rnn, state.learns
+        plain = None
+        if isinstance(self.make_optimizer, MakeOptimizer):
+            plain = self.make_optimizer.plain_step(state.inner, **self.hyperparameters)
+        if (
+            plain is not None
+            and isinstance(self.loss, PopulationLoss)
+            and self.loss.steps(rnn, target)
+        ):
+            rate, memory = plain
+            rates = tuple(
+                rate * jnp.asarray(x, rate.dtype)
+                for x in (self.rates.W, self.rates.u, self.rates.v)
+            )
+            return self.loss.step(rnn, target, rates, running, attempt), memory
+        optimizer = self.make_optimizer(**self.hyperparameters)
+        found = self.loss.estimate(rnn, target, key, running, attempt)
+        updates, memory = optimizer.update(found.gradient, state.inner, rnn)
+        proposal = jax.tree.map(jnp.add, rnn, self.rates.times(updates))
+        good = running & (health(found.value, found.error) == Status.ok)
+        moved = where(good, proposal, rnn)
+        return Step(found.value, moved, found.error, found.attempt), memory
 
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
         """What the last gradient was estimated to have, ()."""

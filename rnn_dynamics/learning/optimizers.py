@@ -52,8 +52,7 @@ class MakeOptimizer:
         clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
 
         def rate(count: jax.Array) -> jax.Array:
-            step = count.astype(learning_rate.dtype)
-            return learning_rate * SCHEDULES[self.schedule].factor(step, **(schedule or {}))
+            return self._rate(count, learning_rate, schedule)
 
         def make(rate: jax.Array) -> optax.GradientTransformation:
             given = dict(self.flags) | dict(arguments or {})
@@ -75,3 +74,30 @@ class MakeOptimizer:
             return updates, (count + 1, inner)
 
         return optax.GradientTransformation(init, update)
+
+    def plain_step(
+        self,
+        memory: Any,
+        learning_rate: jax.Array,
+        arguments: Numbers | None = None,
+        schedule: Numbers | None = None,
+        clip_norm: jax.Array | None = None,
+        weight_decay: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any] | None:
+        """η of the next step, (), and the memory after it, if a step is w <- w - η g; None if it is more than that.
+
+        Args:
+            memory: the optimiser's state, as it makes it.
+            learning_rate: and what follows: as for the optimiser.
+        """
+        more = self.flags or arguments or clip_norm is not None or weight_decay is not None
+        if self.name != "sgd" or more:
+            return None
+        count, inner = memory
+        return self._rate(count, learning_rate, schedule), (count + 1, inner)
+
+    def _rate(
+        self, count: jax.Array, learning_rate: jax.Array, schedule: Numbers | None
+    ) -> jax.Array:
+        step = count.astype(learning_rate.dtype)
+        return learning_rate * SCHEDULES[self.schedule].factor(step, **(schedule or {}))

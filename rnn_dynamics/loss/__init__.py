@@ -1,7 +1,7 @@
 """Losses of a student against a target, with their exact gradients."""
 
 from rnn_dynamics.loss.doubling import norm, relative
-from rnn_dynamics.loss.estimate import ANEW, all_finite, where_wanted
+from rnn_dynamics.loss.estimate import ANEW, Step, all_finite, where_wanted
 from rnn_dynamics.loss.population import PopulationLoss
 from rnn_dynamics.loss.sampled import SampledLoss
 
@@ -10,6 +10,7 @@ __all__ = [
     "Loss",
     "PopulationLoss",
     "SampledLoss",
+    "Step",
     "all_finite",
     "norm",
     "relative",

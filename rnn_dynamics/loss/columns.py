@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import doubling, kernel
-from rnn_dynamics.loss.estimate import ANEW, Estimate
+from rnn_dynamics.loss.estimate import ANEW, Estimate, Step, stepped
 from rnn_dynamics.loss.kernel import DONE, MOST_TARGET_UNITS
 from rnn_dynamics.loss.projected import (
     LARGEST_RESIDUAL,
@@ -121,6 +121,56 @@ def gradient(
         return call(*primals), jax.jvp(way, (rnn, target), tangents[:2])[1]
 
     return call(rnn, target, turn)
+
+
+def steps(rnn: LinearRNN, target: LinearRNN) -> bool:
+    """Whether `step` is there for networks of this shape: the kernel on CPUs makes it in place, which moves a third less memory."""
+    found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
+    return found is not None and found.loaded is None and bool(sizes(rnn, target))
+
+
+def step(
+    rnn: LinearRNN,
+    target: LinearRNN,
+    wanted: jax.Array,
+    attempt: jax.Array,
+    rates: tuple[jax.Array, ...],
+) -> Step:
+    """A step of gradient descent by `gradient`, of which the arguments are.
+
+    Args:
+        rates: of W, u and v, each ().
+    """
+    tried = sizes(rnn, target)
+    found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
+    assert found is not None
+
+    def by_gradient(rnn: LinearRNN, target: LinearRNN, rates: Any, turn: jax.Array) -> Step:
+        found = gradient(rnn, target, jnp.zeros((), bool), turn != DONE, turn)
+        return stepped(rnn, found, rates)
+
+    @jax.custom_jvp
+    def call(rnn: LinearRNN, target: LinearRNN, rates: Any, turn: jax.Array) -> Step:
+        largest = [largest_scale(rnn, target, size, found.inverted) for size in tried]
+        turn, made = kernel.attempts(
+            rnn, target, turn, found, tried, largest, tolerance(rnn.dtype), rates
+        )
+        last = len(tried)
+
+        def double(carry: tuple[jax.Array, Step]) -> tuple[jax.Array, Step]:
+            before = _tied(carry[1].rnn, carry[0])
+            exact = doubling.gradient(before, target, jnp.ones((), rnn.dtype))
+            return jnp.int32(DONE), stepped(before, Estimate(*exact, jnp.int32(last)), rates)
+
+        with jax.default_matmul_precision("highest"):
+            return jax.lax.while_loop(partial(_is_at, last), double, (turn, Step(*made)))[1]
+
+    @call.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        way = partial(by_gradient, turn=primals[3])
+        return call(*primals), jax.jvp(way, primals[:3], tangents[:3])[1]
+
+    return call(rnn, target, rates, jnp.where(wanted, attempt, jnp.int32(DONE)))
 
 
 def by_products(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:

@@ -26,6 +26,31 @@ class Estimate(NamedTuple):
     attempt: jax.Array
 
 
+class Step(NamedTuple):
+    """A network after a step of gradient descent, and what its loss was before.
+
+    Attributes:
+        value: the loss, as in `Estimate`.
+        rnn: after the step; the network as it was if its loss or gradient is not finite.
+        error: estimate of the relative error of the gradient that was taken, ().
+        attempt: as in `Estimate`.
+    """
+
+    value: jax.Array
+    rnn: LinearRNN
+    error: jax.Array
+    attempt: jax.Array
+
+
+def stepped(rnn: LinearRNN, found: Estimate, rates: tuple[jax.Array, ...]) -> Step:
+    """The step that a gradient means: W - rates[0] ∂L/∂W and so on, each rate ()."""
+    g = found.gradient
+    parts = zip((rnn.W, rnn.u, rnn.v), (g.W, g.u, g.v), rates, strict=True)
+    good = jnp.isfinite(found.value + found.error)
+    moved = LinearRNN(*(jnp.where(good, x - rate * g, x) for x, g, rate in parts))
+    return Step(found.value, moved, found.error, found.attempt)
+
+
 def only_way(rnn: LinearRNN, value: jax.Array, gradient: LinearRNN, error: jax.Array) -> Estimate:
     """The estimate by the only way there is, with NaN for what is not finite."""
     nan = jnp.asarray(jnp.nan, value.dtype)

@@ -122,8 +122,11 @@ def attempts(
     sizes: Sequence[int],
     largest: Sequence[float],
     aim: float,
+    rates: tuple[jax.Array, ...] = (),
 ) -> tuple[jax.Array, Estimate]:
     """Whose turn it is after all attempts, () int32, and what was found by them.
+
+    With `rates` the network takes a step once its gradient is found, and is in the place of this. On CPUs alone; its memory is used again.
 
     Args:
         rnn: the student.
@@ -133,6 +136,7 @@ def attempts(
         sizes: of the attempts.
         largest: weight scale for which each is the first.
         aim: the relative error that is enough.
+        rates: of W, u and v, each ().
     """
 
     def array(*shape: int) -> jax.ShapeDtypeStruct:
@@ -145,9 +149,14 @@ def attempts(
         more = kernel.loaded.attributes(sizes)
         if not kernel.inverted:
             results.append(array(*kernel.loaded.vectors(sizes[-1])))
-    call = jax.ffi.ffi_call(kernel.name, results, vmap_method="broadcast_all")
+    call = jax.ffi.ffi_call(
+        kernel.name,
+        results,
+        vmap_method="broadcast_all",
+        input_output_aliases={0: 1, 1: 2, 2: 3} if rates else None,
+    )
     value, W, u, v, error, turn, attempt, *_ = call(
-        *(rnn.W, rnn.u, rnn.v, target.W, target.u, target.v, turn),
+        *(rnn.W, rnn.u, rnn.v, target.W, target.u, target.v, turn, *rates),
         aim=np.float64(aim),
         largest=np.asarray(largest, np.float64),
         sizes=np.asarray(sizes, np.int32),

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from rnn_dynamics.loss import columns, doubling
 from rnn_dynamics.loss.doubling import difference, norm, student
 from rnn_dynamics.loss.energy import energy
-from rnn_dynamics.loss.estimate import ANEW, Estimate, only_way, where_wanted
+from rnn_dynamics.loss.estimate import ANEW, Estimate, Step, only_way, where_wanted
 from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
 from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
 from rnn_dynamics.model import LinearRNN
@@ -183,6 +183,23 @@ class PopulationLoss(eqx.Module):
         attempt = jnp.int32(ANEW) if attempt is None else attempt
         return _estimate(self, rnn, target, jnp.zeros((), bool), wanted, attempt)
 
+    def steps(self, rnn: LinearRNN, target: LinearRNN) -> bool:
+        """Whether `step` is there for networks of this shape."""
+        return self.by_columns(rnn, target) and columns.steps(rnn, target)
+
+    def step(
+        self,
+        rnn: LinearRNN,
+        target: LinearRNN,
+        rates: tuple[jax.Array, ...],
+        wanted: jax.Array,
+        attempt: jax.Array,
+    ) -> Step:
+        """A step of gradient descent by `estimate` at once, with rates of W, u and v, each (); where it is there it is cheaper."""
+        require_rnns(rnn=rnn)
+        self.check(target)
+        return _step(rnn, target.astype(rnn.dtype), rates, wanted, attempt)
+
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN, jax.Array]:
@@ -241,6 +258,17 @@ def _estimate(
     value, found = finite_energy_and_gradient(one, horizon, averaged, dt, other)
     gradient = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(found), found)
     return only_way(rnn, value, student(gradient, rnn), jnp.zeros_like(value))
+
+
+@jax.jit
+def _step(
+    rnn: LinearRNN,
+    target: LinearRNN,
+    rates: tuple[jax.Array, ...],
+    wanted: jax.Array,
+    attempt: jax.Array,
+) -> Step:
+    return columns.step(rnn, target, wanted, attempt, rates)
 
 
 @jax.jit

@@ -118,13 +118,16 @@ static void apply(const Space *s, const REAL *v, const REAL *u, REAL *x, REAL *z
 // Vector j + 1, a product with vector j, becomes orthonormal to those before; row j of H is what it was made of.
 static void orthogonalise(Space *s, Index j, REAL *vectors, REAL *H) {
   Index n = s->n;
-  REAL *row = H + j * s->ld, *x = vectors + (j + 1) * n, length = dot(n, x, x), left = length;
+  REAL *row = H + j * s->ld, *x = vectors + (j + 1) * n, length = 0, left = 0;
   for (Index i = 0; i < s->ld; i += LANES) store(row + i, (vector){0});
   for (int pass = 0; pass == 0 || (pass == 1 && left < (REAL)REPEAT * length); pass++) {
     dots(j + 1, n, vectors, n, x, s->more);
     add_rows(j + 1, n, vectors, n, s->more, -1, x);
-    for (Index i = 0; i <= j; i++) row[i] += s->more[i];
     left = dot(n, x, x);
+    for (Index i = 0; i <= j; i++) row[i] += s->more[i];
+    if (pass > 0) continue;
+    length = left;  // of what x was, by Pythagoras
+    for (Index i = 0; i <= j; i++) length += row[i] * row[i];
   }
   REAL rest = SQRT(left), least = 2 * EPSILON * ((s->inverted ? 1 : 0) + SQRT(length));
   if (!(rest > least)) rest = 0;

@@ -31,7 +31,8 @@
 
 enum { DONE = -2, ANEW = -1 };
 enum { W, U, V, TARGET_W, TARGET_U, TARGET_V, PARAMETERS };
-enum { VALUE, BY_W, BY_U, BY_V, ERROR, NUMBERS };
+enum { VALUE, FOUND_W, FOUND_U, FOUND_V, ERROR, NUMBERS };
+enum { RATES = 3 };
 
 typedef struct {
   double aim;
@@ -40,10 +41,11 @@ typedef struct {
   const int32_t *sizes;
 } Plan;
 
-// Of all members: what is given, what is found, whose turn it is before and after, and which attempt was enough.
+// Of all members: what is given, what is found, whose turn it is before and after, and which attempt was enough. With rates a step of
+// gradient descent is made: networks move, in place, once their gradient is found.
 typedef struct {
   Index members, units, target_units;
-  const REAL *given[PARAMETERS];
+  const REAL *given[PARAMETERS], *rates[RATES];
   REAL *found[NUMBERS];
   const int32_t *turn;
   int32_t *next_turn, *attempt;
@@ -83,8 +85,8 @@ static int refine_instead(Reduced *r, Refined *f, const Plan *plan, const Proble
 }
 
 // Tries from an attempt on. Returns whose turn it is: DONE, or the count of sizes if none was enough, or what was none to begin with.
-static int32_t try(Space *s, Refined *f, const Plan *plan, const Problem *p, int32_t turn, REAL *found[],
-                   int32_t *attempt) {
+static int32_t try(Space *s, Refined *f, const Plan *plan, const Problem *p, int32_t turn,
+                   const Wanted *out, int32_t *attempt) {
   if (turn < ANEW || turn >= plan->count) return turn;
   REAL residual = prepare(s, p);
   if (isnan(residual)) return DONE;
@@ -99,10 +101,11 @@ static int32_t try(Space *s, Refined *f, const Plan *plan, const Problem *p, int
     if (REFINES && r.found.rounding > MOST_ERROR && (enough || turn + 1 == plan->count))
       enough |= refine_instead(&r, f, plan, p, turn, residual);
     if (!enough) continue;
-    expand(r.in, p->units, r.m, r.left, r.right, found[BY_W], found[BY_U], found[BY_V]);
-    *found[VALUE] = r.found.value;
-    *found[ERROR] = r.found.truncation + r.found.rounding;
+    *out->value = r.found.value;
+    *out->error = r.found.truncation + r.found.rounding;
     *attempt = turn;
+    if (!out->rates[0] || isfinite(*out->value + *out->error))
+      expand(r.in, p->units, r.m, r.left, r.right, out);
     return DONE;
   }
   return turn;
@@ -166,11 +169,18 @@ static int find(const Batch *b, const Plan *plan) {
     for (int j = 0; j < PARAMETERS; j++) own[j] = b->given[j] + i * given[j];
     for (int j = 0; j < NUMBERS; j++) out[j] = b->found[j] + i * found[j];
     Problem p = {N, count, own[W], own[U], own[V], own[TARGET_W], own[TARGET_U], own[TARGET_V]};
+    Wanted wanted = {out[VALUE], out[FOUND_W], out[FOUND_U], out[FOUND_V], out[ERROR], {NULL}};
+    for (int j = 0; j < RATES; j++) {
+      int from = W + j, to = FOUND_W + j;
+      if (!b->rates[j]) continue;
+      wanted.rates[j] = b->rates[j] + i;
+      if (own[from] != out[to]) copy(given[from], out[to], own[from]);
+    }
     b->attempt[i] = ANEW;
-    b->next_turn[i] = try(&space, &refined, plan, &p, b->turn[i], out, b->attempt + i);
-    if (b->attempt[i] == ANEW)
-      for (int j = 0; j < NUMBERS; j++)
-        for (Index k = 0; k < found[j]; k++) out[j][k] = NAN;
+    b->next_turn[i] = try(&space, &refined, plan, &p, b->turn[i], &wanted, b->attempt + i);
+    if (b->attempt[i] != ANEW) continue;
+    for (int j = 0; j < NUMBERS; j++)
+      for (Index k = 0; k < found[j] && (j == VALUE || j == ERROR || !b->rates[0]); k++) out[j][k] = NAN;
   }
   return 1;
 }
@@ -181,8 +191,9 @@ static XLA_FFI_Error *complain(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code
   return frame->api->XLA_FFI_Error_Create(&args);
 }
 
-// Arguments: W, u, v, those of the target, and turn, all with the same leading axes. Results: value, its gradient in W, u and v, error, and,
-// as integers, turn and attempt. Attributes, in the order of their names: aim, largest, sizes.
+// Arguments: W, u, v, those of the target, turn, and the rates of W, u and v of a step, if one is to be made, all with the same leading axes.
+// Results: value, its gradient in W, u and v, or these after the step, error, and, as integers, turn and attempt. Attributes, in the order of
+// their names: aim, largest, sizes.
 XLA_FFI_Error *rnn_dynamics_gradient(XLA_FFI_CallFrame *frame) {
   const XLA_FFI_Metadata_Extension *asked = (const void *)frame->extension_start;
   if (asked && asked->extension_base.type == XLA_FFI_Extension_Metadata) {
@@ -192,7 +203,8 @@ XLA_FFI_Error *rnn_dynamics_gradient(XLA_FFI_CallFrame *frame) {
     asked->metadata->state_type_id.type_id = 0;  // keeps no state
     return NULL;
   }
-  if (frame->args.size != PARAMETERS + 1 || frame->rets.size != NUMBERS + 2 ||
+  const int steps = frame->args.size == PARAMETERS + 1 + RATES;
+  if ((frame->args.size != PARAMETERS + 1 && !steps) || frame->rets.size != NUMBERS + 2 ||
       frame->attrs.size != 3)
     return complain(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "Not the arguments of a gradient.");
   XLA_FFI_Buffer **in = (XLA_FFI_Buffer **)frame->args.args;
@@ -211,6 +223,7 @@ XLA_FFI_Error *rnn_dynamics_gradient(XLA_FFI_CallFrame *frame) {
   for (int64_t i = 0; i + 1 < in[U]->rank; i++) batch.members *= in[U]->dims[i];
   for (int i = 0; i < PARAMETERS; i++) batch.given[i] = in[i]->data;
   for (int i = 0; i < NUMBERS; i++) batch.found[i] = out[i]->data;
+  for (int i = 0; i < RATES && steps; i++) batch.rates[i] = in[PARAMETERS + 1 + i]->data;
   if (!find(&batch, &plan))
     return complain(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED,
                     "RESOURCE_EXHAUSTED: Out of memory for the bases of a network.");
@@ -224,7 +237,7 @@ int rnn_dynamics_gradient_of(int units, int target_units, int size, const REAL *
   const int32_t sizes[] = {size}, turn = 0;
   int32_t next_turn, attempt;
   Plan plan = {aim, 1, &any, sizes};
-  Batch batch = {1, units, target_units, {0}, {0}, &turn, &next_turn, &attempt};
+  Batch batch = {1, units, target_units, {0}, {0}, {0}, &turn, &next_turn, &attempt};
   for (int i = 0; i < PARAMETERS; i++) batch.given[i] = given[i];
   for (int i = 0; i < NUMBERS; i++) batch.found[i] = found[i];
   return find(&batch, &plan) && next_turn == DONE;

@@ -167,18 +167,33 @@ static Found reduce(Space *s, const Problem *p, Index m, REAL residual) {
   return found;
 }
 
+// What is found of a network: in its own memory after a step, W -= rates[0] ∂L/∂W and so on, or the gradient without rates.
+typedef struct {
+  REAL *value, *W, *u, *v, *error;
+  const REAL *rates[3];
+} Wanted;
+
+static void move(Index N, const REAL *by, const REAL *rate, REAL *x) {
+  for (Index i = 0; i < N; i++) x[i] = rate ? x[i] - *rate * by[i] : by[i];
+}
+
 // Back from bases of m vectors: W = U^T C V, u = U^T du, v = V^T dv.
-static void expand(Space *s, Index N, Index m, const REAL *U, const REAL *V, REAL *W, REAL *u,
-                   REAL *v) {
+static void expand(Space *s, Index N, Index m, const REAL *U, const REAL *V, const Wanted *out) {
   Index n = s->n;
-  REAL *whole = n == N ? W : s->own;
+  const REAL *rate = out->rates[0];
   product(m, n, m, s->right, s->ld, 1, V, n, s->wide, s->apart);
-  product(N, n, m, U, 1, n, s->wide, s->apart, whole, n);
-  if (n != N)
-    for (Index i = 0; i < N; i++) copy(N, W + i * N, whole + i * n);
+  if (n == N && rate) {
+    for (Index i = 0; i < m; i++)
+      for (Index j = 0; j < n; j++) s->wide[i * s->apart + j] *= *rate;
+    subtract_product(N, n, m, U, 1, n, s->wide, s->apart, out->W, n);
+  } else {
+    REAL *whole = n == N ? out->W : s->own;
+    product(N, n, m, U, 1, n, s->wide, s->apart, whole, n);
+    for (Index i = 0; i < N && n != N; i++) move(N, whole + i * n, rate, out->W + i * N);
+  }
   REAL *by_u = s->signs, *by_v = s->signs + n;
   clear(2 * n, by_u);
   add_rows(m, n, U, n, s->du, 1, by_u);
   add_rows(m, n, V, n, s->dv, 1, by_v);
-  copy(N, u, by_u), copy(N, v, by_v);
+  move(N, by_u, out->rates[1], out->u), move(N, by_v, out->rates[2], out->v);
 }
