@@ -9,7 +9,7 @@ import pytest
 from support import needs_kernel, parameters, relative
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import doubling
+from rnn_dynamics.loss import ANEW, columns, doubling
 
 pytestmark = [
     needs_kernel,
@@ -18,6 +18,7 @@ pytestmark = [
 
 LOSS = rd.PopulationLoss()
 TARGETS = {"integrator": rd.leaky_integrator(0.1), "oscillator": rd.damped_oscillator(0.1, 1.0)}
+START = jnp.zeros((), bool), jnp.ones((), bool), jnp.int32(ANEW)
 
 
 def near(
@@ -65,6 +66,28 @@ def test_gradients_are_exact_near_a_solution(units, kind, weight_scale):
         assert 0 <= float(found.value) < 100 * distance**2
         plain = doubling.gradient(rnn, target, jnp.ones(()))[1]
         assert relative(parameters(plain), exact) > 10 * error
+
+
+@pytest.mark.parametrize("weight_scale", [0.3, 0.9])
+def test_bases_grow_until_they_are_enough(weight_scale):
+    """From the smallest on, which is enough for what has cancelled, not for what is refined."""
+    target = TARGETS["oscillator"]
+    rnn = near(target, 48, weight_scale, 1e-10)
+    found = jax.jit(lambda rnn: LOSS.estimate(rnn, target, attempt=jnp.int32(0)))(rnn)
+    error = relative(parameters(found.gradient), exact_gradient(rnn, target))
+    assert error <= float(found.error) < 3e-9
+
+
+def test_both_bases_together_can_be_all_there_is(monkeypatch):
+    """Neither is enough, with 18 vectors; no direction of 35 is missed by both."""
+    monkeypatch.setattr(columns, "KERNEL_INVERTED_SIZES", (20,))
+    target = TARGETS["oscillator"]
+    for distance, enough in ((1e-2, False), (1e-6, True)):
+        rnn = near(target, 35, 0.9, distance)
+        found = jax.jit(lambda rnn: columns.gradient(rnn, target, *START))(rnn)
+        assert (int(found.attempt) == 0) == enough
+        error = relative(parameters(found.gradient), exact_gradient(rnn, target))
+        assert error <= float(found.error) < (1e-12 if enough else 1e-9)
 
 
 def test_the_better_of_two_gradients_is_returned():
