@@ -129,14 +129,15 @@ def steps(rnn: LinearRNN, target: LinearRNN) -> bool:
     return found is not None and found.loaded is None and bool(sizes(rnn, target))
 
 
+@jax.jit
 def step(
     rnn: LinearRNN,
     target: LinearRNN,
+    rates: tuple[jax.Array, ...],
     wanted: jax.Array,
     attempt: jax.Array,
-    rates: tuple[jax.Array, ...],
 ) -> Step:
-    """A step of gradient descent by `gradient`, of which the arguments are.
+    """A step of gradient descent by `gradient`, of which the other arguments are.
 
     Args:
         rates: of W, u and v, each ().

@@ -198,7 +198,7 @@ class PopulationLoss(eqx.Module):
         """A step of gradient descent by `estimate` at once, with rates of W, u and v, each (); where it is there it is cheaper."""
         require_rnns(rnn=rnn)
         self.check(target)
-        return _step(rnn, target.astype(rnn.dtype), rates, wanted, attempt)
+        return columns.step(rnn, target.astype(rnn.dtype), rates, wanted, attempt)
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
@@ -258,17 +258,6 @@ def _estimate(
     value, found = finite_energy_and_gradient(one, horizon, averaged, dt, other)
     gradient = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(found), found)
     return only_way(rnn, value, student(gradient, rnn), jnp.zeros_like(value))
-
-
-@jax.jit
-def _step(
-    rnn: LinearRNN,
-    target: LinearRNN,
-    rates: tuple[jax.Array, ...],
-    wanted: jax.Array,
-    attempt: jax.Array,
-) -> Step:
-    return columns.step(rnn, target, wanted, attempt, rates)
 
 
 @jax.jit

@@ -100,6 +100,18 @@ def test_what_does_not_learn_stays():
     assert np.isposinf(made.value[3])
 
 
+def test_what_overflows_stays():
+    """In float32, inputs and read-outs of 1e4 to 1e18, whose squares and products overflow one after the other."""
+    rnns = batch(40, [0.3] * 15, "float32")
+    factors = jnp.logspace(4, 18, 15, dtype="float32")[:, None]
+    rnns = jax.vmap(rd.LinearRNN)(rnns.W, factors * rnns.u, factors * rnns.v)
+    made, _ = both(rnns, rd.leaky_integrator(0.2).astype("float32"), (1e-30,) * 3)
+    lost = ~np.isfinite(np.asarray(made.value + made.error))
+    assert 0 < lost.sum() < 15
+    for before, after in zip(jax.tree.leaves(rnns), jax.tree.leaves(made.rnn), strict=True):
+        np.testing.assert_array_equal(np.asarray(after)[lost], np.asarray(before)[lost])
+
+
 def test_bits_do_not_depend_on_neighbours():
     rnns, target = batch(33, [0.1, 0.9, 0.3, 0.95]), rd.damped_oscillator(0.05, 1.5)
     rates = (0.1, 0.2, 0.3)
