@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rnn_dynamics.ode.tableau import Coefficients, ExplicitMethod, check, frozen
+from rnn_dynamics.ode.tableau import Coefficients, check, frozen
 
 # The error estimate is this share of h^4 y''''/24 for a linear problem; its scale is free.
 _ERROR_SHARE = 0.5
@@ -126,32 +126,6 @@ class StabilisedMethod:
 
     def __repr__(self) -> str:
         return f"<stabilised method {self.name}>"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SwitchingMethod:
-    """An explicit pair, and a stabilised method for where stability would limit the pair.
-
-    Which of them takes a step is decided for each step, and for each member of a batch, by the
-    natural step and the spectral radius of the Jacobian. Compared and hashed by identity.
-    """
-
-    name: str
-    explicit: ExplicitMethod
-    stabilised: StabilisedMethod
-
-    @property
-    def embedded_order(self) -> int:
-        """Of the method that begins."""
-        return self.explicit.embedded_order
-
-    @property
-    def gains(self) -> tuple[float, float]:
-        """Of the method that begins."""
-        return self.explicit.gains
-
-    def __repr__(self) -> str:
-        return f"<switching method {self.name}>"
 
 
 class _Stages(NamedTuple):

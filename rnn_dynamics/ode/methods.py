@@ -4,7 +4,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from rnn_dynamics.ode.gegenbauer import StabilisedMethod, SwitchingMethod
+from rnn_dynamics.ode.exponential import ExponentialMethod
+from rnn_dynamics.ode.gegenbauer import StabilisedMethod
+from rnn_dynamics.ode.switching import SwitchingMethod
 from rnn_dynamics.ode.tableau import ExplicitMethod, RosenbrockMethod, strictly_lower
 
 # Tsitouras (2011), Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
@@ -177,6 +179,12 @@ RKG3 = StabilisedMethod(
     ),
 )
 
-AUTO = SwitchingMethod(name="AUTO", explicit=TSIT5, stabilised=RKG3)
+# Radau's nodes, and such before them that all but one condition of order 5 is met.
+EXPONENTIAL = ExponentialMethod(
+    name="EXPONENTIAL",
+    nodes=np.array((0.4, 0.4, 1.0, (6.0 - 6.0**0.5) / 10.0, (6.0 + 6.0**0.5) / 10.0)),
+)
+
+AUTO = SwitchingMethod(name="AUTO", explicit=TSIT5, exponential=EXPONENTIAL, stabilised=RKG3)
 
 Method: TypeAlias = ExplicitMethod | StabilisedMethod | SwitchingMethod | RosenbrockMethod

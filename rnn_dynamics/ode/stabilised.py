@@ -1,113 +1,36 @@
-"""One step of a stabilised explicit method, and the spectral radius that it asks for."""
+"""One step of a stabilised explicit method."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from rnn_dynamics.ode.batch import any_member
 from rnn_dynamics.ode.gegenbauer import StabilisedMethod, Table
-
-# The power iteration stops where the radius changes by less, or after so many evaluations; what it
-# then misses is in the margin.
-_PRECISION = 0.02
-_MOST_ITERATIONS = 20
-_MARGIN = 1.15
-# Attempts for which an estimate is trusted, unless a step is rejected.
-_LIFE = 20
-
-
-class Memory(eqx.Module):
-    """What the method remembers of the Jacobian: its spectral radius with a margin, scalar; the
-    direction that it stretches most, (N,), of length 1; for how many attempts more to trust both.
-    """
-
-    radius: Array
-    direction: Array
-    life: Array
-
-
-class _Search(NamedTuple):
-    """A direction of length 1, the radius that it gave, the evaluations so far; whether to go on."""
-
-    direction: Array
-    radius: Array
-    spent: Array
-    going: Array
+from rnn_dynamics.ode.spectrum import Spectrum
 
 
 class Stage(NamedTuple):
-    """The number of the next stage, its argument less y and that of the one before; the sums so far
-    of b_j f_j and d_j f_j; and the last f_j. All but the number are (N,).
-    """
+    """The argument of the next stage less y, and that of the one before; and the last f_j. All are (N,)."""
 
-    number: Array
     moved: Array
     before: Array
-    gain: Array
-    error: Array
     slope: Array
 
 
-def start(dy: Array) -> Memory:
-    """No estimate yet, and a first direction: that of `dy`, (N,), and a little of any other."""
-    # The golden ratio spreads the signs: no subspace of interest is orthogonal to them.
-    other = jnp.cos(2.0 * jnp.pi * 0.6180339887498949 * jnp.arange(1, dy.size + 1, dtype=dy.dtype))
-    direction = _unit(_unit(dy) + 0.1 * _unit(other))
-    return Memory(jnp.zeros((), dy.dtype), direction, jnp.zeros((), jnp.int32))
+class Sums(NamedTuple):
+    """The sums so far of b_j f_j and of d_j f_j, each (N,)."""
+
+    gain: Array
+    error: Array
 
 
-def look(
-    f: Callable[[Array, Array], Array],
-    t: Array,
-    y: Array,
-    dy: Array,
-    memory: Memory,
-    rejected: Array,
-) -> tuple[Memory, Array]:
-    """Estimate the spectral radius where the last estimate is old or a step was `rejected`.
-
-        v <- (f(t, y + e v/|v|) - f(t, y)) / e,   radius = |v|,   e = sqrt(eps) |y|
-
-    from the direction of the last estimate on. Where the field is not finite the search ends, and
-    the last estimate stays.
-
-    **Returns:** the memory, and how often `f` was evaluated.
-
-    **Source:** Sommeijer, Shampine and Verwer (1998), RKC: an explicit solver for parabolic PDEs,
-    Journal of Computational and Applied Mathematics 88, 315-326.
-    """
-    due = rejected | (memory.life <= 0)
-    root = jnp.sqrt(jnp.asarray(jnp.finfo(y.dtype).eps, y.dtype))
-    size = root * jnp.where(_norm(y) > 0.0, _norm(y), 1.0)
-
-    def iterate(search: _Search) -> _Search:
-        moved = (f(t, y + size * search.direction) - dy) / size
-        radius, spent = _norm(moved), search.spent + 1
-        finite = jnp.isfinite(radius)
-        settled = (jnp.abs(radius - search.radius) <= _PRECISION * radius) & (spent >= 2)
-        return _Search(
-            direction=jnp.where(finite & (radius > 0.0), _unit(moved), search.direction),
-            radius=jnp.where(finite, radius, search.radius),
-            spent=spent,
-            going=finite & (radius > 0.0) & ~settled & (spent < _MOST_ITERATIONS),
-        )
-
-    first = _Search(memory.direction, memory.radius / _MARGIN, jnp.zeros((), jnp.int32), due)
-    found = jax.lax.while_loop(lambda search: search.going, iterate, first)
-    return Memory(
-        radius=jnp.where(due, _MARGIN * found.radius, memory.radius),
-        direction=found.direction,
-        life=jnp.where(due, jnp.int32(_LIFE), memory.life) - 1,
-    ), found.spent
-
-
-def largest_step(method: StabilisedMethod, memory: Memory) -> Array:
+def largest_step(method: StabilisedMethod, spectrum: Spectrum) -> Array:
     """Step that takes the largest degree."""
-    radius = memory.radius
+    radius = spectrum.radius
     smallest = jnp.asarray(1e6 * float(jnp.finfo(radius.dtype).tiny), radius.dtype)
     return float(method.tables.bound[-1]) / jnp.maximum(radius, smallest)
 
@@ -119,24 +42,29 @@ def step(
     y: Array,
     dy: Array,
     h: Array,
-    memory: Memory,
+    spectrum: Spectrum,
 ) -> tuple[Array, Array, Array, Array]:
-    """One step from (t, y) of size h, of the least degree that is stable for the radius in `memory`;
+    """One step from (t, y) of size h, of the least degree that is stable for the radius in `spectrum`;
     the equation is in `StabilisedMethod`.
 
     **Arguments:** `f`, (), (N,) -> (N,); `t`, scalar; `y`, (N,); `dy` = f(t, y), (N,); `h`, scalar.
 
     **Returns:** y1, f(t + h, y1) and the error estimate, each (N,), and how often `f` was evaluated.
     """
-    coefficients = row(method, h * memory.radius, y.dtype)
-    # One loop over all stages, for the reasons given in `explicit.step`; how many there are is a
-    # member's own.
-    end = jax.lax.while_loop(
-        lambda stage: stage.number <= coefficients.degree,
-        lambda stage: evaluate(f, coefficients, t, y, dy, h, stage),
-        first_stage(coefficients, y, dy, h),
+    table = row(method, h * spectrum.radius, y.dtype)
+
+    def evaluate(carry: tuple[Array, Stage, Sums]) -> tuple[Array, Stage, Sums]:
+        i, stage, sums = carry
+        slope = f(t + table.c[i] * h, y + stage.moved)
+        moved, sums = recur(table, i, dy, h, slope, stage, sums)
+        return i + 1, following(i <= table.degree, stage, moved, slope), sums
+
+    # One loop over all stages, for the reasons given in `explicit.step`.
+    stage, sums = first_stage(table, y, dy, h)
+    _, stage, sums = jax.lax.while_loop(
+        lambda carry: any_member(carry[0] <= table.degree), evaluate, (jnp.int32(1), stage, sums)
     )
-    return y + end.before, end.slope, h * end.error, coefficients.degree
+    return y + stage.before, stage.slope, h * sums.error, table.degree
 
 
 def row(method: StabilisedMethod, reach: Array, dtype: DTypeLike) -> Table:
@@ -148,42 +76,27 @@ def row(method: StabilisedMethod, reach: Array, dtype: DTypeLike) -> Table:
     return Table(jnp.asarray(degree)[member], *numbers)
 
 
-def first_stage(row: Table, y: Array, dy: Array, h: Array) -> Stage:
+def first_stage(row: Table, y: Array, dy: Array, h: Array) -> tuple[Stage, Sums]:
     """What is known before the first evaluation."""
-    return Stage(
-        number=jnp.ones((), jnp.int32),
-        moved=(h * row.now[1]) * dy,
-        before=jnp.zeros_like(y),
-        gain=row.b[0] * dy,
-        error=row.d[0] * dy,
-        slope=dy,
-    )
+    moved = (h * row.now[1]) * dy
+    return Stage(moved, jnp.zeros_like(y), dy), Sums(row.b[0] * dy, row.d[0] * dy)
 
 
-def evaluate(
-    f: Callable[[Array, Array], Array],
-    row: Table,
-    t: Array,
-    y: Array,
-    dy: Array,
-    h: Array,
-    stage: Stage,
-) -> Stage:
-    """Evaluate a stage, and make the argument of the next."""
-    i, j = stage.number, stage.number + 1
-    slope = f(t + row.c[i] * h, y + stage.moved)
-    gain, error = stage.gain + row.b[i] * slope, stage.error + row.d[i] * slope
+def recur(
+    row: Table, i: Array, dy: Array, h: Array, slope: Array, stage: Stage, sums: Sums
+) -> tuple[Array, Sums]:
+    """The argument, less y, of the stage that follows stage i of a `slope`, and the sums with that."""
+    j = i + 1
+    gain, error = sums.gain + row.b[i] * slope, sums.error + row.d[i] * slope
     recurred = row.mu[j] * stage.moved + row.nu[j] * stage.before
     recurred = recurred + h * (row.now[j] * slope + row.first[j] * dy)
     # after the last stage comes f(y1), of which nothing is made
-    moved = jnp.where(j >= row.degree, h * gain, recurred)
-    return Stage(j, moved, stage.moved, gain, error, slope)
+    return jnp.where(j >= row.degree, h * gain, recurred), Sums(gain, error)
 
 
-def _norm(x: Array) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x)))
-
-
-def _unit(x: Array) -> Array:
-    norm = _norm(x)
-    return jnp.where(norm > 0.0, x / jnp.where(norm > 0.0, norm, 1.0), 0.0)
+def following(going: Array, stage: Stage, moved: Array, slope: Array) -> Stage:
+    """The next stage, or the last one where a member of a batch has no more: the number of stages is a
+    member's own, and the loop that of all, which so carries no selected copies of anything else.
+    """
+    after = Stage(moved, stage.moved, slope)
+    return Stage(*(jnp.where(going, new, old) for new, old in zip(after, stage, strict=True)))

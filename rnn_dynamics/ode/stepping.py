@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.ode import explicit, rosenbrock, stabilised, switching
-from rnn_dynamics.ode.gegenbauer import StabilisedMethod, SwitchingMethod
+from rnn_dynamics.ode import explicit, rosenbrock, spectrum, stabilised, switching
+from rnn_dynamics.ode.gegenbauer import StabilisedMethod
 from rnn_dynamics.ode.methods import Method
+from rnn_dynamics.ode.switching import SwitchingMethod
 from rnn_dynamics.ode.tableau import ExplicitMethod
 
 
@@ -45,7 +46,7 @@ def start(method: Method, dy: Array) -> Any:
     """What a method remembers before its first step; None where that is nothing ever."""
     if isinstance(method, SwitchingMethod):
         return switching.start(dy)
-    return stabilised.start(dy) if isinstance(method, StabilisedMethod) else None
+    return spectrum.start(dy) if isinstance(method, StabilisedMethod) else None
 
 
 def look(
@@ -65,7 +66,7 @@ def look(
         natural = jnp.minimum(natural, switching.largest_step(method, memory))
         return Outlook(memory, spent, natural, *switching.control_of(method, memory), ~memory.stiff)
     if isinstance(method, StabilisedMethod):
-        memory, spent = stabilised.look(f, t, y, dy, memory, rejected)
+        memory, spent = spectrum.look(f, t, y, dy, natural, memory, due=rejected)
         natural = jnp.minimum(natural, stabilised.largest_step(method, memory))
     return Outlook(memory, spent, natural, order, gains, interpolates(method))
 

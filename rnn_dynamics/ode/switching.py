@@ -1,7 +1,8 @@
-"""One step of an explicit pair where it is accurate for as long as it is stable, else of a stabilised method."""
+"""One step of an explicit pair where it is accurate for as long as it is stable, else of a method for what is stiff."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,35 +10,77 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnn_dynamics.ode import spectrum as spectra
 from rnn_dynamics.ode import stabilised
+from rnn_dynamics.ode.batch import any_member
 from rnn_dynamics.ode.explicit import combine
-from rnn_dynamics.ode.gegenbauer import SwitchingMethod
+from rnn_dynamics.ode.exponential import ExponentialMethod, coefficients, estimate
+from rnn_dynamics.ode.gegenbauer import StabilisedMethod
+from rnn_dynamics.ode.spectrum import MARGIN, Spectrum
+from rnn_dynamics.ode.tableau import ExplicitMethod
 
-# Step times spectral radius at which the pair is near its limit, about 3.5, and below which the
-# stabilised method, of a lower order, takes steps so short that the pair needs less evaluations.
-_STIFF, _NOT_STIFF = 3.0, 1.5
-# Attempts of the pair before the stabilised method may have another try.
-_PATIENCE = 25
+# Step times spectral radius at which the pair is near its limit, about 3.5, and below which it
+# needs less evaluations than what is for stiff problems.
+_STIFF, _NOT_STIFF = 2.0, 1.0
+# Attempts of the pair before another method may have a try, and of the stabilised method before the
+# directions that are stiff are counted again.
+_PATIENCE, _LONG_PATIENCE = 25, 100
+# Directions of which the exponential method can take the stiffness; the slowest of them must be so
+# many times slower than the fastest, and so slow that the rest leaves the step stable, below 2.78.
+_NUM_DIRECTIONS, _FEW, _REST = 6, 10.0, 2.0
+# Step times rate from which on a direction is worth to be followed.
+_WORTH = 0.5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SwitchingMethod:
+    """An explicit pair, and two methods for where stability would limit the pair: an exponential one for
+    a Jacobian that is stiff in a few directions, in which it is symmetric, as that of a gradient flow
+    near a solution is, and a stabilised one for others.
+
+    Which of them takes a step is decided for each step, and for each member of a batch, by the
+    natural step and the spectrum of the Jacobian. Compared and hashed by identity.
+    """
+
+    name: str
+    explicit: ExplicitMethod
+    exponential: ExponentialMethod
+    stabilised: StabilisedMethod
+
+    # Those of the pair: less damped than where it is alone, as it does not stay at its stability limit.
+    gains: ClassVar[tuple[float, float]] = (0.8, 0.2)
+
+    @property
+    def embedded_order(self) -> int:
+        """Of the method that begins."""
+        return self.explicit.embedded_order
+
+    def __repr__(self) -> str:
+        return f"<switching method {self.name}>"
 
 
 class Memory(eqx.Module):
-    """What the method remembers: the spectrum; whether the problem is stiff now, boolean; for how
-    many attempts more it is not to be called so, integer.
+    """What the method remembers: the spectrum; whether the problem is stiff now, and if so, in a few
+    directions only, boolean; how many directions are followed, and for how many attempts more the
+    same method is to be used, integer.
     """
 
-    spectrum: stabilised.Memory
+    spectrum: Spectrum
     stiff: Array
+    few: Array
+    width: Array
     patience: Array
 
-
-class _Stage(NamedTuple):
-    common: stabilised.Stage
-    slopes: Array
+    @property
+    def exponential(self) -> Array:
+        """Whether the exponential method is in use."""
+        return self.stiff & self.few
 
 
 def start(dy: Array) -> Memory:
     """Not stiff, as far as is known; `dy` is (N,)."""
-    return Memory(stabilised.start(dy), jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+    no, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+    return Memory(spectra.start(dy, _NUM_DIRECTIONS), no, no, zero + 1, zero)
 
 
 def look(
@@ -49,21 +92,44 @@ def look(
     memory: Memory,
     rejected: Array,
 ) -> tuple[Memory, Array]:
-    """Estimate the spectral radius as `stabilised.look` does, and decide how to step by `h`.
+    """Estimate the spectrum as `spectrum.look` does, and decide how to step by `h`.
+
+    One direction is followed by the pair and by the stabilised method, all before the exponential
+    method may begin and after it failed, and as it goes on, at every step, those that matter.
 
     **Returns:** the memory, and how often `f` was evaluated.
     """
-    spectrum, spent = stabilised.look(f, t, y, dy, memory.spectrum, rejected)
+    known = memory.spectrum
+    reach = h * known.radius
+    suspect = (memory.stiff | (reach > _STIFF)) & (memory.patience <= 0)
+    worth = jnp.sum(jnp.abs(h * known.rates) > _WORTH, dtype=jnp.int32)
+    width = jnp.where(rejected, _NUM_DIRECTIONS, jnp.clip(worth + 1, 2, _NUM_DIRECTIONS))
+    width = jnp.where(memory.exponential, width, jnp.where(suspect, _NUM_DIRECTIONS, 1))
+    spectrum, spent = spectra.look(
+        f,
+        *(t, y, dy, h, known),
+        due=rejected | (width > 1),
+        width=width,
+        once=memory.exponential & ~rejected,
+    )
+    slowest = jnp.abs(spectrum.rates[-1])
+    few = spectrum.all_followed & spectrum.symmetric & (_FEW * slowest <= spectrum.radius)
     reach = h * spectrum.radius
     stiff = jnp.where(memory.stiff, reach > _NOT_STIFF, (reach > _STIFF) & (memory.patience <= 0))
     left = jnp.maximum(memory.patience - 1, 0)
-    patience = jnp.where(memory.stiff & ~stiff, jnp.int32(_PATIENCE), left)
-    return Memory(spectrum, stiff, patience), spent
+    many = stiff & ~few & (width > 1)
+    patience = jnp.where(many, jnp.int32(_LONG_PATIENCE), left)
+    patience = jnp.where(memory.stiff & ~stiff, jnp.int32(_PATIENCE), patience)
+    return Memory(spectrum, stiff, few, width.astype(jnp.int32), patience), spent
 
 
 def largest_step(method: SwitchingMethod, memory: Memory) -> Array:
-    """Step that takes the largest degree, no limit to the explicit pair."""
-    limit = stabilised.largest_step(method.stabilised, memory.spectrum)
+    """Step that takes the largest degree, or with which what is not followed is stable; no limit to the explicit pair."""
+    spectrum = memory.spectrum
+    limit = stabilised.largest_step(method.stabilised, spectrum)
+    smallest = jnp.asarray(1e6 * float(jnp.finfo(limit.dtype).tiny), limit.dtype)
+    rest = jnp.abs(spectrum.rates[memory.width - 1])
+    limit = jnp.where(memory.few, _REST / jnp.maximum(MARGIN * rest, smallest), limit)
     return jnp.where(memory.stiff, limit, jnp.asarray(jnp.inf, limit.dtype))
 
 
@@ -71,12 +137,14 @@ def control_of(method: SwitchingMethod, memory: Memory) -> tuple[Array, tuple[Ar
     """Order of the error estimate and gains of the method in use, scalars."""
     dtype = memory.spectrum.radius.dtype
 
-    def choose(stiff: float, otherwise: float) -> Array:
-        return jnp.where(memory.stiff, jnp.asarray(stiff, dtype), jnp.asarray(otherwise, dtype))
+    def choose(*values: float) -> Array:
+        pair, few, many = (jnp.asarray(value, dtype) for value in values)
+        return jnp.where(memory.stiff, jnp.where(memory.few, few, many), pair)
 
-    one, other = method.stabilised, method.explicit
-    gains = choose(one.gains[0], other.gains[0]), choose(one.gains[1], other.gains[1])
-    return choose(one.embedded_order + 1, other.embedded_order + 1), gains
+    methods = method, method.exponential, method.stabilised
+    order = choose(*(one.embedded_order + 1.0 for one in methods))
+    integral, proportional = zip(*(one.gains for one in methods), strict=True)
+    return order, (choose(*integral), choose(*proportional))
 
 
 def step(
@@ -90,41 +158,97 @@ def step(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """One step from (t, y) of size h, by the method that `memory` says.
 
-    One loop evaluates the stages of either, so that the members of a batch that are not stiff wait
+    One loop evaluates the stages of any, so that the members of a batch that are not stiff wait
     for those that are, but cost nothing beside.
 
     **Arguments:** as in `stabilised.step`.
 
     **Returns:** as there, and y(t + h/2) - y, (N,), of the explicit pair only.
     """
-    dtype, pair = y.dtype, method.explicit
-    row = stabilised.row(method.stabilised, h * memory.spectrum.radius, dtype)
-    num = len(pair.c)
-    a = jnp.asarray(pair.a, dtype)
-    c = jnp.asarray(np.pad(pair.c, (0, len(method.stabilised.tables.c[0]) - num)), dtype)
+    dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
+    many = memory.stiff & ~memory.few
+    any_exponential, any_many = any_member(exponential), any_member(many)
+    row = stabilised.row(method.stabilised, h * spectrum.radius, dtype)
+    pair, num, stages = method.explicit, len(method.explicit.c), method.exponential.stages
+
+    def choose(few: np.ndarray, pair: np.ndarray) -> Array:
+        return jnp.where(exponential, jnp.asarray(few[:num], dtype), jnp.asarray(pair, dtype))
+
+    a, c = choose(stages, pair.a), choose(method.exponential.c, pair.c)
     row = row._replace(
-        c=jnp.where(memory.stiff, row.c, c),
-        degree=jnp.where(memory.stiff, row.degree, jnp.int32(pair.num_evaluations)),
+        c=jnp.where(many, row.c, jnp.pad(c, (0, row.c.size - num))),
+        degree=jnp.where(many, row.degree, jnp.int32(pair.num_evaluations)),
     )
+    directions = spectrum.directions
+    followed = exponential & (jnp.arange(_NUM_DIRECTIONS, dtype=jnp.int32) < memory.width)
+    rates = jnp.where(followed, spectrum.rates, 0.0)
+    more = jnp.where(followed[None, None], coefficients(method.exponential, h * rates), 0.0)
 
-    def evaluate(stage: _Stage) -> _Stage:
-        number = stage.common.number
-        common = stabilised.evaluate(f, row, t, y, dy, h, stage.common)
-        mine = (jnp.arange(num, dtype=jnp.int32) == number)[:, None]
-        slopes = jnp.where(mine, common.slope, stage.slopes)
-        explicit = h * combine(a[jnp.minimum(number + 1, num - 1)], slopes)
-        moved = jnp.where(memory.stiff, common.moved, explicit)
-        return _Stage(common._replace(moved=moved), slopes)
+    # k_j of the pair, or k_0 and D_j of the exponential method, (s, N), and what these have along the
+    # directions, (s, p)
+    Slopes = tuple[Array, Array]
 
-    common = stabilised.first_stage(row, y, dy, h)
-    moved = jnp.where(memory.stiff, common.moved, (h * a[1, 0]) * dy)
-    slopes = jnp.zeros((num, y.size), dtype).at[0].set(dy)
-    end = jax.lax.while_loop(
-        lambda stage: stage.common.number <= row.degree,
+    def along(i: Array, slopes: Slopes) -> Array:
+        """What U_i - y has of the directions but for what is that of all others, (p,)."""
+        return h * jnp.sum(more[i] * slopes[1], axis=0)
+
+    def with_slope(i: Array, slope: Array, slopes: Slopes) -> Slopes:
+        """The slopes with that of stage i, and where a member of the batch is stiff in few directions, what it has along them."""
+        moved = along(i, slopes) + h * jnp.sum(a[i][:, None] * slopes[1], axis=0)
+        linear = jnp.where(exponential & (i > 0), dy + combine(rates * moved, directions), 0.0)
+        slope = slope - linear
+        amounts = jnp.sum(directions * slope[None], axis=1)
+        return slopes[0].at[i].set(slope), slopes[1].at[i].set(amounts)
+
+    def explicit(i: Array, slope: Array, slopes: Slopes) -> tuple[Array, Slopes]:
+        """The argument, less y, of the stage that follows stage i of a `slope`, and the slopes with that."""
+        j = jnp.minimum(i + 1, num - 1)
+
+        def few() -> tuple[Array, Slopes]:
+            more_slopes = with_slope(i, slope, slopes)
+            moved = h * combine(a[j], more_slopes[0])
+            return moved + combine(along(j, more_slopes), directions), more_slopes
+
+        def none() -> tuple[Array, Slopes]:
+            more_slopes = slopes[0].at[i].set(slope), slopes[1]
+            return h * combine(a[j], more_slopes[0]), more_slopes
+
+        return jax.lax.cond(any_exponential, few, none)
+
+    def evaluate(carry: Any) -> Any:
+        i, stage, sums, slopes = carry
+        slope = f(t + row.c[i] * h, y + stage.moved)
+        moved, slopes = jax.lax.cond(
+            i < num, lambda: explicit(i, slope, slopes), lambda: (stage.moved, slopes)
+        )
+        recurred, sums = jax.lax.cond(
+            any_many,
+            lambda: stabilised.recur(row, i, dy, h, slope, stage, sums),
+            lambda: (moved, sums),
+        )
+        moved = jnp.where(many, recurred, moved)
+        return i + 1, stabilised.following(i <= row.degree, stage, moved, slope), sums, slopes
+
+    stage, sums = stabilised.first_stage(row, y, dy, h)
+    empty = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
+    moved, slopes = explicit(jnp.int32(0), dy, empty)
+    stage = stage._replace(moved=jnp.where(many, stage.moved, moved))
+    _, stage, sums, slopes = jax.lax.while_loop(
+        lambda carry: any_member(carry[0] <= row.degree),
         evaluate,
-        _Stage(common._replace(moved=moved), slopes),
+        (jnp.int32(1), stage, sums, slopes),
     )
-    difference = jnp.asarray(pair.b - pair.b_hat, dtype)
-    error = jnp.where(memory.stiff, end.common.error, combine(difference, end.slopes))
-    middle = h * combine(jnp.asarray(pair.middle, dtype), end.slopes)
-    return y + end.common.before, end.common.slope, h * error, row.degree, middle
+
+    def from_stage(i: int) -> Array:
+        """y1 - U_i of the exponential method."""
+        plain = combine(jnp.asarray(stages[6] - stages[i], dtype), slopes[0])
+        amounts = jnp.sum((more[6] - more[i]) * slopes[1], axis=0)
+        return plain + combine(amounts, directions)
+
+    error = combine(jnp.asarray(pair.b - pair.b_hat, dtype), slopes[0])
+    few_error = jax.lax.cond(
+        any_exponential, lambda: estimate(from_stage(7), from_stage(3)), lambda: error
+    )
+    error = jnp.where(exponential, few_error, jnp.where(many, sums.error, error))
+    middle = h * combine(jnp.asarray(pair.middle, dtype), slopes[0])
+    return y + stage.before, stage.slope, h * error, row.degree, middle

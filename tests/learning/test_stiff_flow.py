@@ -32,11 +32,24 @@ def learned():
 
 # TSIT5 needs 6 evaluations for 3.3 / (the largest eigenvalue, 2,030 once the target is learned, from
 # about τ = 2 on): 140,000 at the least, and SciPy's RK45 was measured to need as many.
-def test_a_stiff_flow_needs_forty_times_fewer_gradients(learned):
+def test_a_stiff_flow_needs_hundreds_of_times_fewer_gradients(learned):
     counts = {rtol: int(got.num_gradients[-1]) for rtol, got in learned.items()}
-    assert counts[1e-3] < 140_000 / 60
-    assert counts[1e-5] < 140_000 / 40
-    assert counts[1e-8] < 140_000 / 15
+    assert counts[1e-3] < 140_000 / 250
+    assert counts[1e-5] < 140_000 / 150
+    assert counts[1e-8] < 140_000 / 60
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-5, 1e-8])
+def test_a_mildly_stiff_flow_needs_four_times_fewer_gradients(rtol):
+    target, times = rd.leaky_integrator(0.2), TIMES[-1:]
+    auto, pair = (
+        rd.gradient_flow(network(), target, times, rtol=rtol, atol=rtol / 100, method=method)
+        for method in (rd.ode.AUTO, rd.ode.TSIT5)
+    )
+    assert 4 * int(auto.num_gradients[-1]) < int(pair.num_gradients[-1])
+    # the pair's errors at 1e-3, at its stability limit, are the larger ones
+    for part in "Wuv":
+        np.testing.assert_allclose(getattr(auto.rnn, part), getattr(pair.rnn, part), atol=3 * rtol)
 
 
 # The flow contracts but for the directions in which nothing is learned: errors stay near the
@@ -69,7 +82,7 @@ def test_a_stiff_flow_agrees_with_the_explicit_pair(learned):
 def test_long_memories_are_within_reach():
     got = rd.gradient_flow(network(), rd.leaky_integrator(0.02), TIMES, rtol=1e-5, atol=1e-7)
     assert int(got.status) == rd.Status.ok
-    assert int(got.num_gradients[-1]) < 12_000  # of the pair, two millions
+    assert int(got.num_gradients[-1]) < 1_000  # of the pair, two millions
     assert float(got.loss[-1]) < 1e-6 * float(got.loss[0])
 
 
@@ -91,4 +104,4 @@ def test_members_of_a_batch_choose_for_themselves():
         for one, all_of_them in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
             np.testing.assert_array_equal(one[member], all_of_them[member])
     counts = np.asarray(together.num_gradients)
-    assert counts[3] > 4 * counts[0]
+    assert counts[3] > 2 * counts[0]

@@ -1,5 +1,6 @@
 """Stabilised methods: their coefficients, their stability, what they cost, and when they take over."""
 
+import dataclasses
 import itertools
 import math
 
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnn_dynamics.ode import AUTO, RKG3, TSIT5, Status, solve, stabilised
+from rnn_dynamics.ode import AUTO, RKG3, TSIT5, Status, solve, spectrum, stabilised
 from rnn_dynamics.ode.gegenbauer import StabilisedMethod
+from rnn_dynamics.ode.tableau import ExplicitMethod
 
 DEGREES = RKG3.tables.degree
 STIFF_PAIR = [RKG3, AUTO]
@@ -94,11 +96,11 @@ def field(t, y):
 def integrate(num_steps, reach, end=2.0):
     """Fixed steps for a radius of reach / h; errors of the solution and of the first estimate."""
     h = jnp.asarray(end / num_steps)
-    memory = stabilised.Memory(reach / h, jnp.zeros(2), jnp.int32(0))
+    known = dataclasses.replace(spectrum.start(jnp.ones(2)), radius=reach / h)
 
     def body(i, carry):
         t, y, dy, first = carry
-        y, dy, error, _ = stabilised.step(field, RKG3, t, y, dy, h, memory)
+        y, dy, error, _ = stabilised.step(field, RKG3, t, y, dy, h, known)
         return t + h, y, dy, jnp.where(i == 0, error, first)
 
     t, y = jnp.zeros(()), jnp.asarray([0.0, 2.0])
@@ -164,7 +166,10 @@ def test_the_pair_keeps_what_is_not_stiff():
     def predator_prey(t, y, args):
         return jnp.stack((y[0] * (1.1 - 0.4 * y[1]), y[1] * (-0.4 + 0.1 * y[0])))
 
-    alone = solve(predator_prey, jnp.asarray([10.0, 5.0]), ts)
+    # with the step-size control that the pair has in AUTO
+    parts = {field.name: getattr(TSIT5, field.name) for field in dataclasses.fields(TSIT5)}
+    pair = type("Pair", (ExplicitMethod,), {"gains": AUTO.gains})(**parts)
+    alone = solve(predator_prey, jnp.asarray([10.0, 5.0]), ts, method=pair)
     auto = solve(predator_prey, jnp.asarray([10.0, 5.0]), ts, method=AUTO)
     # the same steps, and the estimates of the spectral radius
     np.testing.assert_allclose(auto.ys, alone.ys, rtol=1e-13)
@@ -203,14 +208,18 @@ def test_the_spectral_radius_is_found(largest):
         return matrix @ y
 
     t, dy = jnp.zeros(()), linear(0.0, y)
-    memory, spent = stabilised.look(linear, t, y, dy, stabilised.start(dy), jnp.asarray(False))
-    assert 50.0 < float(memory.radius) < 60.0
+
+    def look(known, due):
+        return spectrum.look(linear, t, y, dy, jnp.ones(()), known, due=jnp.asarray(due))
+
+    known, spent = look(spectrum.start(dy), False)
+    assert 50.0 < float(known.radius) < 60.0
     assert 2 <= int(spent) <= 50
     # known now: nothing is asked before it is due, and little where it is
-    again, spent = stabilised.look(linear, t, y, dy, memory, jnp.asarray(False))
+    again, spent = look(known, False)
     assert int(spent) == 0
-    assert float(again.radius) == float(memory.radius)
-    again, spent = stabilised.look(linear, t, y, dy, memory, jnp.asarray(True))
+    assert float(again.radius) == float(known.radius)
+    again, spent = look(known, True)
     assert int(spent) <= 4
 
 
