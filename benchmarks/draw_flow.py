@@ -9,7 +9,11 @@ from matplotlib.lines import Line2D
 from rnn_dynamics.overlay import style
 
 Row = dict[str, Any]
-NAMES = {"AUTO": "AUTO, the default", "TSIT5": "explicit pair alone"}
+NAMES = {
+    "AUTO": "AUTO, the default",
+    "RKG3": "stabilised method alone",
+    "TSIT5": "explicit pair alone",
+}
 
 
 def flow(rows: list[Row]) -> Figure:
@@ -20,7 +24,9 @@ def flow(rows: list[Row]) -> Figure:
     panels = figure.subplots(2, len(decays), squeeze=False, sharey="row")
     looks = {
         name: {"color": colour, "marker": mark, **LINE}
-        for name, colour, mark in zip(methods, style.palette(2), style.MARKERS, strict=False)
+        for name, colour, mark in zip(
+            methods, style.palette(len(methods)), style.MARKERS, strict=False
+        )
     }
     for column, decay in enumerate(decays):
         for name in methods:

@@ -83,7 +83,10 @@ class Learner(Protocol):
 
 
 class GradientFlow(eqx.Module):
-    """W' = -η_W ∂L/∂W and likewise u and v, integrated by an adaptive method; ticks are learning times."""
+    """W' = -η_W ∂L/∂W and likewise u and v, integrated by an adaptive method; ticks are learning times.
+
+    What is integrated is W/√η_W and likewise u and v, down the gradient by these: the Jacobian is a Hessian then, and symmetric.
+    """
 
     loss: Loss
     rates: Rates
@@ -95,7 +98,8 @@ class GradientFlow(eqx.Module):
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
         zero = jnp.zeros((), rnn.dtype)
-        inner = ode.start(self._velocity, zero, rnn, (target, jnp.int32(ANEW)), **self._options)
+        y = self.rates.roots.inverses.times(rnn)
+        inner = ode.start(self._velocity, zero, y, (target, jnp.int32(ANEW)), **self._options)
         # finite weights without a finite gradient: the network is unstable
         failed = jnp.where(all_finite(rnn), jnp.int32(Status.unstable), jnp.int32(Status.diverged))
         status = jnp.where(inner.status == Status.ok, inner.status, failed)
@@ -105,19 +109,20 @@ class GradientFlow(eqx.Module):
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
     ) -> State:
-        rnn = where_wanted(state.inner.y, state.learns)
         # what is enough here is tried first on the way
-        attempt = self.loss.estimate(rnn, target).attempt
+        attempt = self.loss.estimate(where_wanted(state.rnn, state.learns), target).attempt
         inner = ode.advance(
             self._velocity,
-            eqx.tree_at(lambda inner: inner.y, state.inner, rnn),
+            eqx.tree_at(lambda i: i.y, state.inner, where_wanted(state.inner.y, state.learns)),
             jnp.where(state.rest.at_rest, jnp.zeros_like(next_tick), next_tick),
             (target, attempt),
             max_steps=self.max_steps,
             **self._options,
         )
-        rnn = where(state.learns, inner.y, state.inner.y)
-        inner = eqx.tree_at(lambda inner: inner.y, inner, rnn)
+        y = where(state.learns, inner.y, state.inner.y)
+        inner = eqx.tree_at(lambda inner: inner.y, inner, y)
+        # not a bit moves without a step
+        rnn = where(inner.t > state.inner.t, self.rates.roots.times(y), state.rnn)
         running = state.status == Status.ok
         status = jnp.where(running, inner.status, state.status)
         count, error = inner.stats.num_evaluations, state.gradient_error
@@ -126,16 +131,18 @@ class GradientFlow(eqx.Module):
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
         """The relative distance of the solver's last velocity from the one that `gradient` means, ()."""
         velocity = self.rates.times(gradient)
-        gap = norm(jax.tree.map(jnp.add, state.inner.derivative, velocity))
+        gap = norm(jax.tree.map(jnp.add, self.rates.roots.times(state.inner.derivative), velocity))
         return relative(gap, norm(velocity))
 
     def noise_key(self, tick: jax.Array) -> None:
         return None
 
-    def _velocity(self, _: jax.Array, rnn: LinearRNN, args: Any) -> LinearRNN:
+    def _velocity(self, _: jax.Array, y: LinearRNN, args: Any) -> LinearRNN:
         target, attempt = args
-        gradient = self.loss.estimate(rnn, target, attempt=attempt).gradient
-        return jax.tree.map(jnp.negative, self.rates.times(gradient))
+        roots = self.rates.roots
+        gradient = self.loss.estimate(roots.times(y), target, attempt=attempt).gradient
+        velocity = roots.inverses.times(self.rates.times(gradient))
+        return jax.tree.map(jnp.negative, velocity)
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -43,6 +43,21 @@ class Rates(eqx.Module):
             ),
         )
 
+    @property
+    def roots(self) -> "Rates":
+        """√η of each parameter, 1 of one that is frozen."""
+
+        def root(rate: Any) -> Any:
+            rate = jnp.asarray(rate)
+            return jnp.where(rate > 0, jnp.sqrt(rate), jnp.ones_like(rate))
+
+        return jax.tree.map(root, self)
+
+    @property
+    def inverses(self) -> "Rates":
+        """1/η of each parameter, of which none is frozen."""
+        return jax.tree.map(lambda rate: 1 / jnp.asarray(rate), self)
+
     def conserved(self, rnn: LinearRNN) -> tuple[jax.Array, jax.Array]:
         """C = u uᵀ/η_u - v vᵀ/η_v + (W Wᵀ - Wᵀ W)/η_W and the sum of the norms of its terms, (N, N) and ().
 

@@ -1,4 +1,4 @@
-"""Adaptive solvers of ordinary differential equations, explicit, stabilised and stiff."""
+"""Adaptive solvers of ordinary differential equations, explicit, stabilised, exponential and stiff."""
 
 from rnn_dynamics.ode.methods import AUTO, RKG3, RODAS5P, TSIT5
 from rnn_dynamics.ode.solution import Solution, State, Stats

@@ -1,4 +1,4 @@
-"""The methods on offer: an explicit one, a stabilised one, both in turns, one for all that is stiff."""
+"""The methods on offer: an explicit one, a stabilised one, these and an exponential one in turns, one for all that is stiff."""
 
 from typing import TypeAlias
 

@@ -25,8 +25,8 @@ _SWEEPS = 1
 
 class Spectrum(eqx.Module):
     """What is known of the Jacobian: its spectral radius with a margin, scalar; p orthonormal
-    directions, (p, N), that it stretches most, and their rates, (p,), by decreasing size, which are
-    eigenvalues where all p were followed; whether they were, and whether the Jacobian is then
+    directions, (p, N), that it stretches most, or 0 where it stretches nothing more, and their rates,
+    (p,), by decreasing size, which are eigenvalues where all p were followed; whether they were, and whether the Jacobian is then
     symmetric among them, boolean; for how many attempts more to trust it all.
     """
 
@@ -49,8 +49,8 @@ class _Search(NamedTuple):
 
 def start(dy: Array, count: int = 1) -> Spectrum:
     """No estimate yet, and `count` first directions: that of `dy`, (N,), and a little of any other, and any others."""
-    first = _unit(dy) + 0.1 * _unit(_anything(jnp.zeros((), jnp.int32), dy))
-    directions = _orthonormal(jnp.zeros((count, dy.size), dy.dtype).at[0].set(first), count)
+    anything = _revived(jnp.zeros((count, dy.size), dy.dtype))
+    directions = anything.at[0].set(_unit(_unit(dy) + 0.1 * anything[0]))
     zero, no = jnp.zeros((), dy.dtype), jnp.zeros((), bool)
     return Spectrum(zero, directions, jnp.zeros(count, dy.dtype), no, no, jnp.zeros((), jnp.int32))
 
@@ -88,24 +88,25 @@ def look(
     size = root * jnp.where(_norm(y) > 0.0, _norm(y), 1.0)
     count = len(spectrum.rates)
     width = jnp.asarray(width, jnp.int32)
-    wide = width > 1
+    wide, once = width > 1, jnp.asarray(once)
     most = jnp.where(wide, _MOST_PASSES_OF_MANY, _MOST_PASSES)
 
     def iterate(search: _Search) -> _Search:
         old = search.spectrum
 
-        def image(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            i, images = carry
-            found = (f(t, y + size * old.directions[i]) - dy) / size
-            return i + 1, images.at[i].set(jnp.where(i < width, found, 0.0))
+        def image(i: Array | int) -> Array:
+            return (f(t, y + size * old.directions[i]) - dy) / size
 
-        _, images = jax.lax.while_loop(
-            lambda carry: any_member(carry[0] < width),
-            image,
-            (jnp.int32(0), jnp.zeros_like(old.directions)),
-        )
-        one = _power(old, images)
-        if count > 1:
+        def add(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            i, images = carry
+            return i + 1, images.at[i].set(jnp.where(i < width, image(i), 0.0))
+
+        if count == 1:
+            one = _power(old, image(0))
+        else:
+            none = jnp.int32(0), jnp.zeros_like(old.directions)
+            _, images = jax.lax.while_loop(lambda carry: any_member(carry[0] < width), add, none)
+            one = _power(old, images[0])
             several = jax.lax.cond(any_member(wide), _ritz, lambda *at: at[0], old, images, width)
             one = jax.tree.map(lambda a, b: jnp.where(wide, a, b), several, one)
         finite = jnp.isfinite(one.radius)
@@ -116,11 +117,15 @@ def look(
         passes = search.passes + 1
         settled = jnp.where(wide, steady, settled) & (passes >= 2)
         going = finite & (new.radius > 0.0) & ~settled & (passes < most)
-        going = going & jnp.logical_not(once)
+        going = going & ~once
         return _Search(new, passes, search.spent + width, going)
 
     none = jnp.zeros((), jnp.int32)
     scaled = eqx.tree_at(lambda s: s.radius, spectrum, spectrum.radius / MARGIN)
+    if count > 1:
+        # what was stretched by nothing may be now; what it was made of is gone after one pass
+        directions = jnp.where(~once, _revived(scaled.directions), scaled.directions)
+        scaled = eqx.tree_at(lambda s: s.directions, scaled, directions)
     end = jax.lax.while_loop(lambda search: search.going, iterate, _Search(scaled, none, none, due))
     new = eqx.tree_at(
         lambda s: (s.radius, s.life),
@@ -133,10 +138,10 @@ def look(
     return new, end.spent
 
 
-def _power(old: Spectrum, images: Array) -> Spectrum:
+def _power(old: Spectrum, image: Array) -> Spectrum:
     """The first direction is followed, the others stay."""
-    first, radius = images[0], _norm(images[0])
-    direction = jnp.where(radius > 0.0, _unit(first), old.directions[0])
+    radius = _norm(image)
+    direction = jnp.where(radius > 0.0, _unit(image), old.directions[0])
     no = jnp.zeros((), bool)
     directions = old.directions.at[0].set(direction)
     return Spectrum(radius, directions, old.rates, no, no, old.life)
@@ -214,10 +219,8 @@ def _eigen(matrix: Array) -> tuple[Array, Array]:
 
 
 def _orthonormal(rows: Array, width: Array | int) -> Array:
-    """The first `width` rows of (p, N) made orthonormal one after another, by Gram and Schmidt, twice, with a little of anything for what
-    has no direction of its own. Rows beyond N are 0.
-    """
-    count, little = len(rows), float(np.sqrt(jnp.finfo(rows.dtype).eps))
+    """The first `width` rows of (p, N) made orthonormal one after another, by Gram and Schmidt, twice; what then is nothing but rounding is 0."""
+    count = len(rows)
 
     def make(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         i, made = carry
@@ -226,8 +229,7 @@ def _orthonormal(rows: Array, width: Array | int) -> Array:
             amounts = jnp.where(jnp.arange(count, dtype=jnp.int32) < i, _product(made, row), 0.0)
             return row - _product(amounts, made)
 
-        row = _unit(made[i]) + little * _unit(_anything(i, made[i]))
-        row = less(_unit(less(_unit(row))))
+        row = less(_unit(less(_unit(made[i]))))
         row = jnp.where(_norm(row) > 0.5, _unit(row), 0.0)
         return i + 1, made.at[i].set(jnp.where(i < width, row, made[i]))
 
@@ -236,11 +238,16 @@ def _orthonormal(rows: Array, width: Array | int) -> Array:
     )[1]
 
 
-def _anything(i: Array, like: Array) -> Array:
-    """A vector (N,), another one for each i, to which no subspace of interest is orthogonal: multiples of the golden ratio spread the signs."""
-    step = 0.6180339887498949 * (i + 1).astype(like.dtype)
-    turns = step * jnp.arange(1, like.size + 1, dtype=like.dtype)
-    return turns - jnp.floor(turns) - 0.5
+def _revived(directions: Array) -> Array:
+    """Directions (p, N), with anything for those that are 0: multiples of the golden ratio spread the signs, so that no subspace of
+    interest is orthogonal to them.
+    """
+    count, size = directions.shape
+    steps = 0.6180339887498949 * jnp.arange(1, count + 1, dtype=directions.dtype)
+    turns = steps[:, None] * jnp.arange(1, size + 1, dtype=directions.dtype)[None]
+    anything = jax.vmap(_unit)(turns - jnp.floor(turns) - 0.5)
+    dead = jnp.max(jnp.abs(directions), axis=1) == 0.0
+    return jnp.where(dead[:, None], anything, directions)
 
 
 def _product(a: Array, b: Array) -> Array:

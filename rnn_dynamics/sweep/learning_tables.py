@@ -66,7 +66,7 @@ class GradientDescentTable(LearningTable):
 
 
 class GradientFlowTable(LearningTable):
-    """Gradient flow to a learning time, by an explicit method, a stabilised one or both in turns, each where it is better."""
+    """Gradient flow to a learning time, by an explicit method, a stabilised one, or in turns by these and an exponential one, each where it is better."""
 
     method: Literal["gradient_flow"] = "gradient_flow"
     train_time: Annotated[Values, Number(positive=True)]

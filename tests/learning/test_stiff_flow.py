@@ -79,6 +79,25 @@ def test_a_stiff_flow_agrees_with_the_explicit_pair(learned):
         np.testing.assert_allclose(getattr(auto.rnn, part), getattr(pair.rnn, part), atol=1e-7)
 
 
+# Of W, u and v as they are the Jacobian is not symmetric then, in which the exponential method has no part.
+@pytest.mark.parametrize(
+    "rates", [Rates(1.0, 0.2, 0.2), Rates(0.1, 2.0, 1.0), Rates(1.0, 0.0, 1.0)]
+)
+def test_unequal_rates_are_no_obstacle(rates):
+    target, times = rd.leaky_integrator(0.05), jnp.asarray([0.0, 20.0])
+    auto, stabilised = (
+        rd.gradient_flow(network(), target, times, rates=rates, rtol=1e-5, atol=1e-7, method=method)
+        for method in (rd.ode.AUTO, rd.ode.RKG3)
+    )
+    assert 2 * int(auto.num_gradients[-1]) < int(stabilised.num_gradients[-1])
+    for part in "Wuv":
+        np.testing.assert_allclose(
+            getattr(auto.rnn, part), getattr(stabilised.rnn, part), atol=1e-4
+        )
+    assert float(auto.relative_change[0]) == 0.0
+    assert float(auto.gradient_error[-1]) < 1e-6
+
+
 def test_long_memories_are_within_reach():
     got = rd.gradient_flow(network(), rd.leaky_integrator(0.02), TIMES, rtol=1e-5, atol=1e-7)
     assert int(got.status) == rd.Status.ok

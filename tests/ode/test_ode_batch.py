@@ -124,7 +124,9 @@ def test_compiled_segments_resume_bit_for_bit(method):
         ys.append(more)
     _, whole = segment(begin(y0, RATES), jnp.asarray(TS[1:]), RATES)
     np.testing.assert_array_equal(np.concatenate(ys), whole)
-    compare(method, whole, np.swapaxes(batched(method)(y0, RATES).ys, 0, 1)[1:])
+    # another program, which may round differently
+    at_once = np.swapaxes(batched(method)(y0, RATES).ys, 0, 1)[1:]
+    np.testing.assert_allclose(whole, at_once, rtol=1e-7, atol=1e-9)
 
 
 def test_advance_leaves_what_is_past_or_failed_untouched():
