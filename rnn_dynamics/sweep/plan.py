@@ -19,8 +19,8 @@ from rnn_dynamics.sweep.ticks import record_ticks
 # processor for each of the largest. Where memory is too short for what a step keeps of them, batches are halved.
 MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**17
 MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE = 4096, 2**27
-# N × N temporaries of a learning step: solver stages, Gramians, their copies
-MATRICES_PER_MEMBER = 40
+# N × N temporaries of a learning step: solver stages, directions, Gramians, their copies
+MATRICES_PER_MEMBER = 50
 
 
 @dataclasses.dataclass(frozen=True)
