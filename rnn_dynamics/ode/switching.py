@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -167,7 +168,7 @@ def step(
     """
     dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
     many = memory.stiff & ~memory.few
-    any_exponential, any_many = any_member(exponential), any_member(many)
+    any_exponential = any_member(exponential)
     row = stabilised.row(method.stabilised, h * spectrum.radius, dtype)
     pair, num, stages = method.explicit, len(method.explicit.c), method.exponential.stages
 
@@ -192,51 +193,50 @@ def step(
         """What U_i - y has of the directions but for what is that of all others, (p,)."""
         return h * jnp.sum(more[i] * slopes[1], axis=0)
 
-    def with_slope(i: Array, slope: Array, slopes: Slopes) -> Slopes:
-        """The slopes with that of stage i, and where a member of the batch is stiff in few directions, what it has along them."""
-        moved = along(i, slopes) + h * jnp.sum(a[i][:, None] * slopes[1], axis=0)
-        linear = jnp.where(exponential & (i > 0), dy + combine(rates * moved, directions), 0.0)
-        slope = slope - linear
-        amounts = jnp.sum(directions * slope[None], axis=1)
-        return slopes[0].at[i].set(slope), slopes[1].at[i].set(amounts)
-
-    def explicit(i: Array, slope: Array, slopes: Slopes) -> tuple[Array, Slopes]:
+    def explicit(some_few: bool, i: Array, slope: Array, slopes: Slopes) -> tuple[Array, Slopes]:
         """The argument, less y, of the stage that follows stage i of a `slope`, and the slopes with that."""
-        j = jnp.minimum(i + 1, num - 1)
+        vectors, amounts = slopes
+        # where others have more stages, this has had its last
+        here, following = jnp.minimum(i, num - 1), jnp.minimum(i + 1, num - 1)
+        if some_few:
+            moved = along(here, slopes) + h * jnp.sum(a[here][:, None] * amounts, axis=0)
+            linear = dy + combine(rates * moved, directions)
+            slope = slope - jnp.where(exponential & (i > 0), linear, 0.0)
+        slope = jnp.where(i < num, slope, vectors[here])
+        vectors = vectors.at[here].set(slope)
+        moved = h * combine(a[following], vectors)
+        if some_few:
+            amounts = amounts.at[here].set(jnp.sum(directions * slope[None], axis=1))
+            moved = moved + combine(along(following, (vectors, amounts)), directions)
+        return moved, (vectors, amounts)
 
-        def few() -> tuple[Array, Slopes]:
-            more_slopes = with_slope(i, slope, slopes)
-            moved = h * combine(a[j], more_slopes[0])
-            return moved + combine(along(j, more_slopes), directions), more_slopes
+    def after(some_few: bool, some_many: bool, i: Array, slope: Array, carried: Any) -> Any:
+        """What follows stage i, if some member of the batch is stiff in few directions, and some in many."""
+        stage, sums, slopes = carried
+        moved, slopes = explicit(some_few, i, slope, slopes)
+        if some_many:
+            recurred, sums = stabilised.recur(row, i, dy, h, slope, stage, sums)
+            moved = jnp.where(many, recurred, moved)
+        return stabilised.following(i <= row.degree, stage, moved, slope), sums, slopes
 
-        def none() -> tuple[Array, Slopes]:
-            more_slopes = slopes[0].at[i].set(slope), slopes[1]
-            return h * combine(a[j], more_slopes[0]), more_slopes
+    kinds = [partial(after, few, many) for many in (False, True) for few in (False, True)]
+    kind = any_exponential.astype(jnp.int32) + 2 * any_member(many).astype(jnp.int32)
 
-        return jax.lax.cond(any_exponential, few, none)
-
-    def evaluate(carry: Any) -> Any:
-        i, stage, sums, slopes = carry
-        slope = f(t + row.c[i] * h, y + stage.moved)
-        moved, slopes = jax.lax.cond(
-            i < num, lambda: explicit(i, slope, slopes), lambda: (stage.moved, slopes)
-        )
-        recurred, sums = jax.lax.cond(
-            any_many,
-            lambda: stabilised.recur(row, i, dy, h, slope, stage, sums),
-            lambda: (moved, sums),
-        )
-        moved = jnp.where(many, recurred, moved)
-        return i + 1, stabilised.following(i <= row.degree, stage, moved, slope), sums, slopes
+    def evaluate(carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        i, carried = carry
+        slope = f(t + row.c[i] * h, y + carried[0].moved)
+        return i + 1, jax.lax.switch(kind, kinds, i, slope, carried)
 
     stage, sums = stabilised.first_stage(row, y, dy, h)
-    empty = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
-    moved, slopes = explicit(jnp.int32(0), dy, empty)
+    none = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
+    moved, slopes = jax.lax.cond(
+        any_exponential, partial(explicit, True), partial(explicit, False), jnp.int32(0), dy, none
+    )
     stage = stage._replace(moved=jnp.where(many, stage.moved, moved))
-    _, stage, sums, slopes = jax.lax.while_loop(
+    _, (stage, sums, slopes) = jax.lax.while_loop(
         lambda carry: any_member(carry[0] <= row.degree),
         evaluate,
-        (jnp.int32(1), stage, sums, slopes),
+        (jnp.int32(1), (stage, sums, slopes)),
     )
 
     def from_stage(i: int) -> Array:
