@@ -125,18 +125,21 @@ def _through(
     return A, B
 
 
-def _less_at_zero(z: Array) -> list[Array]:
+def _less_at_zero(z: Array) -> tuple[Array, Array, Array]:
     """phi_k(z) - 1/k! for k = 1, 2, 3, of the shape of z, where phi_k(z) = (phi_(k-1)(z) - 1/(k-1)!) / z and phi_0 = exp.
 
-    By their series where |z| < 1, else by the recursion, which loses a digit or two at 1 and none far from it.
+    Where |z| < 1 from the series of phi_3 down, else by the recursion, which loses a digit or two at 1 and none far from it.
     """
     near = jnp.abs(z) < 1.0
     small, large = jnp.where(near, z, 0.0), jnp.where(near, 1.0, z)
-    found, value = [], jnp.exp(large)
-    for k in (1, 2, 3):
-        value = (value - 1.0 / math.factorial(k - 1)) / large
-        series = jnp.zeros_like(z)
-        for j in reversed(range(1, _TERMS[z.dtype.name])):
-            series = (series + 1.0 / math.factorial(k + j)) * small
-        found.append(jnp.where(near, series, value - 1.0 / math.factorial(k)))
-    return found
+    series = jnp.zeros_like(z)
+    for j in reversed(range(1, _TERMS[z.dtype.name])):
+        series = (series + 1.0 / math.factorial(3 + j)) * small
+    three = series + 1.0 / 6.0
+    two = small * three
+    near_values = small * (two + 0.5), two, series
+    one = jnp.expm1(large) / large
+    two = (one - 1.0) / large
+    far_values = one - 1.0, two - 0.5, (two - 0.5) / large - 1.0 / 6.0
+    one, two, three = (jnp.where(near, *at) for at in zip(near_values, far_values, strict=True))
+    return one, two, three

@@ -168,7 +168,7 @@ def step(
     """
     dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
     many = memory.stiff & ~memory.few
-    any_exponential = any_member(exponential)
+    any_stiff = any_member(memory.stiff)
     row = stabilised.row(method.stabilised, h * spectrum.radius, dtype)
     pair, num, stages = method.explicit, len(method.explicit.c), method.exponential.stages
 
@@ -193,44 +193,42 @@ def step(
         """What U_i - y has of the directions but for what is that of all others, (p,)."""
         return h * jnp.sum(more[i] * slopes[1], axis=0)
 
-    def explicit(some_few: bool, i: Array, slope: Array, slopes: Slopes) -> tuple[Array, Slopes]:
+    def explicit(some_stiff: bool, i: Array, slope: Array, slopes: Slopes) -> tuple[Array, Slopes]:
         """The argument, less y, of the stage that follows stage i of a `slope`, and the slopes with that."""
         vectors, amounts = slopes
         # where others have more stages, this has had its last
         here, following = jnp.minimum(i, num - 1), jnp.minimum(i + 1, num - 1)
-        if some_few:
+        if some_stiff:
             moved = along(here, slopes) + h * jnp.sum(a[here][:, None] * amounts, axis=0)
             linear = dy + combine(rates * moved, directions)
             slope = slope - jnp.where(exponential & (i > 0), linear, 0.0)
         slope = jnp.where(i < num, slope, vectors[here])
         vectors = vectors.at[here].set(slope)
         moved = h * combine(a[following], vectors)
-        if some_few:
+        if some_stiff:
             amounts = amounts.at[here].set(jnp.sum(directions * slope[None], axis=1))
             moved = moved + combine(along(following, (vectors, amounts)), directions)
         return moved, (vectors, amounts)
 
-    def after(some_few: bool, some_many: bool, i: Array, slope: Array, carried: Any) -> Any:
-        """What follows stage i, if some member of the batch is stiff in few directions, and some in many."""
+    def after(some_stiff: bool, i: Array, slope: Array, carried: Any) -> Any:
+        """What follows stage i, if some member of the batch is stiff, or none."""
         stage, sums, slopes = carried
-        moved, slopes = explicit(some_few, i, slope, slopes)
-        if some_many:
+        moved, slopes = explicit(some_stiff, i, slope, slopes)
+        if some_stiff:
             recurred, sums = stabilised.recur(row, i, dy, h, slope, stage, sums)
             moved = jnp.where(many, recurred, moved)
         return stabilised.following(i <= row.degree, stage, moved, slope), sums, slopes
 
-    kinds = [partial(after, few, many) for many in (False, True) for few in (False, True)]
-    kind = any_exponential.astype(jnp.int32) + 2 * any_member(many).astype(jnp.int32)
-
     def evaluate(carry: tuple[Array, Any]) -> tuple[Array, Any]:
         i, carried = carry
         slope = f(t + row.c[i] * h, y + carried[0].moved)
-        return i + 1, jax.lax.switch(kind, kinds, i, slope, carried)
+        kinds = partial(after, True), partial(after, False)
+        return i + 1, jax.lax.cond(any_stiff, *kinds, i, slope, carried)
 
     stage, sums = stabilised.first_stage(row, y, dy, h)
     none = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
     moved, slopes = jax.lax.cond(
-        any_exponential, partial(explicit, True), partial(explicit, False), jnp.int32(0), dy, none
+        any_stiff, partial(explicit, True), partial(explicit, False), jnp.int32(0), dy, none
     )
     stage = stage._replace(moved=jnp.where(many, stage.moved, moved))
     _, (stage, sums, slopes) = jax.lax.while_loop(
@@ -247,7 +245,7 @@ def step(
 
     error = combine(jnp.asarray(pair.b - pair.b_hat, dtype), slopes[0])
     few_error = jax.lax.cond(
-        any_exponential, lambda: estimate(from_stage(7), from_stage(3)), lambda: error
+        any_stiff, lambda: estimate(from_stage(7), from_stage(3)), lambda: error
     )
     error = jnp.where(exponential, few_error, jnp.where(many, sums.error, error))
     middle = h * combine(jnp.asarray(pair.middle, dtype), slopes[0])
