@@ -93,6 +93,11 @@ def look(
 
     def iterate(search: _Search) -> _Search:
         old = search.spectrum
+        if count > 1:
+            # what was stretched by nothing may be now; what is made up for it is gone after one pass
+            revive = (search.passes == 0) & ~once
+            directions = jnp.where(revive, _revived(old.directions), old.directions)
+            old = eqx.tree_at(lambda s: s.directions, old, directions)
 
         def image(i: Array | int) -> Array:
             return (f(t, y + size * old.directions[i]) - dy) / size
@@ -122,10 +127,6 @@ def look(
 
     none = jnp.zeros((), jnp.int32)
     scaled = eqx.tree_at(lambda s: s.radius, spectrum, spectrum.radius / MARGIN)
-    if count > 1:
-        # what was stretched by nothing may be now; what it was made of is gone after one pass
-        directions = jnp.where(~once, _revived(scaled.directions), scaled.directions)
-        scaled = eqx.tree_at(lambda s: s.directions, scaled, directions)
     end = jax.lax.while_loop(lambda search: search.going, iterate, _Search(scaled, none, none, due))
     new = eqx.tree_at(
         lambda s: (s.radius, s.life),

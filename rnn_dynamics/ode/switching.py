@@ -16,7 +16,7 @@ from rnn_dynamics.ode import stabilised
 from rnn_dynamics.ode.batch import any_member
 from rnn_dynamics.ode.explicit import combine
 from rnn_dynamics.ode.exponential import ExponentialMethod, coefficients, estimate
-from rnn_dynamics.ode.gegenbauer import StabilisedMethod
+from rnn_dynamics.ode.gegenbauer import StabilisedMethod, Table
 from rnn_dynamics.ode.spectrum import MARGIN, Spectrum
 from rnn_dynamics.ode.tableau import ExplicitMethod
 
@@ -169,22 +169,29 @@ def step(
     dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
     many = memory.stiff & ~memory.few
     any_stiff = any_member(memory.stiff)
-    row = stabilised.row(method.stabilised, h * spectrum.radius, dtype)
     pair, num, stages = method.explicit, len(method.explicit.c), method.exponential.stages
 
     def choose(few: np.ndarray, pair: np.ndarray) -> Array:
         return jnp.where(exponential, jnp.asarray(few[:num], dtype), jnp.asarray(pair, dtype))
 
     a, c = choose(stages, pair.a), choose(method.exponential.c, pair.c)
+    directions = spectrum.directions
+    followed = exponential & (jnp.arange(_NUM_DIRECTIONS, dtype=jnp.int32) < memory.width)
+    rates = jnp.where(followed, spectrum.rates, 0.0)
+
+    def for_stiff() -> tuple[Table, Array]:
+        more = coefficients(method.exponential, h * rates)
+        reach = h * spectrum.radius
+        return stabilised.row(method.stabilised, reach, dtype), jnp.where(
+            followed[None, None], more, 0.0
+        )
+
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(for_stiff))
+    row, more = jax.lax.cond(any_stiff, for_stiff, lambda: none)
     row = row._replace(
         c=jnp.where(many, row.c, jnp.pad(c, (0, row.c.size - num))),
         degree=jnp.where(many, row.degree, jnp.int32(pair.num_evaluations)),
     )
-    directions = spectrum.directions
-    followed = exponential & (jnp.arange(_NUM_DIRECTIONS, dtype=jnp.int32) < memory.width)
-    rates = jnp.where(followed, spectrum.rates, 0.0)
-    more = jnp.where(followed[None, None], coefficients(method.exponential, h * rates), 0.0)
-
     # k_j of the pair, or k_0 and D_j of the exponential method, (s, N), and what these have along the
     # directions, (s, p)
     Slopes = tuple[Array, Array]
@@ -226,9 +233,9 @@ def step(
         return i + 1, jax.lax.cond(any_stiff, *kinds, i, slope, carried)
 
     stage, sums = stabilised.first_stage(row, y, dy, h)
-    none = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
+    empty = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
     moved, slopes = jax.lax.cond(
-        any_stiff, partial(explicit, True), partial(explicit, False), jnp.int32(0), dy, none
+        any_stiff, partial(explicit, True), partial(explicit, False), jnp.int32(0), dy, empty
     )
     stage = stage._replace(moved=jnp.where(many, stage.moved, moved))
     _, (stage, sums, slopes) = jax.lax.while_loop(
