@@ -58,6 +58,9 @@ def flow_cells(rows: list[Row]) -> dict[str, tuple[str, str]]:
         own = [row for row in judged if row["decay"] == decay]
         rtols = ", ".join(f"{row['rtol']:.0e}" for row in own)
         result = ", ".join(f"{number(row['ratio'])}×" for row in own)
+        times = [row["time_ratio"] for row in own if row.get("time_ratio") is not None]
+        if times:
+            result += f"; {', '.join(f'{number(ratio)}×' for ratio in times)} in time"
         failed = any(row["met"] is False for row in own)
         cells[
             f"gradients of a flow, the explicit pair's over ours, decay {decay:g}, rtol {rtols}"

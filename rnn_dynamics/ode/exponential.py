@@ -138,7 +138,7 @@ def _less_at_zero(z: Array) -> tuple[Array, Array, Array]:
     three = series + 1.0 / 6.0
     two = small * three
     near_values = small * (two + 0.5), two, series
-    one = jnp.expm1(large) / large
+    one = (jnp.exp(large) - 1.0) / large
     two = (one - 1.0) / large
     far_values = one - 1.0, two - 0.5, (two - 0.5) / large - 1.0 / 6.0
     one, two, three = (jnp.where(near, *at) for at in zip(near_values, far_values, strict=True))

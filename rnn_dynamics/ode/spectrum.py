@@ -24,10 +24,11 @@ _SWEEPS = 1
 
 
 class Spectrum(eqx.Module):
-    """What is known of the Jacobian: its spectral radius with a margin, scalar; p orthonormal
-    directions, (p, N), that it stretches most, or 0 where it stretches nothing more, and their rates,
-    (p,), by decreasing size, which are eigenvalues where all p were followed; whether they were, and whether the Jacobian is then
-    symmetric among them, boolean; for how many attempts more to trust it all.
+    """What is known of the Jacobian: its spectral radius with a margin, scalar; p directions,
+    (p, N), that it stretches most, or 0 where it stretches nothing more, orthonormal as far as they
+    are followed, and their rates, (p,), by decreasing size, eigenvalues where all were followed;
+    whether they were, and whether the Jacobian is then symmetric among them, boolean; for how many
+    attempts more to trust it all.
     """
 
     radius: Array
@@ -149,7 +150,7 @@ def _power(old: Spectrum, image: Array) -> Spectrum:
 
 
 def _ritz(old: Spectrum, images: Array, width: Array) -> Spectrum:
-    """The first `width` directions are followed, the others stay but for what they have of these."""
+    """The first `width` directions are followed, the others stay."""
     count = len(images)
     active = jnp.arange(count, dtype=jnp.int32) < width
     both = active[:, None] & active[None, :]
