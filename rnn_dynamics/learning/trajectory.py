@@ -105,7 +105,7 @@ def gradient_flow(
         max_steps: most attempted steps; then the status is `max_steps` and later records are NaN.
         method: a method of `rnn_dynamics.ode`. The default is `TSIT5` and, where the flow is stiff, as it is towards a long memory,
             an exponential method of order 4: it takes the few directions that are stiff from the Jacobian, and the rest as an explicit method does.
-            Where more than six are stiff, it is the stabilised `RKG3`.
+            Where more than five are stiff, it is the stabilised `RKG3`.
         stop: criteria to stop at a record before the last.
 
     Returns:

@@ -49,7 +49,7 @@ def solve(
     - `method`: `TSIT5`; for stiff problems `RODAS5P`, which factorises the Jacobian, or, where the
       spectrum of the Jacobian is near the negative real axis, `RKG3`, which does not, or `AUTO`,
       which is `TSIT5` for as long as that is not limited by its stability, and then, where up to
-      six directions are stiff and the Jacobian is symmetric in them, an exponential method, else
+      five directions are stiff and the Jacobian is symmetric in them, an exponential method, else
       `RKG3`.
     - `rtol`, `atol`: default to 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
     - `max_steps`: attempted steps over all records.

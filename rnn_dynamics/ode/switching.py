@@ -26,9 +26,10 @@ _STIFF, _NOT_STIFF = 2.0, 1.0
 # Attempts of the pair before another method may have a try, and of the stabilised method before the
 # directions that are stiff are counted again.
 _PATIENCE, _LONG_PATIENCE = 25, 100
-# Directions of which the exponential method can take the stiffness; the slowest of them must be so
-# many times slower than the fastest, and so slow that the rest leaves the step stable, below 2.78.
-_NUM_DIRECTIONS, _FEW, _REST = 6, 10.0, 2.0
+# Directions that are followed for the exponential method, which takes all but the last. That must be
+# so many times slower than the fastest, and keeps what is left stable, below 2.78, at steps of 2 over
+# its rate: where those are so many times too short, the stabilised method is better.
+_NUM_DIRECTIONS, _FEW, _REST, _TOO_SHORT = 6, 10.0, 2.0, 3.0
 # Step times rate from which on a direction is worth to be followed.
 _WORTH = 0.5
 
@@ -114,7 +115,9 @@ def look(
         once=memory.exponential & ~rejected,
     )
     slowest = jnp.abs(spectrum.rates[-1])
-    few = spectrum.all_followed & spectrum.symmetric & (_FEW * slowest <= spectrum.radius)
+    few = (_FEW * slowest <= spectrum.radius) & (h * slowest <= _TOO_SHORT * _REST)
+    few = jnp.where(width == _NUM_DIRECTIONS, few, memory.few)
+    few = few & spectrum.all_followed & spectrum.symmetric
     reach = h * spectrum.radius
     stiff = jnp.where(memory.stiff, reach > _NOT_STIFF, (reach > _STIFF) & (memory.patience <= 0))
     left = jnp.maximum(memory.patience - 1, 0)
@@ -176,7 +179,8 @@ def step(
 
     a, c = choose(stages, pair.a), choose(method.exponential.c, pair.c)
     directions = spectrum.directions
-    followed = exponential & (jnp.arange(_NUM_DIRECTIONS, dtype=jnp.int32) < memory.width)
+    taken = jnp.minimum(memory.width, _NUM_DIRECTIONS - 1)
+    followed = exponential & (jnp.arange(_NUM_DIRECTIONS, dtype=jnp.int32) < taken)
     rates = jnp.where(followed, spectrum.rates, 0.0)
 
     def for_stiff() -> tuple[Table, Array]:

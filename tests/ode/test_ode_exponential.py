@@ -168,6 +168,17 @@ def test_more_directions_than_are_followed_limit_the_step():
     np.testing.assert_allclose(got.ys[-1], exact.ys[-1], atol=1e-3)
 
 
+# Twenty directions of a tenth of the fastest rate: they kept the exponential method to steps that are stable by them, a thousand of them.
+def test_many_directions_are_left_to_the_stabilised_method():
+    rates = jnp.concatenate((jnp.asarray([1e4]), jnp.full(20, 990.0), jnp.ones(1)))
+    auto, stabilised = (
+        solve(descent, jnp.full(22, 0.3), [0.0, 5.0], rates, method=method, rtol=1e-3, atol=1e-5)
+        for method in (AUTO, RKG3)
+    )
+    assert int(auto.status) == Status.ok
+    assert int(auto.stats.num_evaluations) < 2 * int(stabilised.stats.num_evaluations)
+
+
 # Stiff in two directions between which the Jacobian is not symmetric: not to be taken for a gradient flow.
 def test_a_jacobian_that_is_not_symmetric_is_left_to_the_stabilised_method():
     matrix = jnp.asarray([[-1e4, 8e3, 0.0], [0.0, -2e3, 0.0], [0.0, 0.0, -1.0]])
