@@ -12,6 +12,8 @@ from rnn_dynamics.sweep.files import DamagedError, identity_of, read_arrays, wri
 from rnn_dynamics.sweep.store import Store
 from rnn_dynamics.sweep.training import Progress
 
+# Raised where the numbers of a state come to mean something else while their shapes stay.
+MEANING = 2
 SECONDS_BETWEEN_SAVES = 60.0
 LEAST_PAUSE = (
     30  # times what saving takes: large networks on slow disks shall not spend their time with it
@@ -92,4 +94,5 @@ def _path(store: Store, part: Part) -> Path:
 
 
 def _identity(store: Store, part: Part) -> dict[str, Any]:
-    return {"config_sha256": store.manifest["config_sha256"], "part": part.name}
+    config = store.manifest["config_sha256"]
+    return {"config_sha256": config, "part": part.name, "meaning": MEANING}

@@ -92,6 +92,20 @@ def test_progress_of_another_kind_of_state_is_not_used(finished, tmp_path):
     same(rd.run(finished.experiment, directory, progress=False), finished)
 
 
+def test_progress_of_another_meaning_is_not_used(finished, tmp_path, monkeypatch):
+    """As flows left it before they were integrated in scaled parameters: numbers of the same shapes, which would be taken for others."""
+    directory = tmp_path / "run"
+    part = chunks.parts_of(finished.plan.chunks[0], 2)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "MEANING", progress.MEANING - 1)
+        with pytest.raises(KeyboardInterrupt):
+            rd.run(finished.experiment, directory, progress=False, interrupted=stopping_after(2))
+        store = rd.open_run(directory).store
+        assert progress.read_progress(store, part) is not None
+    assert progress.read_progress(store, part) is None
+    same(rd.run(finished.experiment, directory, progress=False), finished)
+
+
 def test_progress_is_saved_every_now_and_then(finished, tmp_path, monkeypatch):
     """A process that is killed loses no more than that: here it dies at the third record without a word."""
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_SAVES", 0.0)
