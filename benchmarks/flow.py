@@ -43,7 +43,7 @@ def networks(count: int) -> rd.LinearRNN:
     return jax.vmap(one)(jax.random.split(jax.random.key(0), count))
 
 
-@partial(jax.jit, static_argnames="method")
+@partial(jax.jit, static_argnames=("rtol", "method"))
 def flow(rnns: rd.LinearRNN, decays: jax.Array, rtol: float, method: str) -> Any:
     """The last networks of a batch, and their numbers of gradients."""
 

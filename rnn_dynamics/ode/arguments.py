@@ -11,16 +11,19 @@ from jax.typing import ArrayLike, DTypeLike
 
 from rnn_dynamics.model.arguments import numbers, show
 from rnn_dynamics.ode.methods import Method
+from rnn_dynamics.ode.switching import SwitchingMethod
 
 _DEFAULT_TOLERANCES = {"float32": (1e-5, 1e-7), "float64": (1e-8, 1e-10)}
 _LARGEST_MAX_STEPS = 2**31 - 1
+# Relative tolerance below which a pair of order 8 needs less evaluations than one of order 5.
+_TIGHT = 1e-7
 
 
 def checked_method(method: Method) -> Method:
     """The method itself; `TypeError` where it is none."""
     if not isinstance(method, Method):
         raise TypeError(
-            f"Argument `method` must be TSIT5, RKG3, AUTO or RODAS5P, but is {show(method)}."
+            f"Argument `method` must be TSIT5, DOP853, RKG3, AUTO or RODAS5P, but is {show(method)}."
         )
     return method
 
@@ -42,6 +45,18 @@ def checked_tolerances(
             raise ValueError(f"Argument `{name}` must be positive, but is {float(number)!r}.")
         checked.append(jnp.asarray(value, dtype=dtype))
     return checked[0], checked[1]
+
+
+def suited_method(method: Method, rtol: ArrayLike | None, dtype: DTypeLike) -> Method:
+    """`AUTO` with `DOP853` in place of `TSIT5` where `rtol` is tight, as far as it is known; any other method as it is.
+
+    For integrations whose steps end at every record, as those of `DOP853` do.
+    """
+    number = concrete(_DEFAULT_TOLERANCES[jnp.dtype(dtype).name][0] if rtol is None else rtol)
+    tight = number is not None and float(number) < _TIGHT
+    if tight and isinstance(method, SwitchingMethod) and method.tight is not None:
+        return method.tight
+    return method
 
 
 def checked_max_steps(max_steps: int) -> Array:

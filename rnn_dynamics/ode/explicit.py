@@ -9,6 +9,8 @@ from jax import Array
 
 from rnn_dynamics.ode.tableau import ExplicitMethod
 
+_SHARE_OF_LOW = 0.01
+
 
 class Ends(NamedTuple):
     """Value and derivative at the start and at the end of a step, each (N,)."""
@@ -26,16 +28,14 @@ def step(
     y: Array,
     dy: Array,
     h: Array,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array | None]:
     """One step from (t, y) of size h; the equation is in `ExplicitMethod`.
 
     **Arguments:** `f`, (), (N,) -> (N,); `t`, scalar; `y`, (N,); `dy` = f(t, y), (N,); `h`, scalar.
 
-    **Returns:** y1, f(t + h, y1), the error estimate, and y(t + h/2) - y, each (N,).
+    **Returns:** y1, f(t + h, y1), the error estimate, and y(t + h/2) - y where the method knows it, each (N,).
     """
     a, c = jnp.asarray(method.a, y.dtype), jnp.asarray(method.c, y.dtype)
-    difference = jnp.asarray(method.b - method.b_hat, y.dtype)
-    middle = jnp.asarray(method.middle, y.dtype)
 
     def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         stages, _ = carry
@@ -46,7 +46,30 @@ def step(
     # fuses fields across stages and may round a member of a batch by its position in it.
     stages = jnp.zeros((len(method.c), y.size), y.dtype).at[0].set(dy)
     stages, y1 = jax.lax.fori_loop(1, len(method.c), evaluate, (stages, y))
-    return y1, stages[-1], h * combine(difference, stages), h * combine(middle, stages)
+    return y1, stages[-1], h * error(method, stages), middle(method, h, stages)
+
+
+def error(method: ExplicitMethod, stages: Array) -> Array:
+    """The error of a step, over h, of the k_i of its stages, (s, N); (N,)."""
+    b, b_hat, b_low = method.b, method.b_hat, method.b_low
+    high = combine(jnp.asarray(b - b_hat, stages.dtype), stages)
+    if b_low is None:
+        return high
+    return estimate(high, combine(jnp.asarray(b - b_low, stages.dtype), stages), _SHARE_OF_LOW)
+
+
+def middle(method: ExplicitMethod, h: Array, stages: Array) -> Array | None:
+    """y(t + h/2) - y, (N,), of the k_i of all stages, (s, N), where the method knows it."""
+    if method.middle is None:
+        return None
+    return h * combine(jnp.asarray(method.middle, stages.dtype), stages)
+
+
+def estimate(high: Array, low: Array, share: float) -> Array:
+    """The error of a solution, from what it differs by from two others, the second of which is of a lower order, each (N,)."""
+    squares = jnp.sum(jnp.square(high)), jnp.sum(jnp.square(low))
+    total = squares[0] + share * squares[1]
+    return high * jnp.sqrt(squares[0] / jnp.where(total > 0.0, total, 1.0))
 
 
 def interpolate(share: Array, h: Array, step: Ends, middle: Array) -> Array:

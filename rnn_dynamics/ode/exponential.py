@@ -12,7 +12,8 @@ from rnn_dynamics.ode.tableau import Coefficients, check, frozen
 
 # Terms of the series of phi_k that count where |z| < 1.
 _TERMS = {"float32": 10, "float64": 18}
-_SHARE_OF_LOW = 0.1
+# Of the square of the lower of two errors.
+SHARE_OF_LOW = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,13 +106,6 @@ def coefficients(method: ExponentialMethod, z: Array) -> Array:
     one, two, three = _less_at_zero(c[:, None] * z[None])
     stages = A[:, :, None] * two[:, None, :] + B[:, :, None] * three[:, None, :]
     return stages.at[:, 0].add(c[:, None] * one)
-
-
-def estimate(high: Array, low: Array) -> Array:
-    """The error of y1, from what it differs by from the solutions of order 3 and of order 2, each (N,)."""
-    squares = jnp.sum(jnp.square(high)), jnp.sum(jnp.square(low))
-    total = squares[0] + _SHARE_OF_LOW * squares[1]
-    return high * jnp.sqrt(squares[0] / jnp.where(total > 0.0, total, 1.0))
 
 
 def _through(

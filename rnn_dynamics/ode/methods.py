@@ -1,4 +1,4 @@
-"""The methods on offer: an explicit one, a stabilised one, these and an exponential one in turns, one for all that is stiff."""
+"""The methods on offer: explicit ones, a stabilised one, these and an exponential one in turns, one for all that is stiff."""
 
 from typing import TypeAlias
 
@@ -6,65 +6,9 @@ import numpy as np
 
 from rnn_dynamics.ode.exponential import ExponentialMethod
 from rnn_dynamics.ode.gegenbauer import StabilisedMethod
+from rnn_dynamics.ode.pairs import DOP853, TSIT5
 from rnn_dynamics.ode.switching import SwitchingMethod
 from rnn_dynamics.ode.tableau import ExplicitMethod, RosenbrockMethod, strictly_lower
-
-# Tsitouras (2011), Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying
-# assumption, Computers & Mathematics with Applications 62, 770-775.
-_tsit5_a = strictly_lower(
-    (
-        (161 / 1000,),
-        (-0.008480655492356989, 0.335480655492357),
-        (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
-        (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
-        (
-            5.86145544294642,
-            -12.92096931784711,
-            8.159367898576159,
-            -0.071584973281401,
-            -0.028269050394068383,
-        ),
-        (
-            0.09646076681806523,
-            1 / 100,
-            0.4798896504144996,
-            1.379008574103742,
-            -3.290069515436081,
-            2.324710524099774,
-        ),
-    )
-)
-
-TSIT5 = ExplicitMethod(
-    name="TSIT5",
-    order=5,
-    embedded_order=4,
-    a=_tsit5_a,
-    b_hat=np.array(
-        (
-            0.09468075576583945,
-            0.009183565540343254,
-            0.4877705284247616,
-            1.234297566930479,
-            -2.7077123499835256,
-            1.866628418170587,
-            1 / 66,
-        )
-    ),
-    c=np.array((0.0, 161 / 1000, 327 / 1000, 9 / 10, 0.9800255409045097, 1.0, 1.0)),
-    # the values at 1/2 of the interpolant given there
-    middle=np.array(
-        (
-            0.10741235230096875,
-            0.01135625,
-            0.3956090305604531,
-            -0.3447521435259355,
-            1.3161853649581647,
-            -1.0170608542936512,
-            1 / 32,
-        )
-    ),
-)
 
 # Steinebach (2023), Construction of Rosenbrock-Wanner method Rodas5P and numerical benchmarks
 # within the Julia Differential Equations package, BIT Numerical Mathematics 63, 27.
@@ -185,6 +129,11 @@ EXPONENTIAL = ExponentialMethod(
     nodes=np.array((0.4, 0.4, 1.0, (6.0 - 6.0**0.5) / 10.0, (6.0 + 6.0**0.5) / 10.0)),
 )
 
-AUTO = SwitchingMethod(name="AUTO", explicit=TSIT5, exponential=EXPONENTIAL, stabilised=RKG3)
+_TIGHT = SwitchingMethod(
+    name="AUTO", explicit=DOP853, exponential=EXPONENTIAL, stabilised=RKG3, tight=None
+)
+AUTO = SwitchingMethod(
+    name="AUTO", explicit=TSIT5, exponential=EXPONENTIAL, stabilised=RKG3, tight=_TIGHT
+)
 
 Method: TypeAlias = ExplicitMethod | StabilisedMethod | SwitchingMethod | RosenbrockMethod

@@ -11,8 +11,9 @@ from jax import Array
 
 from rnn_dynamics.ode.batch import any_member
 
-# The search for one direction stops where the radius changes by less, or after so many passes; what
-# it then misses is in the margin. That for several stops where a rate changes by less of itself.
+# The search for one direction stops where the radius changes by less of itself, or of what matters to
+# the step, or after so many passes; what it then misses is in the margin. That for several stops where
+# no rate changes by more.
 _PRECISION, _PRECISION_OF_MANY = 0.02, 0.1
 _MOST_PASSES, _MOST_PASSES_OF_MANY = 20, 4
 MARGIN = 1.15
@@ -117,7 +118,8 @@ def look(
             one = jax.tree.map(lambda a, b: jnp.where(wide, a, b), several, one)
         finite = jnp.isfinite(one.radius)
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), one, old)
-        settled = jnp.abs(new.radius - old.radius) <= _PRECISION * new.radius
+        change, reach = h * jnp.abs(new.radius - old.radius), h * new.radius
+        settled = change <= _PRECISION * jnp.maximum(reach, 1.0)
         bound = _PRECISION_OF_MANY * jnp.maximum(jnp.abs(h * new.rates), 1.0)
         steady = jnp.all(jnp.abs(h * (new.rates - old.rates)) <= bound)
         passes = search.passes + 1

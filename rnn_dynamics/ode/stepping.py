@@ -39,7 +39,8 @@ class Step(NamedTuple):
 
 def interpolates(method: Method) -> bool:
     """Whether any step of a method can be interpolated."""
-    return isinstance(method, ExplicitMethod | SwitchingMethod)
+    pair = method.explicit if isinstance(method, SwitchingMethod) else method
+    return isinstance(pair, ExplicitMethod) and pair.middle is not None
 
 
 def start(method: Method, dy: Array) -> Any:
@@ -64,7 +65,8 @@ def look(
     if isinstance(method, SwitchingMethod):
         memory, spent = switching.look(f, t, y, dy, natural, memory, rejected)
         natural = jnp.minimum(natural, switching.largest_step(method, memory))
-        return Outlook(memory, spent, natural, *switching.control_of(method, memory), ~memory.stiff)
+        dense = ~memory.stiff if interpolates(method) else False
+        return Outlook(memory, spent, natural, *switching.control_of(method, memory), dense)
     if isinstance(method, StabilisedMethod):
         memory, spent = spectrum.look(f, t, y, dy, natural, memory, due=rejected)
         natural = jnp.minimum(natural, stabilised.largest_step(method, memory))

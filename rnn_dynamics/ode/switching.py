@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnn_dynamics.ode import explicit, stabilised
 from rnn_dynamics.ode import spectrum as spectra
-from rnn_dynamics.ode import stabilised
 from rnn_dynamics.ode.batch import any_member
 from rnn_dynamics.ode.explicit import combine
-from rnn_dynamics.ode.exponential import ExponentialMethod, coefficients, estimate
+from rnn_dynamics.ode.exponential import SHARE_OF_LOW, ExponentialMethod, coefficients
 from rnn_dynamics.ode.gegenbauer import StabilisedMethod, Table
 from rnn_dynamics.ode.spectrum import MARGIN, Spectrum
 from rnn_dynamics.ode.tableau import ExplicitMethod
@@ -41,13 +41,15 @@ class SwitchingMethod:
     near a solution is, and a stabilised one for others.
 
     Which of them takes a step is decided for each step, and for each member of a batch, by the
-    natural step and the spectrum of the Jacobian. Compared and hashed by identity.
+    natural step and the spectrum of the Jacobian. `tight`, if not None, is the same method but for its
+    pair, which has a higher order. Compared and hashed by identity.
     """
 
     name: str
     explicit: ExplicitMethod
     exponential: ExponentialMethod
     stabilised: StabilisedMethod
+    tight: "SwitchingMethod | None"
 
     # Those of the pair: less damped than where it is alone, as it does not stay at its stability limit.
     gains: ClassVar[tuple[float, float]] = (0.8, 0.2)
@@ -159,7 +161,7 @@ def step(
     dy: Array,
     h: Array,
     memory: Memory,
-) -> tuple[Array, Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array | None]:
     """One step from (t, y) of size h, by the method that `memory` says.
 
     One loop evaluates the stages of any, so that the members of a batch that are not stiff wait
@@ -167,17 +169,21 @@ def step(
 
     **Arguments:** as in `stabilised.step`.
 
-    **Returns:** as there, and y(t + h/2) - y, (N,), of the explicit pair only.
+    **Returns:** as there, and y(t + h/2) - y, (N,), of the explicit pair only, where that knows it.
     """
     dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
     many = memory.stiff & ~memory.few
     any_stiff = any_member(memory.stiff)
-    pair, num, stages = method.explicit, len(method.explicit.c), method.exponential.stages
+    pair, last = method.explicit, method.exponential.num_evaluations
+    stages = method.exponential.stages
+    num = max(len(pair.c), last + 1)
 
     def choose(few: np.ndarray, pair: np.ndarray) -> Array:
-        return jnp.where(exponential, jnp.asarray(few[:num], dtype), jnp.asarray(pair, dtype))
+        chosen = (np.pad(table, [(0, num - n) for n in table.shape]) for table in (few, pair))
+        return jnp.where(exponential, *(jnp.asarray(table, dtype) for table in chosen))
 
-    a, c = choose(stages, pair.a), choose(method.exponential.c, pair.c)
+    a = choose(stages[: last + 1], pair.a)
+    c = choose(method.exponential.c[: last + 1], pair.c)
     directions = spectrum.directions
     taken = jnp.minimum(memory.width, _NUM_DIRECTIONS - 1)
     followed = exponential & (jnp.arange(_NUM_DIRECTIONS, dtype=jnp.int32) < taken)
@@ -194,7 +200,9 @@ def step(
     row, more = jax.lax.cond(any_stiff, for_stiff, lambda: none)
     row = row._replace(
         c=jnp.where(many, row.c, jnp.pad(c, (0, row.c.size - num))),
-        degree=jnp.where(many, row.degree, jnp.int32(pair.num_evaluations)),
+        degree=jnp.where(
+            many, row.degree, jnp.where(exponential, last, jnp.int32(pair.num_evaluations))
+        ),
     )
     # k_j of the pair, or k_0 and D_j of the exponential method, (s, N), and what these have along the
     # directions, (s, p)
@@ -202,9 +210,9 @@ def step(
 
     def along(i: Array, slopes: Slopes) -> Array:
         """What U_i - y has of the directions but for what is that of all others, (p,)."""
-        return h * jnp.sum(more[i] * slopes[1], axis=0)
+        return h * jnp.sum(more[jnp.minimum(i, last)] * slopes[1][: last + 1], axis=0)
 
-    def explicit(some_stiff: bool, i: Array, slope: Array, slopes: Slopes) -> tuple[Array, Slopes]:
+    def combined(some_stiff: bool, i: Array, slope: Array, slopes: Slopes) -> tuple[Array, Slopes]:
         """The argument, less y, of the stage that follows stage i of a `slope`, and the slopes with that."""
         vectors, amounts = slopes
         # where others have more stages, this has had its last
@@ -224,7 +232,7 @@ def step(
     def after(some_stiff: bool, i: Array, slope: Array, carried: Any) -> Any:
         """What follows stage i, if some member of the batch is stiff, or none."""
         stage, sums, slopes = carried
-        moved, slopes = explicit(some_stiff, i, slope, slopes)
+        moved, slopes = combined(some_stiff, i, slope, slopes)
         if some_stiff:
             recurred, sums = stabilised.recur(row, i, dy, h, slope, stage, sums)
             moved = jnp.where(many, recurred, moved)
@@ -239,7 +247,7 @@ def step(
     stage, sums = stabilised.first_stage(row, y, dy, h)
     empty = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
     moved, slopes = jax.lax.cond(
-        any_stiff, partial(explicit, True), partial(explicit, False), jnp.int32(0), dy, empty
+        any_stiff, partial(combined, True), partial(combined, False), jnp.int32(0), dy, empty
     )
     stage = stage._replace(moved=jnp.where(many, stage.moved, moved))
     _, (stage, sums, slopes) = jax.lax.while_loop(
@@ -248,16 +256,19 @@ def step(
         (jnp.int32(1), (stage, sums, slopes)),
     )
 
+    vectors, amounts = (values[: last + 1] for values in slopes)
+
     def from_stage(i: int) -> Array:
         """y1 - U_i of the exponential method."""
-        plain = combine(jnp.asarray(stages[6] - stages[i], dtype), slopes[0])
-        amounts = jnp.sum((more[6] - more[i]) * slopes[1], axis=0)
-        return plain + combine(amounts, directions)
+        plain = combine(jnp.asarray(stages[last] - stages[i], dtype), vectors)
+        return plain + combine(jnp.sum((more[last] - more[i]) * amounts, axis=0), directions)
 
-    error = combine(jnp.asarray(pair.b - pair.b_hat, dtype), slopes[0])
+    of_pair = slopes[0][: len(pair.c)]
+    error = explicit.error(pair, of_pair)
     few_error = jax.lax.cond(
-        any_stiff, lambda: estimate(from_stage(7), from_stage(3)), lambda: error
+        any_stiff,
+        lambda: explicit.estimate(from_stage(7), from_stage(3), SHARE_OF_LOW),
+        lambda: error,
     )
     error = jnp.where(exponential, few_error, jnp.where(many, sums.error, error))
-    middle = h * combine(jnp.asarray(pair.middle, dtype), slopes[0])
-    return y + stage.before, stage.slope, h * error, row.degree, middle
+    return y + stage.before, stage.slope, h * error, row.degree, explicit.middle(pair, h, of_pair)

@@ -48,47 +48,62 @@ class ExplicitMethod:
         k_i = f(t + c_i h, y + h sum_j a_ij k_j),   y1 = y + h sum_j b_j k_j,
         error = h sum_j (b_j - b_hat_j) k_j,        y(t + h/2) ~ y + h sum_j middle_j k_j
 
+    Where there are weights b_low of a still lower order, the error is, with that of them,
+
+        error |error| / sqrt(|error|^2 + |error_low|^2 / 100)
+
     Compared and hashed by identity, so that it can be a static argument of a compiled function.
 
     `gains` are the integral and proportional exponents that suit step-size control of the method.
 
-    **Arguments:** `name`; `order` of the weights b; `embedded_order` of the weights b_hat; `a`
+    **Arguments:** `name`; `order` of the weights b; `hat_order` of the weights b_hat; `a`
     (s, s) strictly lower triangular, its last row is b; `b_hat` (s,); `c` (s,); `middle` (s,), of
-    order 4.
+    order 4, or None: then steps end at records; `b_low` (s,), or None, and its `low_order`.
 
     **Raises:** `ValueError` where the coefficients violate a row sum c_i = sum_j a_ij or a
     quadrature condition sum_i b_i c_i^k = 1/(k + 1) up to the declared orders, that of the middle
     being sum_i middle_i c_i^k = (1/2)^(k + 1)/(k + 1).
 
-    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1-II.4.
+    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1-II.4, and
+    II.10 for two errors.
     """
 
     name: str
     order: int
-    embedded_order: int
+    hat_order: int
     a: Coefficients
     b_hat: Coefficients
     c: Coefficients
-    middle: Coefficients
+    middle: Coefficients | None = None
+    b_low: Coefficients | None = None
+    low_order: int = 0
 
     # Gustafsson's choice, which damps the oscillation of an integral controller at the stability
     # limit, where a gradient flow near convergence spends most of its steps.
     gains: ClassVar[tuple[float, float]] = (0.7, 0.4)
 
     def __post_init__(self) -> None:
-        for field in ("a", "b_hat", "c", "middle"):
-            object.__setattr__(self, field, frozen(getattr(self, field)))
+        for field in ("a", "b_hat", "c", "middle", "b_low"):
+            values = getattr(self, field)
+            object.__setattr__(self, field, None if values is None else frozen(values))
         check(self.name, "explicitness (a is strictly lower triangular)", np.triu(self.a), 0.0)
         check(self.name, "the row sums c_i = sum_j a_ij", self.a.sum(axis=1), self.c)
         _check_quadrature(self.name, "b", self.b, self.c, range(self.order))
-        _check_quadrature(self.name, "b_hat", self.b_hat, self.c, range(self.embedded_order))
-        # to the middle, in units of the half step
-        _check_quadrature(self.name, "2 middle", 2 * self.middle, 2 * self.c, range(4))
+        _check_quadrature(self.name, "b_hat", self.b_hat, self.c, range(self.hat_order))
+        if self.middle is not None:  # in units of the half step
+            _check_quadrature(self.name, "2 middle", 2 * self.middle, 2 * self.c, range(4))
+        if self.b_low is not None:
+            _check_quadrature(self.name, "b_low", self.b_low, self.c, range(self.low_order))
 
     @property
     def b(self) -> Coefficients:
         """Weights of the solution, (s,)."""
         return self.a[-1]
+
+    @property
+    def embedded_order(self) -> int:
+        """Of a solution whose error would be like the estimate."""
+        return self.hat_order if self.b_low is None else 2 * self.hat_order - self.low_order
 
     @property
     def num_evaluations(self) -> int:

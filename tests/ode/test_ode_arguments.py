@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from ode_methods import METHODS, SLACK
 
-from rnn_dynamics.ode import Status, advance, solve, start
+from rnn_dynamics.ode import AUTO, DOP853, RKG3, RODAS5P, TSIT5, Status, advance, solve, start
+from rnn_dynamics.ode.arguments import suited_method
 
 
 def decay(t, y, rate):
@@ -129,7 +130,7 @@ def good(**changes):
         (
             {"method": "TSIT5"},
             TypeError,
-            "`method` must be TSIT5, RKG3, AUTO or RODAS5P, but is 'TSIT5'.",
+            "`method` must be TSIT5, DOP853, RKG3, AUTO or RODAS5P, but is 'TSIT5'.",
         ),
         (
             {"vector_field": lambda t, y, a: (y,)},
@@ -166,3 +167,16 @@ def test_wrong_arguments_of_the_lower_level():
         advance(decay, state, [1.0, 2.0], 0.5)
     with pytest.raises(TypeError, match="Argument `state` must come from `start`"):
         advance(decay, 1.0, 1.0, 0.5)
+
+
+def test_auto_has_the_pair_of_order_eight_where_the_tolerance_is_known_to_be_tight():
+    def pair(rtol, dtype="float64"):
+        return suited_method(AUTO, rtol, dtype).explicit
+
+    assert pair(None) is pair(1e-8) is pair(np.float64(1e-10)) is DOP853
+    assert pair(None, "float32") is pair(1e-7) is pair(jnp.asarray(1e-3)) is TSIT5
+    traced = []
+    jax.eval_shape(lambda rtol: traced.append(pair(rtol)), 1e-8)
+    assert traced == [TSIT5]
+    for method in (TSIT5, RKG3, RODAS5P, AUTO.tight):
+        assert suited_method(method, 1e-12, "float64") is method

@@ -160,17 +160,19 @@ def test_evaluations_grow_like_the_root_of_the_spectral_radius():
     assert 40 * many < evaluations(TSIT5, 160)
 
 
-def test_the_pair_keeps_what_is_not_stiff():
+@pytest.mark.parametrize("method", [AUTO, AUTO.tight], ids=["TSIT5", "DOP853"])
+def test_the_pair_keeps_what_is_not_stiff(method):
     ts = jnp.linspace(0.0, 20.0, 5)
 
     def predator_prey(t, y, args):
         return jnp.stack((y[0] * (1.1 - 0.4 * y[1]), y[1] * (-0.4 + 0.1 * y[0])))
 
     # with the step-size control that the pair has in AUTO
-    parts = {field.name: getattr(TSIT5, field.name) for field in dataclasses.fields(TSIT5)}
-    pair = type("Pair", (ExplicitMethod,), {"gains": AUTO.gains})(**parts)
+    names = [field.name for field in dataclasses.fields(ExplicitMethod)]
+    parts = {name: getattr(method.explicit, name) for name in names}
+    pair = type("Pair", (ExplicitMethod,), {"gains": method.gains})(**parts)
     alone = solve(predator_prey, jnp.asarray([10.0, 5.0]), ts, method=pair)
-    auto = solve(predator_prey, jnp.asarray([10.0, 5.0]), ts, method=AUTO)
+    auto = solve(predator_prey, jnp.asarray([10.0, 5.0]), ts, method=method)
     # the same steps, and the estimates of the spectral radius
     np.testing.assert_allclose(auto.ys, alone.ys, rtol=1e-13)
     assert int(auto.stats.num_steps) == int(alone.stats.num_steps)
@@ -236,14 +238,15 @@ def test_a_radius_that_grows_is_noticed():
 
 
 # Members with one to a hundred stages: each has the bits that it has among others of its kind.
-def test_members_have_stages_of_their_own():
+@pytest.mark.parametrize("method", [AUTO, AUTO.tight], ids=["TSIT5", "DOP853"])
+def test_members_have_stages_of_their_own(method):
     rates = jnp.asarray([1e-2, 1.0, 3e5, 10.0, 1e3, 1e6])
 
     def f(t, y, rate):
         return jnp.stack((-rate * (y[0] - jnp.cos(t)), y[0] - y[1] ** 3))
 
     def run(rate):
-        return solve(f, jnp.ones(2), [0.0, 1.0, 3.0], rate, method=AUTO, rtol=1e-5)
+        return solve(f, jnp.ones(2), [0.0, 1.0, 3.0], rate, method=method, rtol=1e-5)
 
     program = jax.jit(jax.vmap(run))
     together = program(rates)
