@@ -129,11 +129,7 @@ EXPONENTIAL = ExponentialMethod(
     nodes=np.array((0.4, 0.4, 1.0, (6.0 - 6.0**0.5) / 10.0, (6.0 + 6.0**0.5) / 10.0)),
 )
 
-_TIGHT = SwitchingMethod(
-    name="AUTO", explicit=DOP853, exponential=EXPONENTIAL, stabilised=RKG3, tight=None
-)
-AUTO = SwitchingMethod(
-    name="AUTO", explicit=TSIT5, exponential=EXPONENTIAL, stabilised=RKG3, tight=_TIGHT
-)
+_TIGHT = SwitchingMethod("AUTO", DOP853, EXPONENTIAL, RKG3, tight=None)
+AUTO = SwitchingMethod("AUTO", TSIT5, EXPONENTIAL, RKG3, tight=_TIGHT)
 
 Method: TypeAlias = ExplicitMethod | StabilisedMethod | SwitchingMethod | RosenbrockMethod

@@ -15,7 +15,7 @@ from rnn_dynamics.ode.batch import any_member
 # the step, or after so many passes; what it then misses is in the margin. That for several stops where
 # no rate changes by more.
 _PRECISION, _PRECISION_OF_MANY = 0.02, 0.1
-_MOST_PASSES, _MOST_PASSES_OF_MANY = 20, 4
+_MOST_PASSES = 20
 MARGIN = 1.15
 # Attempts for which an estimate is trusted, unless a step is rejected.
 _LIFE = 20
@@ -40,18 +40,10 @@ class Spectrum(eqx.Module):
     life: Array
 
 
-class _Search(NamedTuple):
-    """A spectrum so far, passes and evaluations so far; whether to go on."""
-
-    spectrum: Spectrum
-    passes: Array
-    spent: Array
-    going: Array
-
-
 def start(dy: Array, count: int = 1) -> Spectrum:
     """No estimate yet, and `count` first directions: that of `dy`, (N,), and a little of any other, and any others."""
-    anything = _revived(jnp.zeros((count, dy.size), dy.dtype))
+    index, none = jnp.arange(count, dtype=jnp.int32), jnp.zeros((count, dy.size), dy.dtype)
+    anything = jax.vmap(_revived, (0, 0, None))(index, none, True)
     directions = anything.at[0].set(_unit(_unit(dy) + 0.1 * anything[0]))
     zero, no = jnp.zeros((), dy.dtype), jnp.zeros((), bool)
     return Spectrum(zero, directions, jnp.zeros(count, dy.dtype), no, no, jnp.zeros((), jnp.int32))
@@ -66,97 +58,117 @@ def look(
     spectrum: Spectrum,
     *,
     due: Array,
-    width: Array | int = 1,
-    once: Array | bool = False,
 ) -> tuple[Spectrum, Array]:
-    """Estimate the spectrum anew where the last estimate is old or a new one is `due`.
-
-        z_i = (f(t, y + e x_i) - f(t, y)) / e,   e = sqrt(eps) |y|,   radius = max |z_i|
-
-    for the first `width` directions x_i, by which the next ones are the z_i, made orthonormal after
-    a rotation in which x_i . z_j, symmetrised, is diagonal: orthogonal iteration with the projection
-    of Rayleigh and Ritz; for one direction the power iteration. It goes on until the radius, or the
-    rates times the step `h`, are known, or, if `once`, makes one pass. Where the field is not finite
-    the search ends, and the last estimate stays.
+    """Improve the estimate of one direction until the radius is known, where the last one is old or a new one is `due`.
 
     **Returns:** the spectrum, and how often `f` was evaluated.
 
     **Source:** Sommeijer, Shampine and Verwer (1998), RKC: an explicit solver for parabolic PDEs,
-    Journal of Computational and Applied Mathematics 88, 315-326; Golub and Van Loan, Matrix
-    Computations, 8.2-8.5.
+    Journal of Computational and Applied Mathematics 88, 315-326.
     """
-    due = due | (spectrum.life <= 0)
+
+    def again(carry: tuple[Spectrum, Array, Array]) -> tuple[Spectrum, Array, Array]:
+        old, passes, _ = carry
+        new, settled = improve(f, t, y, dy, h, old, jnp.int32(1))
+        passes = passes + 1
+        return new, passes, ~(settled & (passes > 1)) & (passes < _MOST_PASSES)
+
+    none, due = jnp.zeros((), jnp.int32), due | (spectrum.life <= 0)
+    new, passes, _ = jax.lax.while_loop(lambda carry: carry[2], again, (spectrum, none, due))
+    life = jnp.where(due, jnp.int32(_LIFE), spectrum.life) - 1
+    return eqx.tree_at(lambda s: s.life, new, life), passes
+
+
+def improve(
+    f: Callable[[Array, Array], Array],
+    t: Array,
+    y: Array,
+    dy: Array,
+    h: Array,
+    spectrum: Spectrum,
+    width: Array,
+    *,
+    revive: Array | bool = False,
+) -> tuple[Spectrum, Array]:
+    """One pass over the first `width` directions, none where that is 0; it costs as many evaluations.
+
+        z_i = (f(t, y + e x_i) - f(t, y)) / e,   e = sqrt(eps) |y|,   radius = max |z_i|
+
+    By that the next directions x_i are the z_i, made orthonormal after a rotation in which x_i . z_j,
+    symmetrised, is diagonal: orthogonal iteration with the projection of Rayleigh and Ritz; for one
+    direction the power iteration. Where the field is not finite the last estimate stays. `revive`
+    directions that nothing stretched: what is made up for them is gone after one pass.
+
+    **Returns:** the spectrum, and whether it is as it was before: the radius, or the rates times the
+    step `h`, or nothing will be known better.
+
+    **Source:** Golub and Van Loan, Matrix Computations, 8.2-8.5.
+    """
+    old, looks, wide = spectrum, width > 0, width > 1
     root = jnp.sqrt(jnp.asarray(jnp.finfo(y.dtype).eps, y.dtype))
     size = root * jnp.where(_norm(y) > 0.0, _norm(y), 1.0)
-    count = len(spectrum.rates)
-    width = jnp.asarray(width, jnp.int32)
-    wide, once = width > 1, jnp.asarray(once)
-    most = jnp.where(wide, _MOST_PASSES_OF_MANY, _MOST_PASSES)
 
-    def iterate(search: _Search) -> _Search:
-        old = search.spectrum
-        if count > 1:
-            # what was stretched by nothing may be now; what is made up for it is gone after one pass
-            revive = (search.passes == 0) & ~once
-            directions = jnp.where(revive, _revived(old.directions), old.directions)
-            old = eqx.tree_at(lambda s: s.directions, old, directions)
+    def add(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        i, images = carry
+        direction = _revived(i, old.directions[i], revive)
+        image = (f(t, y + size * direction) - dy) / size
+        return i + 1, images.at[i].set(jnp.where(i < width, image, 0.0))
 
-        def image(i: Array | int) -> Array:
-            return (f(t, y + size * old.directions[i]) - dy) / size
+    none = jnp.int32(0), jnp.zeros_like(old.directions)
+    _, images = jax.lax.while_loop(lambda carry: any_member(carry[0] < width), add, none)
 
-        def add(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            i, images = carry
-            return i + 1, images.at[i].set(jnp.where(i < width, image(i), 0.0))
+    def one() -> _Found:
+        """The first direction is followed, the others stay."""
+        norm, no = _norm(images[0]), jnp.zeros((), bool)
+        usable = looks & jnp.isfinite(norm) & (norm > 0.0)
+        first = jnp.where(usable, _unit(images[0]), old.directions[0])
+        return _Found(norm, old.directions.at[0].set(first), old.rates, no, no)
 
-        if count == 1:
-            one = _power(old, image(0))
-        else:
-            none = jnp.int32(0), jnp.zeros_like(old.directions)
-            _, images = jax.lax.while_loop(lambda carry: any_member(carry[0] < width), add, none)
-            one = _power(old, images[0])
-            several = jax.lax.cond(any_member(wide), _ritz, lambda *at: at[0], old, images, width)
-            one = jax.tree.map(lambda a, b: jnp.where(wide, a, b), several, one)
-        finite = jnp.isfinite(one.radius)
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), one, old)
-        change, reach = h * jnp.abs(new.radius - old.radius), h * new.radius
-        settled = change <= _PRECISION * jnp.maximum(reach, 1.0)
-        bound = _PRECISION_OF_MANY * jnp.maximum(jnp.abs(h * new.rates), 1.0)
-        steady = jnp.all(jnp.abs(h * (new.rates - old.rates)) <= bound)
-        passes = search.passes + 1
-        settled = jnp.where(wide, steady, settled) & (passes >= 2)
-        going = finite & (new.radius > 0.0) & ~settled & (passes < most)
-        going = going & ~once
-        return _Search(new, passes, search.spent + width, going)
+    def several() -> _Found:
+        found, otherwise = _ritz(old, images, width, revive), one()
+        chosen = wide & jnp.isfinite(found.norm)
+        kept = otherwise._replace(norm=jnp.where(wide, found.norm, otherwise.norm))
+        return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), found, kept)
 
-    none = jnp.zeros((), jnp.int32)
-    scaled = eqx.tree_at(lambda s: s.radius, spectrum, spectrum.radius / MARGIN)
-    end = jax.lax.while_loop(lambda search: search.going, iterate, _Search(scaled, none, none, due))
-    new = eqx.tree_at(
-        lambda s: (s.radius, s.life),
-        end.spectrum,
-        (
-            jnp.where(due, MARGIN * end.spectrum.radius, spectrum.radius),
-            jnp.where(due, jnp.int32(_LIFE), spectrum.life) - 1,
-        ),
-    )
-    return new, end.spent
+    def improved() -> tuple[Spectrum, Array]:
+        found = one() if len(old.rates) == 1 else jax.lax.cond(any_member(wide), several, one)
+        finite = jnp.isfinite(found.norm)
+        radius = MARGIN * found.norm
+        settled = h * jnp.abs(radius - old.radius) <= _PRECISION * jnp.maximum(h * radius, 1.0)
+        bound = _PRECISION_OF_MANY * jnp.maximum(jnp.abs(h * found.rates), 1.0)
+        steady = jnp.all(jnp.abs(h * (found.rates - old.rates)) <= bound)
+        settled = jnp.where(wide, steady, settled) | (radius == 0.0) | ~finite
+        life = jnp.where(looks, jnp.where(settled, jnp.int32(_LIFE), 0), old.life)
+        numbers = radius, found.rates, found.all_followed, found.symmetric
+        before = old.radius, old.rates, old.all_followed, old.symmetric
+        radius, rates, all_followed, symmetric = (
+            jnp.where(looks & finite, a, b) for a, b in zip(numbers, before, strict=True)
+        )
+        known = radius, found.directions, rates, all_followed, symmetric, life
+        return Spectrum(*known), settled
+
+    new, settled = jax.lax.cond(any_member(looks), improved, lambda: (old, jnp.zeros((), bool)))
+    return eqx.tree_at(lambda s: s.life, new, new.life - 1), settled
 
 
-def _power(old: Spectrum, image: Array) -> Spectrum:
-    """The first direction is followed, the others stay."""
-    radius = _norm(image)
-    direction = jnp.where(radius > 0.0, _unit(image), old.directions[0])
-    no = jnp.zeros((), bool)
-    directions = old.directions.at[0].set(direction)
-    return Spectrum(radius, directions, old.rates, no, no, old.life)
+class _Found(NamedTuple):
+    """The largest norm of an image, and of a `Spectrum` what else the pass has found."""
+
+    norm: Array
+    directions: Array
+    rates: Array
+    all_followed: Array
+    symmetric: Array
 
 
-def _ritz(old: Spectrum, images: Array, width: Array) -> Spectrum:
+def _ritz(old: Spectrum, images: Array, width: Array, revive: Array | bool) -> _Found:
     """The first `width` directions are followed, the others stay."""
     count = len(images)
-    active = jnp.arange(count, dtype=jnp.int32) < width
+    index = jnp.arange(count, dtype=jnp.int32)
+    active = index < width
     both = active[:, None] & active[None, :]
-    projected = jnp.where(both, _product(old.directions, images.T), 0.0)
+    directions = jax.vmap(_revived, (0, 0, None))(index, old.directions, revive)
+    projected = jnp.where(both, _product(directions, images.T), 0.0)
     symmetric = 0.5 * (projected + projected.T)
     sizes = jnp.max(jnp.abs(symmetric)), jnp.max(jnp.abs(projected - symmetric))
     values, vectors = _eigen(symmetric)
@@ -164,14 +176,12 @@ def _ritz(old: Spectrum, images: Array, width: Array) -> Spectrum:
     order = jnp.argsort(jnp.where(active, -jnp.abs(values), jnp.inf))
     rates, vectors = values[order], vectors[:, order]
     turned = _product(vectors.T, images)
-    directions = _orthonormal(jnp.where(active[:, None], turned, old.directions), width)
-    return Spectrum(
-        radius=jnp.sqrt(jnp.max(jnp.sum(jnp.square(images), axis=1))),
-        directions=directions,
+    return _Found(
+        norm=jnp.sqrt(jnp.max(jnp.sum(jnp.square(images), axis=1))),
+        directions=_orthonormal(jnp.where(active[:, None], turned, directions), width),
         rates=jnp.where(active, rates, old.rates),
         all_followed=old.all_followed | (width == count),
         symmetric=jnp.where(width == count, sizes[1] <= _SYMMETRIC * sizes[0], old.symmetric),
-        life=old.life,
     )
 
 
@@ -242,16 +252,14 @@ def _orthonormal(rows: Array, width: Array | int) -> Array:
     )[1]
 
 
-def _revived(directions: Array) -> Array:
-    """Directions (p, N), with anything for those that are 0: multiples of the golden ratio spread the signs, so that no subspace of
-    interest is orthogonal to them.
+def _revived(i: Array, direction: Array, revive: Array | bool) -> Array:
+    """Direction i, (N,), or, if to `revive` it and it is 0, anything: multiples of the golden ratio spread the signs, so that no
+    subspace of interest is orthogonal to all of these.
     """
-    count, size = directions.shape
-    steps = 0.6180339887498949 * jnp.arange(1, count + 1, dtype=directions.dtype)
-    turns = steps[:, None] * jnp.arange(1, size + 1, dtype=directions.dtype)[None]
-    anything = jax.vmap(_unit)(turns - jnp.floor(turns) - 0.5)
-    dead = jnp.max(jnp.abs(directions), axis=1) == 0.0
-    return jnp.where(dead[:, None], anything, directions)
+    step = 0.6180339887498949 * (i + 1).astype(direction.dtype)
+    turns = step * jnp.arange(1, direction.size + 1, dtype=direction.dtype)
+    anything = _unit(turns - jnp.floor(turns) - 0.5)
+    return jnp.where(revive & (jnp.max(jnp.abs(direction)) == 0.0), anything, direction)
 
 
 def _product(a: Array, b: Array) -> Array:

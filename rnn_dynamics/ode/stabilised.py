@@ -56,7 +56,8 @@ def step(
     def evaluate(carry: tuple[Array, Stage, Sums]) -> tuple[Array, Stage, Sums]:
         i, stage, sums = carry
         slope = f(t + table.c[i] * h, y + stage.moved)
-        moved, sums = recur(table, i, dy, h, slope, stage, sums)
+        sums = accumulate(table, i, slope, sums)
+        moved = recur(table, i, dy, h, slope, stage, sums)
         return i + 1, following(i <= table.degree, stage, moved, slope), sums
 
     # One loop over all stages, for the reasons given in `explicit.step`.
@@ -82,16 +83,20 @@ def first_stage(row: Table, y: Array, dy: Array, h: Array) -> tuple[Stage, Sums]
     return Stage(moved, jnp.zeros_like(y), dy), Sums(row.b[0] * dy, row.d[0] * dy)
 
 
+def accumulate(row: Table, i: Array, slope: Array, sums: Sums) -> Sums:
+    """The sums with stage i of a `slope`."""
+    return Sums(sums.gain + row.b[i] * slope, sums.error + row.d[i] * slope)
+
+
 def recur(
     row: Table, i: Array, dy: Array, h: Array, slope: Array, stage: Stage, sums: Sums
-) -> tuple[Array, Sums]:
-    """The argument, less y, of the stage that follows stage i of a `slope`, and the sums with that."""
+) -> Array:
+    """The argument, less y, of the stage that follows stage i of a `slope`, which is in the sums."""
     j = i + 1
-    gain, error = sums.gain + row.b[i] * slope, sums.error + row.d[i] * slope
     recurred = row.mu[j] * stage.moved + row.nu[j] * stage.before
     recurred = recurred + h * (row.now[j] * slope + row.first[j] * dy)
     # after the last stage comes f(y1), of which nothing is made
-    return jnp.where(j >= row.degree, h * gain, recurred), Sums(gain, error)
+    return jnp.where(j >= row.degree, h * sums.gain, recurred)
 
 
 def following(going: Array, stage: Stage, moved: Array, slope: Array) -> Stage:

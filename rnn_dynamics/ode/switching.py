@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -18,6 +17,7 @@ from rnn_dynamics.ode.explicit import combine
 from rnn_dynamics.ode.exponential import SHARE_OF_LOW, ExponentialMethod, coefficients
 from rnn_dynamics.ode.gegenbauer import StabilisedMethod, Table
 from rnn_dynamics.ode.spectrum import MARGIN, Spectrum
+from rnn_dynamics.ode.stabilised import Stage, Sums
 from rnn_dynamics.ode.tableau import ExplicitMethod
 
 # Step times spectral radius at which the pair is near its limit, about 3.5, and below which it
@@ -32,6 +32,8 @@ _PATIENCE, _LONG_PATIENCE = 25, 100
 _NUM_DIRECTIONS, _FEW, _REST, _TOO_SHORT = 6, 10.0, 2.0, 3.0
 # Step times rate from which on a direction is worth to be followed.
 _WORTH = 0.5
+# Passes over all directions after which they are taken as they are.
+_MOST_PASSES = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +54,7 @@ class SwitchingMethod:
     tight: "SwitchingMethod | None"
 
     # Those of the pair: less damped than where it is alone, as it does not stay at its stability limit.
+    # Undamped, DOP853 takes as many evaluations, and the errors of oscillators are ten times as large.
     gains: ClassVar[tuple[float, float]] = (0.8, 0.2)
 
     @property
@@ -65,14 +68,15 @@ class SwitchingMethod:
 
 class Memory(eqx.Module):
     """What the method remembers: the spectrum; whether the problem is stiff now, and if so, in a few
-    directions only, boolean; how many directions are followed, and for how many attempts more the
-    same method is to be used, integer.
+    directions only, boolean; how many directions were looked at, in how many attempts one after another all
+    of them without being sure, and for how many attempts more the same method is to be used, integer.
     """
 
     spectrum: Spectrum
     stiff: Array
     few: Array
     width: Array
+    passes: Array
     patience: Array
 
     @property
@@ -84,7 +88,7 @@ class Memory(eqx.Module):
 def start(dy: Array) -> Memory:
     """Not stiff, as far as is known; `dy` is (N,)."""
     no, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    return Memory(spectra.start(dy, _NUM_DIRECTIONS), no, no, zero + 1, zero)
+    return Memory(spectra.start(dy, _NUM_DIRECTIONS), no, no, zero, zero, zero)
 
 
 def look(
@@ -96,37 +100,39 @@ def look(
     memory: Memory,
     rejected: Array,
 ) -> tuple[Memory, Array]:
-    """Estimate the spectrum as `spectrum.look` does, and decide how to step by `h`.
+    """Improve the estimate of the spectrum, and decide how to step by `h`.
 
     One direction is followed by the pair and by the stabilised method, all before the exponential
-    method may begin and after it failed, and as it goes on, at every step, those that matter.
+    method may begin and after it failed, and as it goes on, at every step, those that matter. An
+    attempt makes one pass at most, and others are left to the next ones: members of a batch wait for
+    each other, so that at every attempt all would wait for one that is in doubt.
 
     **Returns:** the memory, and how often `f` was evaluated.
     """
-    known = memory.spectrum
-    reach = h * known.radius
-    suspect = (memory.stiff | (reach > _STIFF)) & (memory.patience <= 0)
+    known, exponential = memory.spectrum, memory.exponential
+    tired = memory.patience <= 0
+    suspect = ~exponential & tired & (memory.stiff | (h * known.radius > _STIFF))
+    wide = suspect | (exponential & rejected)
     worth = jnp.sum(jnp.abs(h * known.rates) > _WORTH, dtype=jnp.int32)
-    width = jnp.where(rejected, _NUM_DIRECTIONS, jnp.clip(worth + 1, 2, _NUM_DIRECTIONS))
-    width = jnp.where(memory.exponential, width, jnp.where(suspect, _NUM_DIRECTIONS, 1))
-    spectrum, spent = spectra.look(
-        f,
-        *(t, y, dy, h, known),
-        due=rejected | (width > 1),
-        width=width,
-        once=memory.exponential & ~rejected,
+    width = (rejected | (known.life <= 0)).astype(jnp.int32)
+    width = jnp.where(exponential, jnp.clip(worth + 1, 2, _NUM_DIRECTIONS), width)
+    width = jnp.where(wide, _NUM_DIRECTIONS, width)
+    passes = jnp.where(suspect, memory.passes + 1, 0)
+    spectrum, settled = spectra.improve(
+        f, t, y, dy, h, known, width, revive=suspect & (passes <= 1)
     )
-    slowest = jnp.abs(spectrum.rates[-1])
+    all_looked_at = width == _NUM_DIRECTIONS
+    enough = (passes > 1) & (settled | (passes > _MOST_PASSES))
+    sure = all_looked_at & (exponential | enough)
+    slowest, reach = jnp.abs(spectrum.rates[-1]), h * spectrum.radius
     few = (_FEW * slowest <= spectrum.radius) & (h * slowest <= _TOO_SHORT * _REST)
-    few = jnp.where(width == _NUM_DIRECTIONS, few, memory.few)
-    few = few & spectrum.all_followed & spectrum.symmetric
-    reach = h * spectrum.radius
-    stiff = jnp.where(memory.stiff, reach > _NOT_STIFF, (reach > _STIFF) & (memory.patience <= 0))
+    few = jnp.where(sure, few, memory.few) & spectrum.all_followed & spectrum.symmetric
+    stiff = jnp.where(memory.stiff, reach > _NOT_STIFF, sure & (reach > _STIFF))
     left = jnp.maximum(memory.patience - 1, 0)
-    many = stiff & ~few & (width > 1)
-    patience = jnp.where(many, jnp.int32(_LONG_PATIENCE), left)
+    patience = jnp.where(sure & stiff & ~few, jnp.int32(_LONG_PATIENCE), left)
     patience = jnp.where(memory.stiff & ~stiff, jnp.int32(_PATIENCE), patience)
-    return Memory(spectrum, stiff, few, width.astype(jnp.int32), patience), spent
+    passes = jnp.where(sure, 0, passes)
+    return Memory(spectrum, stiff, few, width, passes, patience), width
 
 
 def largest_step(method: SwitchingMethod, memory: Memory) -> Array:
@@ -173,7 +179,7 @@ def step(
     """
     dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
     many = memory.stiff & ~memory.few
-    any_stiff = any_member(memory.stiff)
+    any_few, any_many = any_member(exponential), any_member(many)
     pair, last = method.explicit, method.exponential.num_evaluations
     stages = method.exponential.stages
     num = max(len(pair.c), last + 1)
@@ -189,73 +195,75 @@ def step(
     followed = exponential & (jnp.arange(_NUM_DIRECTIONS, dtype=jnp.int32) < taken)
     rates = jnp.where(followed, spectrum.rates, 0.0)
 
-    def for_stiff() -> tuple[Table, Array]:
-        more = coefficients(method.exponential, h * rates)
-        reach = h * spectrum.radius
-        return stabilised.row(method.stabilised, reach, dtype), jnp.where(
-            followed[None, None], more, 0.0
-        )
+    def of_directions() -> Array:
+        return jnp.where(followed[None, None], coefficients(method.exponential, h * rates), 0.0)
 
-    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(for_stiff))
-    row, more = jax.lax.cond(any_stiff, for_stiff, lambda: none)
+    def of_many() -> Table:
+        return stabilised.row(method.stabilised, h * spectrum.radius, dtype)
+
+    def only_if(needed: Array, make: Callable[[], Any]) -> Any:
+        """What `make` makes, or zeros where no member of the batch needs it."""
+        none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
+        return jax.lax.cond(needed, make, lambda: none)
+
+    more, row = only_if(any_few, of_directions), only_if(any_many, of_many)
     row = row._replace(
         c=jnp.where(many, row.c, jnp.pad(c, (0, row.c.size - num))),
         degree=jnp.where(
             many, row.degree, jnp.where(exponential, last, jnp.int32(pair.num_evaluations))
         ),
     )
-    # k_j of the pair, or k_0 and D_j of the exponential method, (s, N), and what these have along the
-    # directions, (s, p)
-    Slopes = tuple[Array, Array]
 
-    def along(i: Array, slopes: Slopes) -> Array:
+    # Of the stages so far: k_j of the pair, or k_0 and D_j of the exponential method, (s, N), and what
+    # these have along the directions, (s, p). No branch returns the former, which would be copied.
+    def along(i: Array, amounts: Array) -> Array:
         """What U_i - y has of the directions but for what is that of all others, (p,)."""
-        return h * jnp.sum(more[jnp.minimum(i, last)] * slopes[1][: last + 1], axis=0)
+        return h * jnp.sum(more[jnp.minimum(i, last)] * amounts[: last + 1], axis=0)
 
-    def combined(some_stiff: bool, i: Array, slope: Array, slopes: Slopes) -> tuple[Array, Slopes]:
-        """The argument, less y, of the stage that follows stage i of a `slope`, and the slopes with that."""
-        vectors, amounts = slopes
+    def add(i: Array, slope: Array, carried: tuple[Stage, Sums, Array, Array]) -> Any:
+        """What is known after stage i of a `slope`, and of the next stage."""
+        stage, sums, vectors, amounts = carried
         # where others have more stages, this has had its last
         here, following = jnp.minimum(i, num - 1), jnp.minimum(i + 1, num - 1)
-        if some_stiff:
-            moved = along(here, slopes) + h * jnp.sum(a[here][:, None] * amounts, axis=0)
-            linear = dy + combine(rates * moved, directions)
-            slope = slope - jnp.where(exponential & (i > 0), linear, 0.0)
-        slope = jnp.where(i < num, slope, vectors[here])
-        vectors = vectors.at[here].set(slope)
-        moved = h * combine(a[following], vectors)
-        if some_stiff:
-            amounts = amounts.at[here].set(jnp.sum(directions * slope[None], axis=1))
-            moved = moved + combine(along(following, (vectors, amounts)), directions)
-        return moved, (vectors, amounts)
+        sums = stabilised.accumulate(row, i, slope, sums)
 
-    def after(some_stiff: bool, i: Array, slope: Array, carried: Any) -> Any:
-        """What follows stage i, if some member of the batch is stiff, or none."""
-        stage, sums, slopes = carried
-        moved, slopes = combined(some_stiff, i, slope, slopes)
-        if some_stiff:
-            recurred, sums = stabilised.recur(row, i, dy, h, slope, stage, sums)
-            moved = jnp.where(many, recurred, moved)
-        return stabilised.following(i <= row.degree, stage, moved, slope), sums, slopes
+        def of_few() -> tuple[Array, Array, Array]:
+            moved = along(here, amounts) + h * jnp.sum(a[here][:, None] * amounts, axis=0)
+            linear = jnp.where(i > 0, dy + combine(rates * moved, directions), 0.0)
+            linear = jnp.where(exponential, linear, 0.0)
+            amount = jnp.matmul(directions, slope - linear, precision=jax.lax.Precision.HIGHEST)
+            added = amounts.at[here].set(amount)
+            return linear, combine(along(following, added), directions), amount
+
+        def of_many() -> Array:
+            return stabilised.recur(row, i, dy, h, slope, stage, sums)
+
+        def of_stiff() -> tuple[Array, Array]:
+            linear, moved, amount = only_if(any_few, of_few)
+            return jnp.stack((linear, moved, only_if(any_many, of_many))), amount
+
+        (linear, moved, recurred), amount = only_if(any_few | any_many, of_stiff)
+        slope = jnp.where(i < num, slope - linear, vectors[here])
+        amount = jnp.where(i < num, amount, amounts[here])
+        vectors, amounts = vectors.at[here].set(slope), amounts.at[here].set(amount)
+        moved = jnp.where(many, recurred, h * combine(a[following], vectors) + moved)
+        return moved, (sums, vectors, amounts)
 
     def evaluate(carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        i, carried = carry
-        slope = f(t + row.c[i] * h, y + carried[0].moved)
-        kinds = partial(after, True), partial(after, False)
-        return i + 1, jax.lax.cond(any_stiff, *kinds, i, slope, carried)
+        i, (stage, *carried) = carry
+        slope = f(t + row.c[i] * h, y + stage.moved)
+        moved, carried = add(i, slope, (stage, *carried))
+        return i + 1, (stabilised.following(i <= row.degree, stage, moved, slope), *carried)
 
     stage, sums = stabilised.first_stage(row, y, dy, h)
     empty = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
-    moved, slopes = jax.lax.cond(
-        any_stiff, partial(combined, True), partial(combined, False), jnp.int32(0), dy, empty
-    )
+    moved, (_, *slopes) = add(jnp.int32(0), dy, (stage, sums, *empty))
     stage = stage._replace(moved=jnp.where(many, stage.moved, moved))
-    _, (stage, sums, slopes) = jax.lax.while_loop(
+    _, (stage, sums, *slopes) = jax.lax.while_loop(
         lambda carry: any_member(carry[0] <= row.degree),
         evaluate,
-        (jnp.int32(1), (stage, sums, slopes)),
+        (jnp.int32(1), (stage, sums, *slopes)),
     )
-
     vectors, amounts = (values[: last + 1] for values in slopes)
 
     def from_stage(i: int) -> Array:
@@ -266,7 +274,7 @@ def step(
     of_pair = slopes[0][: len(pair.c)]
     error = explicit.error(pair, of_pair)
     few_error = jax.lax.cond(
-        any_stiff,
+        any_few,
         lambda: explicit.estimate(from_stage(7), from_stage(3), SHARE_OF_LOW),
         lambda: error,
     )

@@ -57,7 +57,7 @@ def memory(directions, rates):
         radius=jnp.max(jnp.abs(jnp.asarray(rates))),
     )
     yes = jnp.asarray(True)
-    return switching.Memory(known, yes, yes, jnp.int32(count), jnp.int32(0))
+    return switching.Memory(known, yes, yes, jnp.int32(count), jnp.int32(0), jnp.int32(0))
 
 
 def integrate(field, y, num_steps, known, end=1.0):
@@ -210,3 +210,25 @@ def test_a_problem_that_stops_being_stiff_goes_back_to_the_pair():
     pair = solve(f, jnp.ones(3), [1.0, 20.0], method=TSIT5, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(got.ys[-1], math.cos(20.0), atol=1e-5)
     assert int(got.stats.num_evaluations) < 600 + 1.5 * int(pair.stats.num_evaluations)
+
+
+# Members of a batch wait for each other: four passes of one at an attempt cost all of them four.
+def test_an_attempt_makes_one_pass_and_only_some_of_them_decide():
+    rates = jnp.asarray([1e4, 1e3, 1.0, 0.5, 0.3, 0.2, 0.1, 0.05])
+    t, y, h, no = jnp.zeros(()), jnp.full(8, 0.3), jnp.asarray(2.5e-4), jnp.asarray(False)
+
+    def f(t, y):
+        return descent(t, y, rates)
+
+    known, counts, stiff = switching.start(f(t, y)), [], []
+    for _ in range(12):
+        known, spent = switching.look(f, t, y, f(t, y), h, known, no)
+        counts.append(int(spent))
+        stiff.append(bool(known.stiff))
+    # one direction until the radius is known, all until they are, then the one that matters and the next
+    assert max(counts) == 6
+    first = stiff.index(True)
+    assert 2 <= counts[: first + 1].count(6) <= 4
+    assert all(stiff[first:])
+    assert bool(known.few)
+    assert counts[-1] == 2
