@@ -43,7 +43,7 @@ class Spectrum(eqx.Module):
 def start(dy: Array, count: int = 1) -> Spectrum:
     """No estimate yet, and `count` first directions: that of `dy`, (N,), and a little of any other, and any others."""
     index, none = jnp.arange(count, dtype=jnp.int32), jnp.zeros((count, dy.size), dy.dtype)
-    anything = jax.vmap(_revived, (0, 0, None))(index, none, True)
+    anything = jax.vmap(_revived, (0, 0, None, None))(index, none, dy, True)
     directions = anything.at[0].set(_unit(_unit(dy) + 0.1 * anything[0]))
     zero, no = jnp.zeros((), dy.dtype), jnp.zeros((), bool)
     return Spectrum(zero, directions, jnp.zeros(count, dy.dtype), no, no, jnp.zeros((), jnp.int32))
@@ -110,7 +110,7 @@ def improve(
 
     def add(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         i, images = carry
-        direction = _revived(i, old.directions[i], revive)
+        direction = _revived(i, old.directions[i], dy, revive)
         image = (f(t, y + size * direction) - dy) / size
         return i + 1, images.at[i].set(jnp.where(i < width, image, 0.0))
 
@@ -125,7 +125,7 @@ def improve(
         return _Found(norm, old.directions.at[0].set(first), old.rates, no, no)
 
     def several() -> _Found:
-        found, otherwise = _ritz(old, images, width, revive), one()
+        found, otherwise = _ritz(old, images, width, dy, revive), one()
         chosen = wide & jnp.isfinite(found.norm)
         kept = otherwise._replace(norm=jnp.where(wide, found.norm, otherwise.norm))
         return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), found, kept)
@@ -161,13 +161,13 @@ class _Found(NamedTuple):
     symmetric: Array
 
 
-def _ritz(old: Spectrum, images: Array, width: Array, revive: Array | bool) -> _Found:
+def _ritz(old: Spectrum, images: Array, width: Array, dy: Array, revive: Array | bool) -> _Found:
     """The first `width` directions are followed, the others stay."""
     count = len(images)
     index = jnp.arange(count, dtype=jnp.int32)
     active = index < width
     both = active[:, None] & active[None, :]
-    directions = jax.vmap(_revived, (0, 0, None))(index, old.directions, revive)
+    directions = jax.vmap(_revived, (0, 0, None, None))(index, old.directions, dy, revive)
     projected = jnp.where(both, _product(directions, images.T), 0.0)
     symmetric = 0.5 * (projected + projected.T)
     sizes = jnp.max(jnp.abs(symmetric)), jnp.max(jnp.abs(projected - symmetric))
@@ -252,13 +252,14 @@ def _orthonormal(rows: Array, width: Array | int) -> Array:
     )[1]
 
 
-def _revived(i: Array, direction: Array, revive: Array | bool) -> Array:
+def _revived(i: Array, direction: Array, dy: Array, revive: Array | bool) -> Array:
     """Direction i, (N,), or, if to `revive` it and it is 0, anything: multiples of the golden ratio spread the signs, so that no
-    subspace of interest is orthogonal to all of these.
+    subspace of interest is orthogonal to all of these. What does not move at all stays out of it, and so at rest to the bit.
     """
     step = 0.6180339887498949 * (i + 1).astype(direction.dtype)
     turns = step * jnp.arange(1, direction.size + 1, dtype=direction.dtype)
-    anything = _unit(turns - jnp.floor(turns) - 0.5)
+    moving = (dy != 0.0) | jnp.all(dy == 0.0)
+    anything = _unit(jnp.where(moving, turns - jnp.floor(turns) - 0.5, 0.0))
     return jnp.where(revive & (jnp.max(jnp.abs(direction)) == 0.0), anything, direction)
 
 
