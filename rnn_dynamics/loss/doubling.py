@@ -50,9 +50,9 @@ def _refined(
 
     def refine(carry: Any) -> Any:
         _, before, error = carry
-        # tied to the loop: else the compiler takes it out, and computes it always
-        again, grams, _ = jax.lax.optimization_barrier((both, G, carry))
-        after = student(refined_gradient(again, grams), rnn)
+        # tied to the loop: else the compiler takes it out, and computes it always; the energy is not, which so need not be computed
+        again, P, Q, _ = jax.lax.optimization_barrier((both, G.P, G.Q, carry))
+        after = student(refined_gradient(again, P, Q), rnn)
         left = eps * G.panels * error * norm(before)
         return jnp.zeros((), bool), after, eps + relative(left, norm(after))
 

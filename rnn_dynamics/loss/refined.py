@@ -14,7 +14,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rnn_dynamics.loss.energy import Gramians
 from rnn_dynamics.loss.panels import longest_panel
 from rnn_dynamics.model import LinearRNN
 
@@ -26,15 +25,15 @@ FIRST_PANEL = 2.0**-24
 NEGLIGIBLE, MOST_DOUBLINGS = 1e-20, 84
 
 
-def refined_gradient(rnn: LinearRNN, G: Gramians) -> LinearRNN:
+def refined_gradient(rnn: LinearRNN, P: jax.Array, Q: jax.Array) -> LinearRNN:
     """∂/∂W = Q P, ∂/∂u = Q u, ∂/∂v = P v of the energy of a network, as `energy_gradient`, to twice the digits before cancellation; in float64.
 
     Args:
         rnn: the network, of N units.
-        G: its Gramians; symmetric.
+        P, Q: its Gramians, (N, N); symmetric.
     """
     W, x = jnp.stack([rnn.W, rnn.W.T]), jnp.stack([rnn.u, rnn.v])
-    X = jnp.stack([G.P, G.Q])
+    X = jnp.stack([P, Q])
     X = (X + jnp.swapaxes(X, 1, 2)) / 2
     with jax.default_matmul_precision("highest"):
         # one loop over W [P u] and Q [P u], Wᵀ [Q v] and P [Q v]
