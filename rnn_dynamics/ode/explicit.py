@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnn_dynamics.ode.batch import put, row
 from rnn_dynamics.ode.tableau import ExplicitMethod
 
 _SHARE_OF_LOW = 0.01
@@ -39,8 +40,8 @@ def step(
 
     def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         stages, _ = carry
-        point = y + h * combine(a[i], stages)
-        return stages.at[i].set(f(t + c[i] * h, point)), point
+        point = y + h * combine(row(a, i), stages)
+        return put(stages, f(t + row(c, i) * h, point), i), point
 
     # A loop, so that the vector field is compiled once and not once per stage. Unrolled, XLA also
     # fuses fields across stages and may round a member of a batch by its position in it.

@@ -32,6 +32,18 @@ class Table(NamedTuple):
     c: Any
 
 
+class AtStage(NamedTuple):
+    """Of stage i: b_i, d_i and c_i, and mu, nu, mu', nu' of the stage that follows, each ()."""
+
+    b: Any
+    d: Any
+    c: Any
+    mu: Any
+    nu: Any
+    now: Any
+    first: Any
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class StabilisedMethod:
     """Explicit Runge-Kutta methods of order 3 that are stable on long negative intervals.
@@ -94,6 +106,16 @@ class StabilisedMethod:
         degree, bound, *columns = zip(*members, strict=True)
         padded = ([np.pad(row, (0, length - len(row))) for row in column] for column in columns)
         return Table(np.array(degree, np.int32), frozen(bound), *map(frozen, padded))
+
+    @functools.cached_property
+    def stages(self) -> Coefficients:
+        """All coefficients by degree and stage, in the order of `AtStage`, (D, s, 7), zeros behind."""
+        table = self.tables
+        here = table.b, table.d, table.c
+        following = (
+            np.roll(column, -1, axis=1) for column in (table.mu, table.nu, table.now, table.first)
+        )
+        return frozen(np.stack([*here, *following], axis=2))
 
     def member(self, index: int) -> Table:
         """The coefficients of the degree in a row of `shape`."""

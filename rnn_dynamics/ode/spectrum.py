@@ -1,6 +1,7 @@
 """The stiffest directions of a vector field: its spectral radius, and where it is stretched most."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnn_dynamics.ode.batch import any_member
+from rnn_dynamics.ode.batch import any_member, put, row
 
 # The search for one direction stops where the radius changes by less of itself, or of what matters to
 # the step, or after so many passes; what it then misses is in the margin. That for several stops where
@@ -21,7 +22,6 @@ MARGIN = 1.15
 _LIFE = 20
 # A Jacobian counts as symmetric where its antisymmetric part is a smaller share of it.
 _SYMMETRIC = 0.02
-_SWEEPS = 1
 
 
 class Spectrum(eqx.Module):
@@ -42,8 +42,7 @@ class Spectrum(eqx.Module):
 
 def start(dy: Array, count: int = 1) -> Spectrum:
     """No estimate yet, and `count` first directions: that of `dy`, (N,), and a little of any other, and any others."""
-    index, none = jnp.arange(count, dtype=jnp.int32), jnp.zeros((count, dy.size), dy.dtype)
-    anything = jax.vmap(_revived, (0, 0, None, None))(index, none, dy, True)
+    anything = _all_revived(jnp.zeros((count, dy.size), dy.dtype), dy, True)
     directions = anything.at[0].set(_unit(_unit(dy) + 0.1 * anything[0]))
     zero, no = jnp.zeros((), dy.dtype), jnp.zeros((), bool)
     return Spectrum(zero, directions, jnp.zeros(count, dy.dtype), no, no, jnp.zeros((), jnp.int32))
@@ -105,33 +104,29 @@ def improve(
     **Source:** Golub and Van Loan, Matrix Computations, 8.2-8.5.
     """
     old, looks, wide = spectrum, width > 0, width > 1
-    root = jnp.sqrt(jnp.asarray(jnp.finfo(y.dtype).eps, y.dtype))
-    size = root * jnp.where(_norm(y) > 0.0, _norm(y), 1.0)
 
-    def add(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        i, images = carry
-        direction = _revived(i, old.directions[i], dy, revive)
-        image = (f(t, y + size * direction) - dy) / size
-        return i + 1, images.at[i].set(jnp.where(i < width, image, 0.0))
-
-    none = jnp.int32(0), jnp.zeros_like(old.directions)
-    _, images = jax.lax.while_loop(lambda carry: any_member(carry[0] < width), add, none)
-
-    def one() -> _Found:
+    def one(_: Array, images: Array) -> _Found:
         """The first direction is followed, the others stay."""
         norm, no = _norm(images[0]), jnp.zeros((), bool)
         usable = looks & jnp.isfinite(norm) & (norm > 0.0)
         first = jnp.where(usable, _unit(images[0]), old.directions[0])
         return _Found(norm, old.directions.at[0].set(first), old.rates, no, no)
 
-    def several() -> _Found:
-        found, otherwise = _ritz(old, images, width, dy, revive), one()
+    def several(directions: Array, images: Array) -> _Found:
+        found, otherwise = _ritz(old, directions, images, width), one(directions, images)
         chosen = wide & jnp.isfinite(found.norm)
         kept = otherwise._replace(norm=jnp.where(wide, found.norm, otherwise.norm))
         return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), found, kept)
 
     def improved() -> tuple[Spectrum, Array]:
-        found = one() if len(old.rates) == 1 else jax.lax.cond(any_member(wide), several, one)
+        directions = old.directions
+        if revive is not False:
+            revived = partial(_all_revived, directions, dy, revive)
+            directions = jax.lax.cond(any_member(revive), revived, lambda: directions)
+        images = _images(f, t, y, dy, directions, width)
+        alone = len(old.rates) == 1
+        way = one if alone else partial(jax.lax.cond, any_member(wide), several, one)
+        found = way(directions, images)
         finite = jnp.isfinite(found.norm)
         radius = MARGIN * found.norm
         settled = h * jnp.abs(radius - old.radius) <= _PRECISION * jnp.maximum(h * radius, 1.0)
@@ -151,6 +146,22 @@ def improve(
     return eqx.tree_at(lambda s: s.life, new, new.life - 1), settled
 
 
+def _images(
+    f: Callable[..., Array], t: Array, y: Array, dy: Array, directions: Array, width: Array
+) -> Array:
+    """What the Jacobian makes of the first `width` directions, and 0, (p, N)."""
+    root = jnp.sqrt(jnp.asarray(jnp.finfo(y.dtype).eps, y.dtype))
+    size = root * jnp.where(_norm(y) > 0.0, _norm(y), 1.0)
+
+    def add(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        i, images = carry
+        image = (f(t, y + size * row(directions, i)) - dy) / size
+        return i + 1, put(images, jnp.where(i < width, image, 0.0), i)
+
+    none = jnp.int32(0), jnp.zeros_like(directions)
+    return jax.lax.while_loop(lambda carry: any_member(carry[0] < width), add, none)[1]
+
+
 class _Found(NamedTuple):
     """The largest norm of an image, and of a `Spectrum` what else the pass has found."""
 
@@ -161,13 +172,11 @@ class _Found(NamedTuple):
     symmetric: Array
 
 
-def _ritz(old: Spectrum, images: Array, width: Array, dy: Array, revive: Array | bool) -> _Found:
+def _ritz(old: Spectrum, directions: Array, images: Array, width: Array) -> _Found:
     """The first `width` directions are followed, the others stay."""
     count = len(images)
-    index = jnp.arange(count, dtype=jnp.int32)
-    active = index < width
+    active = jnp.arange(count, dtype=jnp.int32) < width
     both = active[:, None] & active[None, :]
-    directions = jax.vmap(_revived, (0, 0, None, None))(index, old.directions, dy, revive)
     projected = jnp.where(both, _product(directions, images.T), 0.0)
     symmetric = 0.5 * (projected + projected.T)
     sizes = jnp.max(jnp.abs(symmetric)), jnp.max(jnp.abs(projected - symmetric))
@@ -175,7 +184,7 @@ def _ritz(old: Spectrum, images: Array, width: Array, dy: Array, revive: Array |
     # those that were not followed come last, as they were
     order = jnp.argsort(jnp.where(active, -jnp.abs(values), jnp.inf))
     rates, vectors = values[order], vectors[:, order]
-    turned = _product(vectors.T, images)
+    turned = jax.vmap(_unit)(_product(vectors.T, images))
     return _Found(
         norm=jnp.sqrt(jnp.max(jnp.sum(jnp.square(images), axis=1))),
         directions=_orthonormal(jnp.where(active[:, None], turned, directions), width),
@@ -198,7 +207,7 @@ def _rounds(count: int) -> np.ndarray:
 def _eigen(matrix: Array) -> tuple[Array, Array]:
     """Eigenvalues (p,) and eigenvectors (p, p), by column, of a symmetric matrix, by Jacobi's rotations.
 
-    All disjoint pairs of a round are rotated at once. No LAPACK, which batches badly on some backends. The sweeps are enough for a
+    All disjoint pairs of a round are rotated at once. No LAPACK, which batches badly on some backends. The one sweep is enough for a
     matrix that is nearly diagonal, as it is but at first; off the diagonal of others something is left.
     """
     count = len(matrix)
@@ -212,7 +221,7 @@ def _eigen(matrix: Array) -> tuple[Array, Array]:
 
     def rotate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         matrix, vectors = carry
-        p, q = left[i % len(pairs)], right[i % len(pairs)]
+        p, q = row(left, i), row(right, i)
 
         def entries(a: Array, b: Array) -> Array:
             return jnp.sum(a[:, :, None] * b[:, None, :] * matrix[None], axis=(1, 2))
@@ -228,28 +237,38 @@ def _eigen(matrix: Array) -> tuple[Array, Array]:
         rotation = (cosine[:, None] * (p + q)).sum(axis=0)[:, None] * eye + mixed - mixed.T
         return times(times(rotation.T, matrix), rotation), times(vectors, rotation)
 
-    matrix, vectors = jax.lax.fori_loop(0, _SWEEPS * len(pairs), rotate, (matrix, eye))
+    matrix, vectors = jax.lax.fori_loop(0, len(pairs), rotate, (matrix, eye))
     return jnp.diagonal(matrix), vectors
 
 
 def _orthonormal(rows: Array, width: Array | int) -> Array:
-    """The first `width` rows of (p, N) made orthonormal one after another, by Gram and Schmidt, twice; what then is nothing but rounding is 0."""
+    """The first `width` rows of (p, N), of length 1, made orthonormal one after another, by Gram and Schmidt, twice; what then is nothing but rounding is 0."""
     count = len(rows)
 
     def make(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         i, made = carry
 
-        def less(row: Array) -> Array:
-            amounts = jnp.where(jnp.arange(count, dtype=jnp.int32) < i, _product(made, row), 0.0)
-            return row - _product(amounts, made)
+        def less(x: Array) -> Array:
+            amounts = jnp.where(jnp.arange(count, dtype=jnp.int32) < i, _product(made, x), 0.0)
+            return x - _product(amounts, made)
 
-        row = less(_unit(less(_unit(made[i]))))
-        row = jnp.where(_norm(row) > 0.5, _unit(row), 0.0)
-        return i + 1, made.at[i].set(jnp.where(i < width, row, made[i]))
+        before = row(made, i)
+        once = less(before)
+        twice = less(once)
+        size = _norm(twice)
+        something = size > 0.5 * _norm(once)
+        after = jnp.where(something, twice / jnp.where(something, size, 1.0), 0.0)
+        return i + 1, put(made, jnp.where(i < width, after, before), i)
 
     return jax.lax.while_loop(
         lambda carry: any_member(carry[0] < width), make, (jnp.int32(0), rows)
     )[1]
+
+
+def _all_revived(directions: Array, dy: Array, revive: Array | bool) -> Array:
+    """All directions, (p, N), `_revived`."""
+    index = jnp.arange(len(directions), dtype=jnp.int32)
+    return jax.vmap(_revived, (0, 0, None, None))(index, directions, dy, revive)
 
 
 def _revived(i: Array, direction: Array, dy: Array, revive: Array | bool) -> Array:

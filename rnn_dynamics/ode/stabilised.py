@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from rnn_dynamics.ode.batch import any_member
-from rnn_dynamics.ode.gegenbauer import StabilisedMethod, Table
+from rnn_dynamics.ode.gegenbauer import AtStage, StabilisedMethod
 from rnn_dynamics.ode.spectrum import Spectrum
 
 
@@ -51,52 +51,54 @@ def step(
 
     **Returns:** y1, f(t + h, y1) and the error estimate, each (N,), and how often `f` was evaluated.
     """
-    table = row(method, h * spectrum.radius, y.dtype)
+    degree, member = least_degree(method, h * spectrum.radius)
 
     def evaluate(carry: tuple[Array, Stage, Sums]) -> tuple[Array, Stage, Sums]:
         i, stage, sums = carry
-        slope = f(t + table.c[i] * h, y + stage.moved)
-        sums = accumulate(table, i, slope, sums)
-        moved = recur(table, i, dy, h, slope, stage, sums)
-        return i + 1, following(i <= table.degree, stage, moved, slope), sums
+        at = coefficients(method, member, i, y.dtype)
+        slope = f(t + at.c * h, y + stage.moved)
+        moved, sums = recur(at, i >= degree - 1, dy, h, slope, stage, sums)
+        return i + 1, following(i <= degree, stage, moved, slope), sums
 
     # One loop over all stages, for the reasons given in `explicit.step`.
-    stage, sums = first_stage(table, y, dy, h)
+    stage, sums = nothing(dy)
+    at = coefficients(method, member, jnp.int32(0), y.dtype)
+    moved, sums = recur(at, jnp.zeros((), bool), dy, h, dy, stage, sums)
     _, stage, sums = jax.lax.while_loop(
-        lambda carry: any_member(carry[0] <= table.degree), evaluate, (jnp.int32(1), stage, sums)
+        lambda carry: any_member(carry[0] <= degree),
+        evaluate,
+        (jnp.int32(1), stage._replace(moved=moved), sums),
     )
-    return y + stage.before, stage.slope, h * sums.error, table.degree
+    return y + stage.before, stage.slope, h * sums.error, degree
 
 
-def row(method: StabilisedMethod, reach: Array, dtype: DTypeLike) -> Table:
-    """The least degree that is stable up to h times spectral radius = `reach`, if any is."""
-    degree, *tables = method.tables
-    too_small = jnp.asarray(method.tables.bound[:-1], dtype) < reach
+def least_degree(method: StabilisedMethod, reach: Array) -> tuple[Array, Array]:
+    """The least degree that is stable up to h times spectral radius = `reach`, if any is, and its index."""
+    too_small = jnp.asarray(method.tables.bound[:-1], reach.dtype) < reach
     member = jnp.sum(too_small, dtype=jnp.int32)
-    numbers = (jnp.asarray(table, dtype)[member] for table in tables)
-    return Table(jnp.asarray(degree)[member], *numbers)
+    return jnp.asarray(method.tables.degree)[member], member
 
 
-def first_stage(row: Table, y: Array, dy: Array, h: Array) -> tuple[Stage, Sums]:
-    """What is known before the first evaluation."""
-    moved = (h * row.now[1]) * dy
-    return Stage(moved, jnp.zeros_like(y), dy), Sums(row.b[0] * dy, row.d[0] * dy)
+def coefficients(method: StabilisedMethod, member: Array, i: Array, dtype: DTypeLike) -> AtStage:
+    """Those of stage i of the degree of that index."""
+    return AtStage(*jnp.asarray(method.stages, dtype)[member, i])
 
 
-def accumulate(row: Table, i: Array, slope: Array, sums: Sums) -> Sums:
-    """The sums with stage i of a `slope`."""
-    return Sums(sums.gain + row.b[i] * slope, sums.error + row.d[i] * slope)
+def nothing(dy: Array) -> tuple[Stage, Sums]:
+    """What is known before the first stage, whose slope is `dy`, (N,)."""
+    none = jnp.zeros_like(dy)
+    return Stage(none, none, dy), Sums(none, none)
 
 
 def recur(
-    row: Table, i: Array, dy: Array, h: Array, slope: Array, stage: Stage, sums: Sums
-) -> Array:
-    """The argument, less y, of the stage that follows stage i of a `slope`, which is in the sums."""
-    j = i + 1
-    recurred = row.mu[j] * stage.moved + row.nu[j] * stage.before
-    recurred = recurred + h * (row.now[j] * slope + row.first[j] * dy)
-    # after the last stage comes f(y1), of which nothing is made
-    return jnp.where(j >= row.degree, h * sums.gain, recurred)
+    at: AtStage, last: Array, dy: Array, h: Array, slope: Array, stage: Stage, sums: Sums
+) -> tuple[Array, Sums]:
+    """The argument, less y, of the stage that follows one of this `slope`, and the sums with that; `last` is true where only f(y1) follows."""
+    sums = Sums(sums.gain + at.b * slope, sums.error + at.d * slope)
+    recurred = at.mu * stage.moved + at.nu * stage.before
+    recurred = recurred + h * (at.now * slope + at.first * dy)
+    # after f(y1) nothing is made
+    return jnp.where(last, h * sums.gain, recurred), sums
 
 
 def following(going: Array, stage: Stage, moved: Array, slope: Array) -> Stage:

@@ -12,10 +12,10 @@ from jax import Array
 
 from rnn_dynamics.ode import explicit, stabilised
 from rnn_dynamics.ode import spectrum as spectra
-from rnn_dynamics.ode.batch import any_member
+from rnn_dynamics.ode.batch import any_member, put, row
 from rnn_dynamics.ode.explicit import combine
 from rnn_dynamics.ode.exponential import SHARE_OF_LOW, ExponentialMethod, coefficients
-from rnn_dynamics.ode.gegenbauer import StabilisedMethod, Table
+from rnn_dynamics.ode.gegenbauer import StabilisedMethod
 from rnn_dynamics.ode.spectrum import MARGIN, Spectrum
 from rnn_dynamics.ode.stabilised import Stage, Sums
 from rnn_dynamics.ode.tableau import ExplicitMethod
@@ -180,16 +180,23 @@ def step(
     dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
     many = memory.stiff & ~memory.few
     any_few, any_many = any_member(exponential), any_member(many)
+    way = any_few.astype(jnp.int32) + 2 * any_many.astype(jnp.int32)
     pair, last = method.explicit, method.exponential.num_evaluations
     stages = method.exponential.stages
     num = max(len(pair.c), last + 1)
 
-    def choose(few: np.ndarray, pair: np.ndarray) -> Array:
+    def choose(few: np.ndarray, pair: np.ndarray, i: Array) -> Array:
+        """Row i of one table or the other."""
         chosen = (np.pad(table, [(0, num - n) for n in table.shape]) for table in (few, pair))
-        return jnp.where(exponential, *(jnp.asarray(table, dtype) for table in chosen))
+        return jnp.where(exponential, *(row(jnp.asarray(table, dtype), i) for table in chosen))
 
-    a = choose(stages[: last + 1], pair.a)
-    c = choose(method.exponential.c[: last + 1], pair.c)
+    def a(i: Array) -> Array:
+        return choose(stages[: last + 1], pair.a, i)
+
+    def c(i: Array) -> Array:
+        of_many = stabilised.coefficients(method.stabilised, member, i, dtype).c
+        return jnp.where(many, of_many, choose(method.exponential.c[: last + 1], pair.c, i))
+
     directions = spectrum.directions
     taken = jnp.minimum(memory.width, _NUM_DIRECTIONS - 1)
     followed = exponential & (jnp.arange(_NUM_DIRECTIONS, dtype=jnp.int32) < taken)
@@ -198,71 +205,75 @@ def step(
     def of_directions() -> Array:
         return jnp.where(followed[None, None], coefficients(method.exponential, h * rates), 0.0)
 
-    def of_many() -> Table:
-        return stabilised.row(method.stabilised, h * spectrum.radius, dtype)
-
     def only_if(needed: Array, make: Callable[[], Any]) -> Any:
         """What `make` makes, or zeros where no member of the batch needs it."""
         none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
         return jax.lax.cond(needed, make, lambda: none)
 
-    more, row = only_if(any_few, of_directions), only_if(any_many, of_many)
-    row = row._replace(
-        c=jnp.where(many, row.c, jnp.pad(c, (0, row.c.size - num))),
-        degree=jnp.where(
-            many, row.degree, jnp.where(exponential, last, jnp.int32(pair.num_evaluations))
-        ),
-    )
+    more = only_if(any_few, of_directions)
+    most, member = stabilised.least_degree(method.stabilised, h * spectrum.radius)
+    count = jnp.where(exponential, last, jnp.int32(pair.num_evaluations))
+    count = jnp.where(many, most, count)
 
-    # Of the stages so far: k_j of the pair, or k_0 and D_j of the exponential method, (s, N), and what
-    # these have along the directions, (s, p). No branch returns the former, which would be copied.
+    # Of the stages so far: k_j of the pair, or k_0 and D_j of the exponential method, (s + 1, N), and what
+    # these have along the directions, (s + 1, p); the last row takes what comes after. No branch returns
+    # the former, which would be copied.
     def along(i: Array, amounts: Array) -> Array:
         """What U_i - y has of the directions but for what is that of all others, (p,)."""
-        return h * jnp.sum(more[jnp.minimum(i, last)] * amounts[: last + 1], axis=0)
+        return h * jnp.sum(row(more, jnp.minimum(i, last)) * amounts[: last + 1], axis=0)
 
     def add(i: Array, slope: Array, carried: tuple[Stage, Sums, Array, Array]) -> Any:
         """What is known after stage i of a `slope`, and of the next stage."""
         stage, sums, vectors, amounts = carried
-        # where others have more stages, this has had its last
-        here, following = jnp.minimum(i, num - 1), jnp.minimum(i + 1, num - 1)
-        sums = stabilised.accumulate(row, i, slope, sums)
+        here, none = jnp.minimum(i, num), jnp.zeros_like(slope)
 
         def of_few() -> tuple[Array, Array, Array]:
-            moved = along(here, amounts) + h * jnp.sum(a[here][:, None] * amounts, axis=0)
-            linear = jnp.where(i > 0, dy + combine(rates * moved, directions), 0.0)
-            linear = jnp.where(exponential, linear, 0.0)
+            own = row(jnp.asarray(stages[: last + 1], dtype), here)[:, None]
+            whole = row(more, jnp.minimum(i, last)) + own
+            moved = h * jnp.sum(whole * amounts[: last + 1], axis=0)
+            linear = jnp.where(exponential & (i > 0), dy + combine(rates * moved, directions), 0.0)
             amount = jnp.matmul(directions, slope - linear, precision=jax.lax.Precision.HIGHEST)
-            added = amounts.at[here].set(amount)
-            return linear, combine(along(following, added), directions), amount
+            return linear, combine(along(i + 1, put(amounts, amount, here)), directions), amount
 
-        def of_many() -> Array:
-            return stabilised.recur(row, i, dy, h, slope, stage, sums)
+        def of_many() -> tuple[Array, Array, Array]:
+            at = stabilised.coefficients(method.stabilised, member, i, dtype)
+            moved, after = stabilised.recur(at, i >= most - 1, dy, h, slope, stage, sums)
+            return moved, *after
 
-        def of_stiff() -> tuple[Array, Array]:
-            linear, moved, amount = only_if(any_few, of_few)
-            return jnp.stack((linear, moved, only_if(any_many, of_many))), amount
+        # of these: L (U_i - y), what there is of U_{i+1} - y beside the k_j, the sums, what k_i or D_i has along directions
+        def of_none() -> tuple[Array, Array]:
+            return jnp.stack((none, none, none, none)), jnp.zeros_like(amounts[0])
 
-        (linear, moved, recurred), amount = only_if(any_few | any_many, of_stiff)
-        slope = jnp.where(i < num, slope - linear, vectors[here])
-        amount = jnp.where(i < num, amount, amounts[here])
-        vectors, amounts = vectors.at[here].set(slope), amounts.at[here].set(amount)
-        moved = jnp.where(many, recurred, h * combine(a[following], vectors) + moved)
-        return moved, (sums, vectors, amounts)
+        def only_few() -> tuple[Array, Array]:
+            linear, moved, amount = of_few()
+            return jnp.stack((linear, moved, none, none)), amount
+
+        def only_many() -> tuple[Array, Array]:
+            return jnp.stack((none, *of_many())), jnp.zeros_like(amounts[0])
+
+        def of_both() -> tuple[Array, Array]:
+            (linear, moved, amount), (recurred, *after) = of_few(), of_many()
+            return jnp.stack((linear, jnp.where(many, recurred, moved), *after)), amount
+
+        ways = of_none, only_few, only_many, of_both
+        (linear, moved, *after), amount = jax.lax.switch(way, ways)
+        vectors, amounts = put(vectors, slope - linear, here), put(amounts, amount, here)
+        moved = moved + jnp.where(many, 0.0, h * combine(a(i + 1), vectors[:num]))
+        return moved, (Sums(*after), vectors, amounts)
 
     def evaluate(carry: tuple[Array, Any]) -> tuple[Array, Any]:
         i, (stage, *carried) = carry
-        slope = f(t + row.c[i] * h, y + stage.moved)
+        slope = f(t + c(i) * h, y + stage.moved)
         moved, carried = add(i, slope, (stage, *carried))
-        return i + 1, (stabilised.following(i <= row.degree, stage, moved, slope), *carried)
+        return i + 1, (stabilised.following(i <= count, stage, moved, slope), *carried)
 
-    stage, sums = stabilised.first_stage(row, y, dy, h)
-    empty = jnp.zeros((num, y.size), dtype), jnp.zeros((num, _NUM_DIRECTIONS), dtype)
-    moved, (_, *slopes) = add(jnp.int32(0), dy, (stage, sums, *empty))
-    stage = stage._replace(moved=jnp.where(many, stage.moved, moved))
+    stage, sums = stabilised.nothing(dy)
+    empty = jnp.zeros((num + 1, y.size), dtype), jnp.zeros((num + 1, _NUM_DIRECTIONS), dtype)
+    moved, carried = add(jnp.int32(0), dy, (stage, sums, *empty))
     _, (stage, sums, *slopes) = jax.lax.while_loop(
-        lambda carry: any_member(carry[0] <= row.degree),
+        lambda carry: any_member(carry[0] <= count),
         evaluate,
-        (jnp.int32(1), (stage, sums, *slopes)),
+        (jnp.int32(1), (stage._replace(moved=moved), *carried)),
     )
     vectors, amounts = (values[: last + 1] for values in slopes)
 
@@ -279,4 +290,4 @@ def step(
         lambda: error,
     )
     error = jnp.where(exponential, few_error, jnp.where(many, sums.error, error))
-    return y + stage.before, stage.slope, h * error, row.degree, explicit.middle(pair, h, of_pair)
+    return y + stage.before, stage.slope, h * error, count, explicit.middle(pair, h, of_pair)
