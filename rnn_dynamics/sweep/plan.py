@@ -16,8 +16,10 @@ from rnn_dynamics.sweep.sampling import shapes
 from rnn_dynamics.sweep.ticks import record_ticks
 
 # Members, and weights of all of them: larger batches are no faster on a CPU, and slower if they leave the cache; accelerators want many, and a
-# processor for each of the largest. Where memory is too short for what a step keeps of them, batches are halved.
+# processor for each of the largest. Members of a flow wait for each other, and keep ten times as much each. Where memory is too short for what a step
+# keeps of them, batches are halved.
 MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**17
+MOST_PER_CHUNK_OF_FLOWS_ON_CPU, WEIGHTS_PER_CHUNK_OF_FLOWS_ON_CPU = 16, 2**16
 MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE = 4096, 2**27
 # N × N temporaries of a learning step: solver stages, directions, Gramians, their copies
 MATRICES_PER_MEMBER = 50
@@ -223,7 +225,8 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
     }
     # seeds share everything: one of each cell tells the groups
     cells = {key: value[:: shape[-1]] for key, value in values.items()}
-    length = "num_steps" if isinstance(experiment.learning, GradientDescentTable) else "train_time"
+    descends = isinstance(experiment.learning, GradientDescentTable)
+    length = "num_steps" if descends else "train_time"
     lengths = cells[f"learning.{length}"]
     keys = np.column_stack([cells["network.num_units"], lengths, shapes(experiment, cells)])
     found, which = np.unique(keys.astype(float), axis=0, return_inverse=True)
@@ -233,8 +236,10 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
         for number, key in enumerate(found)
     ]
     most, weights = MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE
-    if platform == "cpu":
+    if platform == "cpu" and descends:
         most, weights = MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU
+    elif platform == "cpu":
+        most, weights = MOST_PER_CHUNK_OF_FLOWS_ON_CPU, WEIGHTS_PER_CHUNK_OF_FLOWS_ON_CPU
     fit = weights // max(group.num_units for group in groups) ** 2
     most = min(most, max(2, fit))
     experiment = _with_chunk_size(experiment, groups, num_devices, most)

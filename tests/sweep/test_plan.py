@@ -55,6 +55,18 @@ def test_automatic_chunks_are_even():
     assert [len(chunk.members) for chunk in plan.chunks] == [50, 50]
 
 
+@pytest.mark.parametrize(("units", "width"), [(6, 16), (64, 16), (128, 4)])
+def test_automatic_chunks_of_flows_are_narrow_on_cpus(units, width):
+    """Members wait for each other at every attempt, and keep some 35 matrices each: 20 to 30 % less time than with those of a descent."""
+    tables = {
+        "target": {"kind": "leaky_integrator", "decay": 0.2},
+        "network": {"num_units": units, "weight_scale": 0.1, "num_seeds": 64},
+        "learning": {"method": "gradient_flow", "train_time": 1.0},
+        "record": {"num": 5},
+    }
+    assert rd.plan(make_experiment(tables)).chunk_size == width
+
+
 @pytest.mark.parametrize(("units", "width"), [(64, 4096), (512, 512), (1024, 128)])
 def test_automatic_chunks_of_accelerators_are_large_as_long_as_they_fit(units, width):
     """4,096 members of 64 units keep a GPU busy, and so do 128 of 1,024 units, with a processor for each: a GB of weights in float64."""
