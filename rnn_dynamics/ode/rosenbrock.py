@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from rnn_dynamics.ode import elimination
+from rnn_dynamics.ode.batch import put, row
 from rnn_dynamics.ode.explicit import combine
 from rnn_dynamics.ode.tableau import RosenbrockMethod
 
@@ -46,19 +46,20 @@ def step(
     solve: Any = elimination.solve if few else jax.scipy.linalg.lu_solve
     factors = factorise(matrix)
 
-    def increment(i: ArrayLike, slope: Array, increments: Array) -> Array:
-        right_side = h * slope + combine(C[i], increments) + (h * h * d[i]) * time_derivative
-        return increments.at[i].set(solve(factors, gamma * right_side))
+    def increment(i: Array, slope: Array, increments: Array) -> Array:
+        bent = (h * h * row(d, i)) * time_derivative
+        right_side = h * slope + combine(row(C, i), increments) + bent
+        return put(increments, solve(factors, gamma * right_side), i)
 
     def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         increments, _ = carry
-        point = y + combine(a[i], increments)
-        return increment(i, f(t + c[i] * h, point), increments), point
+        point = y + combine(row(a, i), increments)
+        return increment(i, f(t + row(c, i) * h, point), increments), point
 
     # A loop for the reasons given in `explicit.step`.
     num_stages = len(method.c)
-    increments = increment(0, dy, jnp.zeros((num_stages, y.size), dtype))
-    increments, point = jax.lax.fori_loop(1, num_stages, evaluate, (increments, y))
+    increments = increment(jnp.int32(0), dy, jnp.zeros((num_stages, y.size), dtype))
+    increments, point = jax.lax.fori_loop(jnp.int32(1), num_stages, evaluate, (increments, y))
     error = increments[-1]
     y1 = point + error
     return y1, f(t + h, y1), error

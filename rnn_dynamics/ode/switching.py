@@ -205,12 +205,8 @@ def step(
     def of_directions() -> Array:
         return jnp.where(followed[None, None], coefficients(method.exponential, h * rates), 0.0)
 
-    def only_if(needed: Array, make: Callable[[], Any]) -> Any:
-        """What `make` makes, or zeros where no member of the batch needs it."""
-        none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
-        return jax.lax.cond(needed, make, lambda: none)
-
-    more = only_if(any_few, of_directions)
+    shape = len(stages), last + 1, _NUM_DIRECTIONS
+    more = jax.lax.cond(any_few, of_directions, lambda: jnp.zeros(shape, dtype))
     most, member = stabilised.least_degree(method.stabilised, h * spectrum.radius)
     count = jnp.where(exponential, last, jnp.int32(pair.num_evaluations))
     count = jnp.where(many, most, count)
