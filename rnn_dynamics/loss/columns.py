@@ -22,6 +22,7 @@ from rnn_dynamics.loss.projected import (
     probe,
     projected_gradient,
 )
+from rnn_dynamics.loss.refined_bases import refine
 from rnn_dynamics.model import LinearRNN
 
 # Dimensions of the small problems, the target's units included, in bases of an inverse and of W: multiples of what a core adds at once.
@@ -71,25 +72,17 @@ def _fitting(
     return tuple(size for size in every if least <= size <= most)
 
 
-def gradient(
-    rnn: LinearRNN,
-    target: LinearRNN,
-    doubled: jax.Array,
-    wanted: jax.Array,
-    attempt: jax.Array,
-) -> Estimate:
+def gradient(rnn: LinearRNN, target: LinearRNN, wanted: jax.Array, attempt: jax.Array) -> Estimate:
     """The loss over an infinite horizon and its gradient.
 
     Args:
         rnn: the student.
         target: the target.
-        doubled: whether to go straight to doubling, () bool.
         wanted: whether to find it at all, () bool; what is not wanted, or not finite, is NaN.
         attempt: which attempt to begin with, () int32, or `ANEW`.
     """
     tried = sizes(rnn, target)
-    turn = jnp.where(doubled, jnp.int32(len(tried)), attempt)
-    turn = jnp.where(wanted, turn, jnp.int32(DONE))
+    turn = jnp.where(wanted, attempt, jnp.int32(DONE))
     found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
     if found is None or not tried:
         return by_products(rnn, target, turn)
@@ -98,7 +91,9 @@ def gradient(
         largest = [largest_scale(rnn, target, size, found.inverted) for size in tried]
         aim = tolerance(rnn.dtype)
         carry = kernel.attempts(rnn, target, turn, found, tried, largest, aim)
-        return _resort(rnn, target, carry, len(tried))
+        best = _resort(rnn, target, carry, len(tried))
+        # that for CPUs has refined it
+        return best if found.loaded is None else _refined(rnn, target, best)
 
     def otherwise(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
         # attempts are numbered otherwise there
@@ -147,7 +142,7 @@ def step(
     assert found is not None
 
     def by_gradient(rnn: LinearRNN, target: LinearRNN, rates: Any, turn: jax.Array) -> Step:
-        found = gradient(rnn, target, jnp.zeros((), bool), turn != DONE, turn)
+        found = gradient(rnn, target, turn != DONE, turn)
         return stepped(rnn, found, rates)
 
     @jax.custom_jvp
@@ -160,7 +155,7 @@ def step(
 
         def double(carry: tuple[jax.Array, Step]) -> tuple[jax.Array, Step]:
             before = _tied(carry[1].rnn, carry[0])
-            exact = doubling.gradient(before, target, jnp.ones((), rnn.dtype))
+            exact = doubling.gradient(before, target, jnp.ones((), rnn.dtype), refines=False)
             return jnp.int32(DONE), stepped(before, Estimate(*exact, jnp.int32(last)), rates)
 
         with jax.default_matmul_precision("highest"):
@@ -177,7 +172,12 @@ def step(
 def by_products(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
     """The same by JAX alone, where `turn` is of `fewer_sizes`, DONE for what is not wanted."""
     carry = attempts_by_products(rnn, target, turn)
-    return _resort(rnn, target, carry, len(fewer_sizes(rnn, target)))
+    return _refined(rnn, target, _resort(rnn, target, carry, len(fewer_sizes(rnn, target))))
+
+
+def _refined(rnn: LinearRNN, target: LinearRNN, found: Estimate) -> Estimate:
+    """What was found, refined if its error is more than what bases may leave, and rounding without being refined."""
+    return refine(rnn, target, found, tolerance(rnn.dtype) + doubling.MOST_ERROR)
 
 
 def _resort(rnn: LinearRNN, target: LinearRNN, carry: Any, last: int) -> Estimate:
@@ -185,7 +185,7 @@ def _resort(rnn: LinearRNN, target: LinearRNN, carry: Any, last: int) -> Estimat
 
     def double(carry: Any) -> Any:
         one = jnp.ones((), rnn.dtype)
-        exact = doubling.gradient(_tied(rnn, carry[0]), target, one)
+        exact = doubling.gradient(_tied(rnn, carry[0]), target, one, refines=False)
         return jnp.int32(DONE), Estimate(*exact, jnp.int32(last))
 
     with jax.default_matmul_precision("highest"):

@@ -1,6 +1,6 @@
 """The exact gradient of any network by the Gramians of its difference from the target, which prove it stable.
 
-That of a small network in float64 is refined where it has cancelled: it is exact to rounding, however small the loss is.
+In float64 it is refined where it has cancelled: it is exact to rounding, however small the loss is.
 """
 
 from typing import Any
@@ -16,30 +16,44 @@ from rnn_dynamics.model import LinearRNN, parallel
 # Of eps · |P| |Q|, the products that the gradient is a difference of: by each panel, and at once. In 60 digits errors of networks of 2 to 16 units near a
 # target are at most 0.9 of this in 98 of 100, 3 times as much where W is far from normal.
 ROUNDING, ROUNDING_AT_ONCE = 0.02, 2.0
-# Relative error above which a gradient in float64 is refined, a fifth of what is wanted, as estimates are sometimes too small, and the units of student
-# and target up to which that pays: it takes three to four times as long.
-MOST_ERROR, MOST_REFINED = 2e-9, 32
+# Relative error above which a gradient in float64 is refined, a fifth of what is wanted, as estimates are sometimes too small.
+MOST_ERROR = 2e-9
 
 
 def gradient(
-    rnn: LinearRNN, target: LinearRNN, panel_scale: jax.Array, time_step: Any = None
+    rnn: LinearRNN,
+    target: LinearRNN,
+    panel_scale: jax.Array,
+    time_step: Any = None,
+    refines: bool = True,
 ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-    """The loss over an infinite horizon, (), its gradient, and an estimate of the gradient's relative error, ()."""
+    """The loss over an infinite horizon, (), its gradient, and an estimate of the gradient's relative error, ().
+
+    Args:
+        rnn: the student.
+        target: the target.
+        panel_scale: as in `gramians`.
+        time_step: of the Euler scheme, which is not refined, or None.
+        refines: whether what has cancelled is refined, if that is possible: it takes two to five times as long then.
+    """
     both = difference(rnn, target)
     G = gramians(both, panel_scale.astype(rnn.dtype), time_step)
     own = student(energy_gradient(both, G, time_step), rnn)
-    products = jnp.sqrt(jnp.sum(G.P**2)) * jnp.sqrt(jnp.sum(G.Q**2))
-    rounding = (ROUNDING_AT_ONCE + ROUNDING * G.panels) * float(jnp.finfo(rnn.dtype).eps) * products
-    error = relative(rounding, norm(own))
-    if time_step is None and _refines(both):
+    error = relative(rounding_error(G), norm(own))
+    if refines and time_step is None and can_refine(rnn):
         own, error = _refined(rnn, both, G, own, error)
     return G.energy, own, error
 
 
-def _refines(both: LinearRNN) -> bool:
-    """Whether gradients of networks of this shape are refined; a TPU's float64 is not what `refined` needs."""
-    small = both.num_units <= MOST_REFINED
-    return small and both.dtype == jnp.float64 and jax.default_backend() != "tpu"
+def rounding_error(G: Gramians) -> jax.Array:
+    """Estimate of the error of a gradient by rounding, (): of eps |P| |Q|."""
+    products = jnp.sqrt(jnp.sum(G.P**2)) * jnp.sqrt(jnp.sum(G.Q**2))
+    return (ROUNDING_AT_ONCE + ROUNDING * G.panels) * float(jnp.finfo(G.P.dtype).eps) * products
+
+
+def can_refine(rnn: LinearRNN) -> bool:
+    """Whether gradients of networks of this dtype are refined; a TPU's float64 is not what `digits` needs."""
+    return rnn.dtype == jnp.float64 and jax.default_backend() != "tpu"
 
 
 def _refined(

@@ -37,8 +37,9 @@ class PopulationLoss(eqx.Module):
     Gradients of networks of 24 units and more (on accelerators without a kernel 129) over an infinite horizon in continuous time are found in Krylov bases
     (`loss.projected`), with as many vectors as each network needs for a relative error of 1e-8, in float32 4e-6; other gradients, those of
     targets of more than 8 units among them, and the loss itself when it is called, are exact to rounding, before student and target cancel. In float64
-    gradients that this would leave with an error above 2e-9 are refined: up to 32 units of both together (`loss.refined`), and larger ones by the kernel
-    on CPUs (`native/refined.h`). Else the error near a solution is about 1e-15 over the root of the loss, and is reported.
+    gradients over an infinite horizon in continuous time that this would leave with an error above 2e-9, in bases 5e-9, are refined, to rounding at any
+    loss (`loss.refined`, `loss.refined_bases`, and for bases on CPUs `native/refined.h`). Else, and on TPUs, the error near a solution is about eps over
+    the root of the loss, and is reported.
 
     Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient: neither is
     ever a plausible wrong number. A finite horizon needs no stability; a loss that overflows, or a horizon of more than 2²⁰ panels of
@@ -157,8 +158,7 @@ class PopulationLoss(eqx.Module):
 
         Two gradients are compared. From panels of different length they share no quadrature node and round differently (over a finite
         horizon the second is that of the transposed network too). Where gradients are found in Krylov bases the other one is by doubling, and
-        returned unless it has cancelled and the first is refined. The error is four times the norm of their difference, relative to the norm
-        of the gradient.
+        it is returned. The error is four times the norm of their difference, relative to the norm of the gradient.
         """
         require_rnns(rnn=rnn)
         self.check(target)
@@ -207,7 +207,7 @@ class PopulationLoss(eqx.Module):
         require_rnns(rnn=rnn)
         self.check(target)
         if self.by_columns(rnn, target):
-            return only_way(rnn, *doubling.gradient(rnn, target, jnp.ones((), rnn.dtype)))[:3]
+            return _by_doubling(rnn, target)[:3]
         return _gradient_and_error(self, rnn, target)
 
     def by_columns(self, rnn: LinearRNN, target: LinearRNN) -> bool:
@@ -243,12 +243,12 @@ def _estimate(
     wanted: jax.Array,
     attempt: jax.Array,
 ) -> Estimate:
-    """The loss and its gradient; to be compared with, by other panels or doubling, if `other`, a bool ()."""
+    """The loss and its gradient; by other panels if `other`, a bool (): those by columns have none."""
     dt = loss.time_step
     if loss.is_infinite:
         target = target.astype(rnn.dtype)
         if loss.by_columns(rnn, target):
-            return columns.gradient(rnn, target, other, wanted, attempt)
+            return columns.gradient(rnn, target, wanted, attempt)
         rnn, panel_scale = where_wanted(rnn, wanted), jnp.where(other, OTHER_PANEL, 1.0)
         return only_way(rnn, *doubling.gradient(rnn, target, panel_scale, dt))
     rnn = where_wanted(rnn, wanted)
@@ -264,12 +264,20 @@ def _estimate(
 def _gradient_and_error(
     loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN
 ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-    ways, wanted = jnp.asarray([False, True]), jnp.ones((), bool)
-    found = jax.lax.map(
-        lambda other: _estimate(loss, rnn, target, other, wanted, jnp.int32(ANEW)), ways
-    )
-    # only refined bases are better than doubling, which alone says that a network is unstable
-    better = jnp.where(found.error[0] < found.error[1], 0, 1)
-    value, gradient = jax.tree.map(lambda x: x[better], (found.value, found.gradient))
-    gap = jax.tree.map(lambda x: x[1] - x[0], found.gradient)
+    no, yes, anew = jnp.zeros((), bool), jnp.ones((), bool), jnp.int32(ANEW)
+    if loss.by_columns(rnn, target):
+        ways = _estimate(loss, rnn, target, no, yes, anew)[:3], _by_doubling(rnn, target)[:3]
+        found = jax.tree.map(lambda *xs: jnp.stack(xs), *ways)
+    else:
+        found = jax.lax.map(
+            lambda other: _estimate(loss, rnn, target, other, yes, anew)[:3], jnp.stack([no, yes])
+        )
+    values, gradients, _ = found
+    # doubling is the last, which alone says that a network is unstable
+    value, gradient = jax.tree.map(lambda x: x[1], (values, gradients))
+    gap = jax.tree.map(lambda x: x[1] - x[0], gradients)
     return value, gradient, SAFETY * norm(gap) / norm(gradient)
+
+
+def _by_doubling(rnn: LinearRNN, target: LinearRNN) -> Estimate:
+    return only_way(rnn, *doubling.gradient(rnn, target, jnp.ones((), rnn.dtype)))

@@ -101,7 +101,7 @@ def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe
         seen: what `probe` sees of the student.
     """
     dtype, m = rnn.dtype, size - target.num_units
-    bases = _bases(rnn, m, seen.B)
+    bases = krylov_bases(rnn, m, seen.B)
     overlaps = bases.vectors[1] @ bases.vectors[0].T  # of left and right vectors, (m + 1, m + 1)
     V, U = bases.vectors[0, :m], bases.vectors[1, :m]
 
@@ -153,7 +153,8 @@ def _shifted(W: jax.Array) -> jax.Array:
     return (1 + SHIFT) * jnp.eye(len(W), dtype=W.dtype) - W
 
 
-def _bases(rnn: LinearRNN, size: int, B: HalvedInverse | None) -> Bases:
+def krylov_bases(rnn: LinearRNN, size: int, B: HalvedInverse | None) -> Bases:
+    """Both bases of `size` vectors: of W B - and B of `probe` -, or of W without."""
     if B is None:
         W = rnn.W
         return both_bases(lambda x: W @ x, lambda x: x @ W, rnn.u, rnn.v, size, 0.0)

@@ -28,7 +28,7 @@ def way(request, monkeypatch):
 def estimate(rnn, target, wanted=True, attempt=ANEW):
     """What `PopulationLoss.estimate` finds, traced anew for either way."""
     yes = jnp.asarray(wanted)
-    return columns.gradient(rnn, target, jnp.zeros((), bool), yes, jnp.int32(attempt))
+    return columns.gradient(rnn, target, yes, jnp.int32(attempt))
 
 
 def batch(units: int, scales, dtype=jnp.float64) -> rd.LinearRNN:

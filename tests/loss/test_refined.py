@@ -10,7 +10,7 @@ import pytest
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import doubling, energy
-from rnn_dynamics.loss.refined import product
+from rnn_dynamics.loss.digits import product
 
 EPS = float(np.finfo(float).eps)
 LOSS = rd.PopulationLoss()
@@ -77,13 +77,24 @@ def flat(rnn: rd.LinearRNN) -> np.ndarray:
     return np.concatenate([np.ravel(x) for x in (rnn.W, rnn.u, rnn.v)])
 
 
-def test_products_have_twice_the_digits():
-    A, B = np.random.default_rng(0).normal(size=(2, 6, 6))
-    high, low = map(np.asarray, jax.jit(product)(A, B))
-    for i in range(6):
-        for j in range(6):
-            exact = sum(Fraction(A[i, k]) * Fraction(B[k, j]) for k in range(6))
-            assert abs(exact - Fraction(high[i, j]) - Fraction(low[i, j])) < 100 * EPS**2
+@pytest.mark.parametrize("depth", [1, 6, 64, 65])
+def test_products_have_twice_the_digits(depth):
+    """Beside the largest numbers of either matrix, where others are much smaller, alone and in a batch."""
+    draw = np.random.default_rng(0).normal
+    A, B = draw(size=(3, depth)), draw(size=(depth, 4))
+    A[1] *= 1e-9
+    both = jnp.asarray(np.stack([A, 1e5 * A])), jnp.asarray(np.stack([B, 0 * B]))
+    pairs = [tuple(x[0] for x in map(np.asarray, jax.jit(product)(*both)))]
+    pairs.append(tuple(map(np.asarray, jax.jit(product)(A, B))))
+    # two slices of A and B hold 46 bits or more: the products of what is left are rounded
+    most = depth * np.abs(A).max() * np.abs(B).max() * 2.0**-46 * EPS
+    for i, j in np.ndindex(3, 4):
+        exact = sum(Fraction(A[i, k]) * Fraction(B[k, j]) for k in range(depth))
+        for high, low in pairs:
+            assert abs(exact - Fraction(high[i, j]) - Fraction(low[i, j])) < most
+            assert abs(low[i, j]) <= EPS * abs(high[i, j])
+    nothing = jax.jit(product)(*both)
+    assert not np.any([x[1] for x in map(np.asarray, nothing)])
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -174,7 +185,7 @@ def test_second_derivatives_go_through_it():
     rnn, along = near(target, 2, 1e-8, 3), near(target, 2, 1.0, 4)
     refined = jax.jvp(lambda rnn: LOSS.value_and_grad(rnn, target)[1], (rnn,), (along,))[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doubling, "MOST_REFINED", 0)
+        patch.setattr(doubling, "can_refine", lambda _: False)
         jax.clear_caches()
         plain = jax.jvp(lambda rnn: LOSS.value_and_grad(rnn, target)[1], (rnn,), (along,))[1]
     jax.clear_caches()
