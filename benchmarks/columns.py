@@ -10,6 +10,8 @@ random  members of random weight scale, decay, target and training: the error re
 
 Training is by normalised gradient steps, which grow by a tenth as long as the loss falls, and are halved and taken back otherwise.
 
+Without the kernel, as by RNN_DYNAMICS_NATIVE=0, results have names of their own: what other accelerators do, and a GPU near a solution.
+
     python benchmarks/columns.py [--seeds 4] [--members 1000] [--units 2 3 16 33 64 128] [--quick]
 """
 
@@ -28,7 +30,7 @@ from references import by_scipy, in_digits
 
 import rnn_dynamics as rd
 from rnn_dynamics.learning.learner import where
-from rnn_dynamics.loss import ANEW, columns, doubling
+from rnn_dynamics.loss import ANEW, columns, doubling, kernel
 from rnn_dynamics.sweep.compiling import Program
 
 LOSS = rd.PopulationLoss()
@@ -253,7 +255,7 @@ def random_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, write `columns_grid_<platform>.jsonl` and `columns_random_<platform>.jsonl`, and say what was found."""
+    """Measure, write `columns_grid_<platform>.jsonl` and `columns_random_<platform>.jsonl` (`…_jax_<platform>.jsonl`), and say what was found."""
     options = harness.parser(__doc__ or "")
     options.formatter_class = argparse.RawDescriptionHelpFormatter
     options.add_argument("--members", type=int, default=1000, help="random ones")
@@ -270,8 +272,9 @@ def main() -> None:
     rows = grid(chosen)
     print(f"grid: {time.perf_counter() - began:.0f} s", flush=True)
     drawn = random_rows(chosen)
-    harness.write("columns_grid", rows, chosen.out)
-    harness.write("columns_random", drawn, chosen.out)
+    way = "" if kernel.is_there(np.dtype("float64")) else "_jax"
+    harness.write(f"columns_grid{way}", rows, chosen.out)
+    harness.write(f"columns_random{way}", drawn, chosen.out)
     worst = max(rows, key=lambda row: row["error"])
     count, lost = (sum(row[key] for row in rows) for key in ("networks", "unstable"))
     print(

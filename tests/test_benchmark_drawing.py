@@ -110,6 +110,10 @@ def columns_random():
         yield {"units": units, "members": 1000, "reported_enough": share}
 
 
+def columns_grid_jax():
+    yield from list(columns_grid())[:2]
+
+
 def precision():
     for what, bar in (("product, highest", 1e-6), ("product, default", None)):
         yield {"what": what, "dtype": "float32", "error": 4e-7, "bar": bar, "met": bar and True}
@@ -122,7 +126,9 @@ def of_both_dtypes(make):
 
 
 LINES = {make.__name__: make for make in (peers, ode, scaling, ceiling, start, flow)}
-TABLED = {make.__name__: make for make in (columns_grid, columns_random, precision)}
+TABLED = {
+    make.__name__: make for make in (columns_grid, columns_grid_jax, columns_random, precision)
+}
 
 
 def write(folder, platform, names):
@@ -162,6 +168,7 @@ def test_all_results_are_drawn_and_tabled(draw, monkeypatch, tmp_path, capsys):
     assert "**not met**" in text
     assert "Python 3.99, JAX 0.99" in text
     assert "kinds of networks | 3 | 2 of 3, **not met** |" in text
+    assert "kinds of networks, by JAX alone | 2 | 2 of 2 |" in text
     assert "1,000 random networks | ≥ 99% | 99.4% | 99.4% |" in text
     assert "error of the product, highest | ≤ 1e-06 | 4.0e-07 |" in text
     assert "product, default" not in text
