@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.panels import euler_panels, euler_step, gauss_panels, longest_panel
+from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
 
 NUM_PANELS = 64  # panels on which k(t) is sampled; most networks have forgotten their input by then
@@ -77,44 +77,45 @@ def _gramians(rnn: LinearRNN, panel_scale: ArrayLike, time_step: Any) -> Gramian
     scale = jnp.asarray(panel_scale, dtype)
     if time_step is None:
         panel, Z = gauss_panels(W, rnn.u, rnn.v, longest_panel(W) * scale)
-        X, E = panel.X, panel.E
+        E, columns = panel.E, jnp.stack([panel.X, Z])
     else:
-        panel, Z = euler_panels(W, rnn.u, rnn.v, jnp.asarray(time_step, dtype))
-        M, more = panel.E, (scale < 1).astype(dtype)
-        X = jnp.concatenate([panel.X, more * (M @ panel.X), more * (M @ (M @ panel.X))], axis=1)
-        Z = jnp.concatenate([Z, more * (M.T @ Z), more * (M.T @ (M.T @ Z))], axis=1)
+        dt = jnp.asarray(time_step, dtype)
+        M, more = euler_step(W, dt), (scale < 1).astype(dtype)
+        first = jnp.sqrt(dt) * jnp.stack([rnn.u, rnn.v])[:, :, None]
+        second = _both_sides(M) @ first
+        third = _both_sides(M) @ second
+        columns = jnp.concatenate([first, more * second, more * third], axis=2)
         E = jnp.where(scale < 1, M @ M @ M, M)
 
-    # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the Gramians themselves.
+    # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the Gramians themselves: (2, N, J).
     panels = 1
-    while 2 * X.shape[1] <= 1.5 * num_units:
-        X = jnp.concatenate([X, E @ X], axis=1)
-        Z = jnp.concatenate([Z, E.T @ Z], axis=1)
+    while 2 * columns.shape[2] <= 1.5 * num_units:
+        columns = jnp.concatenate([columns, _both_sides(E) @ columns], axis=2)
         E, panels = E @ E, 2 * panels
-    P, Q = X @ X.T, Z @ Z.T
+    PQ = columns @ jnp.swapaxes(columns, 1, 2)
 
     # Rows vᵀe^{-At} at the starts of blocks as long as X give samples k(t) = rows · X: the energy is a sum of squares.
     remote, rows = jax.lax.scan(
         lambda row, _: (row @ E, row), rnn.v, None, length=max(1, NUM_PANELS // panels)
     )
-    samples = rows @ X
+    samples = rows @ columns[0]
 
     tolerance = float(jnp.finfo(dtype).eps) ** 0.25  # squared twice: by the last doubling, and in P
 
     def going(carry: tuple[jax.Array, ...]) -> jax.Array:
-        _, _, _, size, rounding, _ = carry
+        _, _, size, rounding, _ = carry
         return (size > tolerance) & (rounding < MOST_ROUNDING)
 
     def double(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        P, Q, E, size, rounding, covered = carry
-        P, Q, E = P + E @ P @ E.T, Q + E.T @ Q @ E, E @ E
-        return P, Q, E, _size(E), 2 * rounding + _spoiled(size, num_units), 2 * covered
+        PQ, E, size, rounding, covered = carry
+        PQ, E = _doubled(PQ, E), E @ E
+        return PQ, E, _size(E), 2 * rounding + _spoiled(size, num_units), 2 * covered
 
     size = _size(E)
     covered, rounding = jnp.asarray(panels, dtype), panels * _spoiled(size, num_units)
-    start: tuple[jax.Array, ...] = (P, Q, E, size, rounding, covered)
-    P, Q, E, size, rounding, covered = jax.lax.while_loop(going, double, start)
-    P, Q = P + E @ P @ E.T, Q + E.T @ Q @ E
+    start: tuple[jax.Array, ...] = (PQ, E, size, rounding, covered)
+    PQ, E, size, rounding, covered = jax.lax.while_loop(going, double, start)
+    P, Q = _doubled(PQ, E)
 
     stable = (size <= tolerance) & (rounding < MOST_ROUNDING)
     # rounding can leave less than nothing of what is far away
@@ -127,6 +128,17 @@ def _gramians(rnn: LinearRNN, panel_scale: ArrayLike, time_step: Any) -> Gramian
         stable=stable,
         panels=2 * covered,
     )
+
+
+def _both_sides(E: jax.Array) -> jax.Array:
+    """What E does to input, and to read-out, (2, N, N): one product of both is cheaper than two."""
+    return jnp.stack([E, E.T])
+
+
+def _doubled(PQ: jax.Array, E: jax.Array) -> jax.Array:
+    """P + E P Eᵀ and Q + Eᵀ Q E, (2, N, N)."""
+    E = _both_sides(E)
+    return PQ + E @ PQ @ jnp.swapaxes(E, 1, 2)
 
 
 def _size(E: jax.Array) -> jax.Array:

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from rnn_dynamics.loss.panels import Panel, euler_panels, gauss_panels, longest_panel
+from rnn_dynamics.loss.panels import Panel, euler_panel, gauss_panel, longest_panel
 from rnn_dynamics.model import LinearRNN
 
 MAX_DOUBLINGS = 20  # a horizon of more than 2²⁰ panels or steps counts as out of range
@@ -96,8 +96,8 @@ def _cut(rnn: LinearRNN, horizon: jax.Array, time_step: Any, finer: jax.Array) -
 
 
 def _panel(rnn: LinearRNN, parts: Cut, time_step: Any) -> Panel:
-    make = gauss_panels if time_step is None else euler_panels
-    return make(rnn.W, rnn.u, rnn.v, parts.length)[0]
+    make = gauss_panel if time_step is None else euler_panel
+    return make(rnn.W, rnn.u, parts.length)
 
 
 def _value_and_gradient(

@@ -45,21 +45,22 @@ def longest_panel(W: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(jnp.minimum(1 / rate, 1.5 / (1 + rate)))
 
 
+def gauss_panel(W: jax.Array, x: jax.Array, h: jax.Array) -> Panel:
+    """The panel of (W, x) in continuous time, (N, N), (N,), ()."""
+    powers = taylor_powers(h * W)
+    return _gauss(powers, h, _columns([power[None] for power in powers], x[None], h)[0])
+
+
 def gauss_panels(W: jax.Array, u: jax.Array, v: jax.Array, h: jax.Array) -> tuple[Panel, jax.Array]:
     """The panel of (W, u) in continuous time, and the columns of (Wᵀ, v), (N, J)."""
     powers = taylor_powers(h * W)
-    E = jnp.exp(-h) * taylor_exponential(powers)
-    nodes = jnp.asarray(gauss_nodes()[0], W.dtype)
-    Z = _columns([power.T for power in powers], v, h)
-    return Panel(E, _columns(powers, u, h), h * nodes, h), Z
+    X, Z = _columns([jnp.stack([power, power.T]) for power in powers], jnp.stack([u, v]), h)
+    return _gauss(powers, h, X), Z
 
 
-def euler_panels(
-    W: jax.Array, u: jax.Array, v: jax.Array, dt: jax.Array
-) -> tuple[Panel, jax.Array]:
-    """The panel of (W, u) in discrete time, one step of length dt, and the column of (Wᵀ, v), (N, 1)."""
-    X, Z = jnp.sqrt(dt) * u[:, None], jnp.sqrt(dt) * v[:, None]
-    return Panel(euler_step(W, dt), X, jnp.zeros((1,), W.dtype), dt), Z
+def euler_panel(W: jax.Array, x: jax.Array, dt: jax.Array) -> Panel:
+    """The panel of (W, x) in discrete time, one step of length dt, (N, N), (N,), ()."""
+    return Panel(euler_step(W, dt), jnp.sqrt(dt) * x[:, None], jnp.zeros((1,), W.dtype), dt)
 
 
 def euler_step(W: jax.Array, dt: jax.Array) -> jax.Array:
@@ -74,16 +75,23 @@ def gauss_nodes(num: int = NUM_NODES) -> tuple[np.ndarray, np.ndarray]:
     return (nodes + 1) / 2, weights / 2
 
 
+def _gauss(powers: list[jax.Array], h: jax.Array, X: jax.Array) -> Panel:
+    nodes = jnp.asarray(gauss_nodes()[0], h.dtype)
+    return Panel(jnp.exp(-h) * taylor_exponential(powers), X, h * nodes, h)
+
+
 def _columns(powers: list[jax.Array], x: jax.Array, h: jax.Array) -> jax.Array:
-    """Columns √w_i e^{-A t_i} x at the nodes of the panel [0, h], (N,) → (N, NUM_NODES)."""
-    block = jnp.stack([power @ x for power in powers[:4]], axis=1)
+    """Columns √w_i e^{-A t_i} x at the nodes of the panel [0, h], of several networks at once: powers of (S, N, N), (S, N) → (S, N, NUM_NODES)."""
+    block = x[:, :, None]
+    for power in powers[1:3]:
+        block = jnp.concatenate([block, power @ block], axis=2)
     blocks = [block]
     for _ in range(TAYLOR_DEGREE // 4):
         blocks.append(powers[4] @ blocks[-1])
-    krylov = jnp.concatenate(blocks, axis=1)
+    krylov = jnp.concatenate(blocks, axis=2)
     nodes, weights = gauss_nodes()
-    degrees = np.arange(krylov.shape[1])
+    degrees = np.arange(krylov.shape[2])
     factorials = np.array([math.factorial(k) for k in degrees], dtype=float)
     taylor = nodes[None, :] ** degrees[:, None] / factorials[:, None] * np.sqrt(weights)
     decays = jnp.exp(-h * jnp.asarray(nodes, x.dtype)) * jnp.sqrt(h)
-    return (krylov @ jnp.asarray(taylor, x.dtype)) * decays[None, :]
+    return (krylov @ jnp.asarray(taylor, x.dtype)) * decays[None, None, :]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
+from rnn_dynamics.loss.panels import euler_step, gauss_panel, longest_panel
 from rnn_dynamics.model.arguments import is_traced, real_scalar, require, show
 
 MAX_STEPS = 2**20  # of a horizon
@@ -76,7 +76,7 @@ def steps_are_stable(W: jax.Array, time_step: Any) -> jax.Array:
         dt = jnp.asarray(time_step, W.dtype)
         h = longest_panel(W)
         zero = jnp.zeros_like(W[0])
-        exact = _growth_rate(gauss_panels(W, zero, zero, h)[0].E, h)
+        exact = _growth_rate(gauss_panel(W, zero, h).E, h)
         return _growth_rate(euler_step(W, dt), dt) <= jnp.maximum(exact, 0) + SLACK
 
 

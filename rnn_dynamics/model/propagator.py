@@ -32,11 +32,14 @@ def taylor_powers(B: jax.Array) -> list[jax.Array]:
 
 def taylor_exponential(powers: list[jax.Array], degree: int = TAYLOR_DEGREE) -> jax.Array:
     """Σ_{k ≤ degree} B^k/k!, of a degree of 16 or 20, from B⁰ … B⁴ (Paterson and Stockmeyer), (N, N)."""
-    result = powers[0] / FACTORIALS[degree]
+    blocks = []
     for low in range(degree - 4, -1, -4):
         block = powers[0] / FACTORIALS[low]
         for i in range(1, 4):
             block = block + powers[i] / FACTORIALS[low + i]
+        blocks.append(block)
+    result = powers[4] / FACTORIALS[degree] + blocks[0]
+    for block in blocks[1:]:
         result = result @ powers[4] + block
     return result
 
