@@ -154,7 +154,7 @@ def _shifted(W: jax.Array) -> jax.Array:
 
 
 def krylov_bases(rnn: LinearRNN, size: int, B: HalvedInverse | None) -> Bases:
-    """Both bases of `size` vectors: of W B - and B of `probe` -, or of W without."""
+    """Both bases of `size` vectors: of W B by the B of `probe`, or of W."""
     if B is None:
         W = rnn.W
         return both_bases(lambda x: W @ x, lambda x: x @ W, rnn.u, rnn.v, size, 0.0)

@@ -31,7 +31,7 @@ from rnn_dynamics.loss.refined import refined_gradient
 from rnn_dynamics.model import LinearRNN
 
 SAME = 0.1  # what is left of rounding, made a unit vector, where there are no other directions
-# Vectors of each basis, of an inverse and of W, that are tried one after the other: the first are enough but for large weight scales.
+# Vectors of each basis, of an inverse and of W; of the latter more if these are not enough, as for large weight scales.
 INVERTED_SIZES, SIZES = (16,), (24, 64)
 TAKEN_BACK = 1000.0  # of eps: what gradients lose in bases; at most 400 in 124 networks
 

@@ -114,6 +114,40 @@ def test_what_bases_of_the_weights_leave_out_is_known():
     assert errors[-1] < 10 * EPS  # all that there is
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_one_basis_leaves_out_is_known(turned):
+    """Where the other one is complete: read-out along an eigenvector, or input."""
+    draw, target = np.random.default_rng(0).normal, rd.leaky_integrator(0.1)
+    a, u = np.linalg.qr(draw(size=(48, 2)))[0].T
+    bulk = 0.6 / np.sqrt(48) * draw(size=(48, 48)) @ (np.eye(48) - np.outer(a, a))
+    parts = (0.9 * np.outer(a, a) + bulk.T, u + a, a)
+    rnn = rd.LinearRNN(*map(jnp.asarray, parts))
+    if turned:
+        rnn = rd.LinearRNN(rnn.W.T, rnn.v, rnn.u)
+    exact = exact_gradient(rnn, target)
+    for size in (6, 8, 10):
+        _, gradient, error = refined_bases.refined_in_bases(rnn, target, size, probe(rnn))
+        true = relative(parameters(gradient), exact)
+        assert 1e-9 < true <= float(error) < 100 * true
+
+
+def test_what_does_not_get_better_stays_as_it_was(monkeypatch):
+    """Bases of two vectors leave out more than rounding has spoilt."""
+    target = TARGETS["oscillator"]
+    rnn = near(target, 33, 0.9, 1e-6)
+    monkeypatch.setattr(kernel, "find", lambda *_: None)
+    find = lambda rnn: columns.gradient(  # noqa: E731
+        rnn, target, jnp.ones((), bool), jnp.int32(ANEW)
+    )
+    before = []
+    for refines in (False, True):
+        monkeypatch.setattr(refined_bases, "INVERTED_SIZES", (2,) if refines else ())
+        before.append(jax.jit(lambda rnn: find(rnn))(rnn))
+    assert before[0].error > 5e-9
+    for ours, theirs in zip(*map(jax.tree.leaves, before), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_the_span_of_both_bases_is_orthonormal():
     """Of rows of U that are new, or nothing, or sums of those of V, or by 1e-12 new, and more than there are directions."""
     draw = np.random.default_rng(0).normal
@@ -237,3 +271,13 @@ def test_descent_goes_on_where_gradients_would_have_cancelled(estimate):
     for i in range(2):
         expected = step * (squares[i] + squares[i + 1]) / 2  # the trapezoidal rule
         assert losses[i] - losses[i + 1] == pytest.approx(expected, rel=1e-3)
+
+
+def test_second_derivatives_go_through_it():
+    """Of the gradient along a direction, near a solution: that of the gradient by doubling."""
+    target = TARGETS["integrator"]
+    rnn, along = near(target, 33, 0.5, 1e-8), near(target, 33, 0.9, 1.0, 2)
+    find = lambda rnn: LOSS.value_and_grad(rnn, target)[1]  # noqa: E731
+    exact = lambda rnn: doubling.gradient(rnn, target, jnp.ones(()), refines=False)[1]  # noqa: E731
+    ours, theirs = (parameters(jax.jvp(way, (rnn,), (along,))[1]) for way in (find, exact))
+    assert relative(ours, theirs) < 1e-7
