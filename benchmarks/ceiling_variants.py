@@ -102,7 +102,7 @@ def one_pass(units: int, count: int, chosen: argparse.Namespace) -> list[dict[st
 
 def bases_of(rnn: rd.LinearRNN, size: int) -> jax.Array:
     """The engine's bases, (2, m, N)."""
-    return projected._bases(rnn, size - 1, projected.probe(rnn).B).vectors[:, :-1]
+    return projected.krylov_bases(rnn, size - 1, projected.probe(rnn).B).vectors[:, :-1]
 
 
 def recycled(rnn: rd.LinearRNN, before: rd.LinearRNN, size: int, refresh: bool) -> rd.LinearRNN:
