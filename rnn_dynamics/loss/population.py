@@ -37,8 +37,8 @@ class PopulationLoss(eqx.Module):
     Gradients of networks of 24 units and more (on accelerators without a kernel 129) over an infinite horizon in continuous time are found in Krylov bases
     (`loss.projected`), with as many vectors as each network needs for a relative error of 1e-8, in float32 4e-6; other gradients, those of
     targets of more than 8 units among them, and the loss itself when it is called, are exact to rounding, before student and target cancel. In float64
-    gradients over an infinite horizon in continuous time that this would leave with an error above 2e-9, in bases 5e-9, are refined, to rounding at any
-    loss (`loss.refined`, `loss.refined_bases`, and for bases on CPUs `native/refined.h`). Else, and on TPUs, the error near a solution is about eps over
+    gradients over an infinite horizon in continuous time that this would leave with an error above 2e-9, in bases 5e-9, are refined, at any loss, to
+    rounding or to what bases leave out (`loss.refined`, `loss.refined_bases`, and on CPUs `native/refined.h`). Else, and on TPUs, the error near a solution is about eps over
     the root of the loss, and is reported.
 
     Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient: neither is
