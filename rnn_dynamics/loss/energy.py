@@ -11,15 +11,18 @@ exact to rounding there; with E = e^{-Ah}, every further step doubles the time t
     P ← P + E P Eᵀ,    Q ← Q + Eᵀ Q E,    E ← E²,
 
 as long as ‖E‖ is not negligible. Only matrix products occur: no LAPACK, no inverse, nothing that a batch on a CPU, a GPU or
-a TPU does badly. All terms are positive semidefinite, so nothing cancels. And ‖E‖ < 1 at any time *proves* stability,
-whereas an unstable network, for which Lyapunov solvers return plausible numbers, never gets there.
+a TPU does badly. All terms are positive semidefinite, so nothing cancels. While an entry of E is near 1, E - I is stored in its place, of which a
+squaring makes 2 (E - I) + (E - I)²: so slow units beside fast ones keep their digits, although one panel fits both.
 
-The proof is up to rounding, which the squarings double and transient growth amplifies: a squaring spoils E by eps ‖E‖², which moves
-log |μ| of an eigenvalue μ near 1 by at most ‖E‖ times that, as ‖E‖ is the condition of the eigenvalue that outlasts the others. The sum of this,
+‖E‖ < 1 at any time *proves* stability, whereas an unstable network, for which Lyapunov solvers return plausible numbers, never gets there. A norm
+depends on the units of the state, so all this is done in balanced units (`model.balancing`). The proof is up to rounding, which the squarings double
+and transient growth amplifies: a squaring spoils E by eps ‖E‖², which moves log |μ| of an eigenvalue μ near 1 by at most ‖E‖ times that, as ‖E‖ is
+the condition of the eigenvalue that outlasts the others. The sum of this,
 
     rounding ← 2 rounding + eps ‖E‖³,
 
-must stay below 2: beyond, a network counts as unstable, whatever its ‖E‖.
+must stay below 2. Beyond, nothing is proven. A network is shown to be unstable by its spectral radius: |tr E| > N, by more than rounding can
+have caused.
 
 The same holds in discrete time, where a panel is one Euler step M = I - dt A; there ∂/∂W = Q M P.
 """
@@ -34,6 +37,7 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model.balancing import balancing_units, in_units
 
 NUM_PANELS = 64  # panels on which k(t) is sampled; most networks have forgotten their input by then
 # Powers of e by which rounding may have moved ‖E‖. Unstable networks were missed from 16 on.
@@ -41,13 +45,25 @@ MOST_ROUNDING = 2.0
 
 
 class Gramians(NamedTuple):
-    """Gramians of one network: `P`, `Q` (N, N), `energy` (), whether the network is `stable` (), and how many `panels` they cover ()."""
+    """Gramians of one network over an infinite horizon.
+
+    Attributes:
+        P: ∫ q qᵀ dt, (N, N).
+        Q: ∫ p pᵀ dt, (N, N).
+        energy: ½ ∫ k² dt, (); infinite if the network is unstable, NaN if neither is proven.
+        stable: whether the network is proven to be stable, () bool.
+        growth: the largest ‖E‖/√N on the way, (): how much of rounding e^{-At} amplifies in balanced units.
+        panels: the number of panels that are covered, ().
+        tail: the sum of absolute values that the energy after NUM_PANELS panels is a sum of, ().
+    """
 
     P: jax.Array
     Q: jax.Array
     energy: jax.Array
     stable: jax.Array
+    growth: jax.Array
     panels: jax.Array
+    tail: jax.Array
 
 
 @jax.jit
@@ -62,87 +78,163 @@ def gramians(rnn: LinearRNN, panel_scale: ArrayLike = 1.0, time_step: Any = None
         time_step: dt of the Euler network, or None for continuous time.
 
     Returns:
-        The Gramians. Unless `stable`, the energy is infinite and P and Q are NaN. Stability is certified by ‖e^{-At}‖_F
-        falling well below 1 at some time t, before rounding can have caused it. Stable networks that this cannot tell from unstable
-        ones count as unstable: those with a rate below about 10 eps N (1 + ‖W‖), or 10 eps N/dt in steps of dt, times the cube of the
-        transient growth of ‖e^{-At}‖, and those with a growth above 1e5, in float32 100. For a normal W of norm 1 that is an abscissa
-        above 1 - 1e-14 N, in float32 1 - 2e-6 N. A target beside a student of huge weights is subject to the same.
+        The Gramians; P and Q are NaN unless the network is proven to be stable. Out of reach of the proof are stable networks with a rate below
+        about 10 eps N (1 + ‖W‖), or 10 eps N/dt in steps of dt, times the cube of the transient growth of ‖e^{-At}‖ in balanced units, and those
+        with a growth above 1e5, in float32 100. For a normal W of norm 1 that is an abscissa above 1 - 1e-14 N, in float32 1 - 2e-6 N. A
+        target beside a student of huge weights is subject to the same.
     """
     with jax.default_matmul_precision("highest"):
-        return _gramians(rnn, panel_scale, time_step)
+        own, d = balanced(rnn)
+        G = _gramians(own, d, panel_scale, time_step)
+        return G._replace(P=G.P / d[:, None] / d[None, :], Q=G.Q * d[:, None] * d[None, :])
 
 
-def _gramians(rnn: LinearRNN, panel_scale: ArrayLike, time_step: Any) -> Gramians:
+def balanced(rnn: LinearRNN) -> tuple[LinearRNN, jax.Array]:
+    """The network in balanced units, and these, (N,)."""
+    d = balancing_units(rnn.W)
+    return LinearRNN(in_units(rnn.W, d), d * rnn.u, rnn.v / d), d
+
+
+def _gramians(rnn: LinearRNN, d: jax.Array, panel_scale: ArrayLike, time_step: Any) -> Gramians:
     W, dtype, num_units = rnn.W, rnn.dtype, rnn.num_units
-    scale = jnp.asarray(panel_scale, dtype)
+    scale, one = jnp.asarray(panel_scale, dtype), jnp.ones((), dtype)
     if time_step is None:
-        panel, Z = gauss_panels(W, rnn.u, rnn.v, longest_panel(W) * scale)
-        E, columns = panel.E, jnp.stack([panel.X, Z])
+        F, X, Z = gauss_panels(W, rnn.u, rnn.v, longest_panel(W) * scale)
+        E, columns = _Propagator(F, one), jnp.stack([X, Z])
     else:
         dt = jnp.asarray(time_step, dtype)
-        M, more = euler_step(W, dt), (scale < 1).astype(dtype)
+        step = _Propagator(dt * (W - jnp.eye(num_units, dtype=dtype)), one)
+        more = (scale < 1).astype(dtype)
         first = jnp.sqrt(dt) * jnp.stack([rnn.u, rnn.v])[:, :, None]
-        second = _both_sides(M) @ first
-        third = _both_sides(M) @ second
-        columns = jnp.concatenate([first, more * second, more * third], axis=2)
-        E = jnp.where(scale < 1, M @ M @ M, M)
+        second = step.onward(first)
+        columns = jnp.concatenate([first, more * second, more * step.onward(second)], axis=2)
+        F, twice = step.X, 2 * step.X + step.X @ step.X
+        E = _Propagator(jnp.where(scale < 1, F + twice + F @ twice, F), one)
 
     # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the Gramians themselves: (2, N, J).
-    panels = 1
+    panels, growth, E = 1, E.size(), E.far()
     while 2 * columns.shape[2] <= 1.5 * num_units:
-        columns = jnp.concatenate([columns, _both_sides(E) @ columns], axis=2)
-        E, panels = E @ E, 2 * panels
+        columns = jnp.concatenate([columns, E.onward(columns)], axis=2)
+        E, panels = E.squared(), 2 * panels
+        growth = jnp.maximum(growth, E.size())
     PQ = columns @ jnp.swapaxes(columns, 1, 2)
 
     # Rows vᵀe^{-At} at the starts of blocks as long as X give samples k(t) = rows · X: the energy is a sum of squares.
     remote, rows = jax.lax.scan(
-        lambda row, _: (row @ E, row), rnn.v, None, length=max(1, NUM_PANELS // panels)
+        lambda row, _: (E.offset * row + row @ E.X, row),
+        rnn.v,
+        None,
+        length=max(1, NUM_PANELS // panels),
     )
     samples = rows @ columns[0]
 
     tolerance = float(jnp.finfo(dtype).eps) ** 0.25  # squared twice: by the last doubling, and in P
 
-    def going(carry: tuple[jax.Array, ...]) -> jax.Array:
-        _, _, size, rounding, _ = carry
-        return (size > tolerance) & (rounding < MOST_ROUNDING)
+    def going(carry: _Doubling) -> jax.Array:
+        open_ = ~carry.stable & (carry.rounding < MOST_ROUNDING) & ~carry.unstable
+        # errors are of P and Q in the units that they are returned in
+        return open_ | (carry.stable & (carry.E.size_in(d) > tolerance))
 
-    def double(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        PQ, E, size, rounding, covered = carry
-        PQ, E = _doubled(PQ, E), E @ E
-        return PQ, E, _size(E), 2 * rounding + _spoiled(size, num_units), 2 * covered
+    def double(carry: _Doubling) -> _Doubling:
+        PQ, E = carry.E.doubled(carry.PQ), carry.E.squared()
+        size, rounding = E.size(), carry.rounding
+        # of a square that is small beside ‖E‖², rounding may be all of the trace
+        trace = jnp.abs(jnp.trace(E.X) / num_units + E.offset)
+        trace = trace - 1e-3 * carry.size**2 / math.sqrt(num_units)
+        unstable = ~carry.stable & (trace > jnp.exp(2 * rounding + 1))
+        rounding = 2 * rounding + _spoiled(carry.size, num_units)
+        return _Doubling(
+            PQ=PQ,
+            E=E,
+            size=size,
+            rounding=rounding,
+            growth=jnp.maximum(carry.growth, size),
+            panels=2 * carry.panels,
+            stable=carry.stable | ((size <= tolerance) & (rounding < MOST_ROUNDING) & ~unstable),
+            unstable=unstable,
+        )
 
-    size = _size(E)
-    covered, rounding = jnp.asarray(panels, dtype), panels * _spoiled(size, num_units)
-    start: tuple[jax.Array, ...] = (PQ, E, size, rounding, covered)
-    PQ, E, size, rounding, covered = jax.lax.while_loop(going, double, start)
-    P, Q = _doubled(PQ, E)
+    size, rounding = E.size(), panels * _spoiled(E.size(), num_units)
+    last = jax.lax.while_loop(
+        going,
+        double,
+        _Doubling(
+            PQ=PQ,
+            E=E,
+            size=size,
+            rounding=rounding,
+            growth=growth,
+            panels=jnp.asarray(panels, dtype),
+            stable=(size <= tolerance) & (rounding < MOST_ROUNDING),
+            unstable=jnp.zeros((), bool),
+        ),
+    )
+    P, Q = last.E.doubled(last.PQ)
 
-    stable = (size <= tolerance) & (rounding < MOST_ROUNDING)
+    stable = last.stable
     # rounding can leave less than nothing of what is far away
     energy = (jnp.sum(samples**2) + jnp.maximum(remote @ P @ remote, 0)) / 2
-    nothing = jnp.asarray(jnp.nan, dtype)
+    nan, infinite = jnp.asarray(jnp.nan, dtype), jnp.asarray(jnp.inf, dtype)
     return Gramians(
-        P=jnp.where(stable, P, nothing),
-        Q=jnp.where(stable, Q, nothing),
-        energy=jnp.where(stable, energy, jnp.asarray(jnp.inf, dtype)),
+        P=jnp.where(stable, P, nan),
+        Q=jnp.where(stable, Q, nan),
+        energy=jnp.where(stable, energy, jnp.where(last.unstable, infinite, nan)),
         stable=stable,
-        panels=2 * covered,
+        growth=last.growth / math.sqrt(num_units),
+        panels=2 * last.panels,
+        tail=(jnp.abs(remote) @ jnp.sqrt(jnp.maximum(jnp.diagonal(P), 0))) ** 2 / 2,
     )
 
 
-def _both_sides(E: jax.Array) -> jax.Array:
-    """What E does to input, and to read-out, (2, N, N): one product of both is cheaper than two."""
-    return jnp.stack([E, E.T])
+class _Propagator(NamedTuple):
+    """E = e^{-At} at some t as X, (N, N), plus an offset, (), of 1 or 0 on the diagonal."""
+
+    X: jax.Array
+    offset: jax.Array
+
+    def far(self) -> "_Propagator":
+        """The same without an offset, if no entry of E is near 1."""
+        E = self.X + self.offset * jnp.eye(len(self.X), dtype=self.X.dtype)
+        near = jax.lax.stop_gradient(jnp.max(jnp.abs(E))) > 0.5
+        return _Propagator(
+            jnp.where(near, self.X, E), jnp.where(near, self.offset, jnp.zeros_like(self.offset))
+        )
+
+    def onward(self, columns: jax.Array) -> jax.Array:
+        """E and Eᵀ times columns, (2, N, J): one product of both is cheaper than two."""
+        return self.offset * columns + jnp.stack([self.X, self.X.T]) @ columns
+
+    def squared(self) -> "_Propagator":
+        """E²."""
+        return _Propagator(2 * self.offset * self.X + self.X @ self.X, self.offset).far()
+
+    def doubled(self, PQ: jax.Array) -> jax.Array:
+        """P + E P Eᵀ and Q + Eᵀ Q E, (2, N, N)."""
+        X = jnp.stack([self.X, self.X.T])
+        image = X @ PQ
+        mixed = self.offset * (image + jnp.swapaxes(image, 1, 2))
+        return (1 + self.offset) * PQ + (mixed + image @ jnp.swapaxes(X, 1, 2))
+
+    def size(self) -> jax.Array:
+        """‖E‖_F, ()."""
+        return self.size_in(jnp.ones(len(self.X), self.X.dtype))
+
+    def size_in(self, d: jax.Array) -> jax.Array:
+        """‖D⁻¹ E D‖_F, (), of units d, (N,)."""
+        E = self.X + self.offset * jnp.eye(len(self.X), dtype=self.X.dtype)
+        E = jax.lax.stop_gradient(E) / d[:, None] * d[None, :]
+        return jnp.sqrt(jnp.sum(E**2))
 
 
-def _doubled(PQ: jax.Array, E: jax.Array) -> jax.Array:
-    """P + E P Eᵀ and Q + Eᵀ Q E, (2, N, N)."""
-    E = _both_sides(E)
-    return PQ + E @ PQ @ jnp.swapaxes(E, 1, 2)
-
-
-def _size(E: jax.Array) -> jax.Array:
-    return jax.lax.stop_gradient(jnp.sqrt(jnp.sum(E**2)))
+class _Doubling(NamedTuple):
+    PQ: jax.Array
+    E: _Propagator
+    size: jax.Array
+    rounding: jax.Array
+    growth: jax.Array
+    panels: jax.Array
+    stable: jax.Array
+    unstable: jax.Array
 
 
 def _spoiled(size: jax.Array, num_units: int) -> jax.Array:

@@ -51,11 +51,15 @@ def gauss_panel(W: jax.Array, x: jax.Array, h: jax.Array) -> Panel:
     return _gauss(powers, h, _columns([power[None] for power in powers], x[None], h)[0])
 
 
-def gauss_panels(W: jax.Array, u: jax.Array, v: jax.Array, h: jax.Array) -> tuple[Panel, jax.Array]:
-    """The panel of (W, u) in continuous time, and the columns of (Wᵀ, v), (N, J)."""
+def gauss_panels(
+    W: jax.Array, u: jax.Array, v: jax.Array, h: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """e^{-Ah} - I, (N, N), to the digits of its smallest rates, and the columns of (W, u) and of (Wᵀ, v), (N, J)."""
     powers = taylor_powers(h * W)
     X, Z = _columns([jnp.stack([power, power.T]) for power in powers], jnp.stack([u, v]), h)
-    return _gauss(powers, h, X), Z
+    # h ‖A‖ is up to 3/2
+    F = taylor_exponential(taylor_powers(h * (W - powers[0])), 20, constant=False)
+    return F, X, Z
 
 
 def euler_panel(W: jax.Array, x: jax.Array, dt: jax.Array) -> Panel:

@@ -8,6 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panel, longest_panel
+from rnn_dynamics.model.balancing import balancing_units, in_units
 from rnn_dynamics.model.arguments import is_traced, real_scalar, require, show
 
 MAX_STEPS = 2**20  # of a horizon
@@ -73,7 +74,7 @@ def steps_are_stable(W: jax.Array, time_step: Any) -> jax.Array:
     if time_step is None:
         return jnp.ones((), bool)
     with jax.default_matmul_precision("highest"):
-        dt = jnp.asarray(time_step, W.dtype)
+        W, dt = in_units(W, balancing_units(W)), jnp.asarray(time_step, W.dtype)
         h = longest_panel(W)
         zero = jnp.zeros_like(W[0])
         exact = _growth_rate(gauss_panel(W, zero, h).E, h)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.model.arguments import float_dtype, numbers, real_array, show
+from rnn_dynamics.model.balancing import balancing_units, in_units
 from rnn_dynamics.model.propagator import propagator
 
 
@@ -104,4 +105,6 @@ def require_rnns(**rnns: Any) -> None:
 @jax.jit
 def _impulse_response(rnn: LinearRNN, t: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):
-        return jax.lax.map(lambda time: rnn.v @ (propagator(rnn.W, time) @ rnn.u), t)
+        d = balancing_units(rnn.W)
+        W, u, v = in_units(rnn.W, d), d * rnn.u, rnn.v / d
+        return jax.lax.map(lambda time: v @ (propagator(W, time) @ u), t)

@@ -30,11 +30,13 @@ def taylor_powers(B: jax.Array) -> list[jax.Array]:
     return [jnp.eye(B.shape[0], dtype=B.dtype), B, B2, B2 @ B, B2 @ B2]
 
 
-def taylor_exponential(powers: list[jax.Array], degree: int = TAYLOR_DEGREE) -> jax.Array:
-    """Σ_{k ≤ degree} B^k/k!, of a degree of 16 or 20, from B⁰ … B⁴ (Paterson and Stockmeyer), (N, N)."""
+def taylor_exponential(
+    powers: list[jax.Array], degree: int = TAYLOR_DEGREE, constant: bool = True
+) -> jax.Array:
+    """Σ_{k ≤ degree} B^k/k!, of a degree of 16 or 20, from B⁰ … B⁴ (Paterson and Stockmeyer), (N, N); without k = 0 unless `constant`."""
     blocks = []
     for low in range(degree - 4, -1, -4):
-        block = powers[0] / FACTORIALS[low]
+        block = powers[0] / FACTORIALS[low] if low or constant else jnp.zeros_like(powers[0])
         for i in range(1, 4):
             block = block + powers[i] / FACTORIALS[low + i]
         blocks.append(block)
