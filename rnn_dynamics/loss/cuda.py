@@ -225,7 +225,7 @@ def _bytes(itemsize: int, units: int, target_units: int, size: int) -> int:
     square = max(max(n, columns) * n, _up(least, 4))
     parts = [*apart, 2 * m * (m + 1), squares * square, n * n]
     parts += [target_units**2, target_units, target_units]
-    parts += [2 * n, 2 * n, 2 * n, 2 * (n + 4), n, n, columns, 2, 16]
+    parts += [2 * n, 2 * n, 2 * n, 2 * (n + 4), n, n, columns, 2, 24]
     return itemsize * sum(_up(part, 4) for part in parts)
 
 

@@ -1,6 +1,6 @@
-"""What a loss tells its learners: the gradient, how good it is, and how it was found."""
+"""What a loss finds: its value and gradient, and how good both are."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,27 +10,41 @@ from rnn_dynamics.model import LinearRNN
 ANEW = -1  # no attempt is known to be enough
 
 
-class Estimate(NamedTuple):
-    """A loss and its gradient.
+class Evaluation(NamedTuple):
+    """A loss, its gradient, and estimates of their errors.
+
+    An error of infinity says that nothing is known: the network is neither proven to be stable nor shown to be unstable.
 
     Attributes:
-        value: the loss, (); NaN if a weight is not finite, infinite if the network is unstable.
-        gradient: in the student.
-        error: estimate of the gradient's relative error, (); NaN if the gradient is not finite.
-        attempt: which of the ways of finding it was good enough, () int32, of those that get better and dearer; 0 if there is one only.
+        value: the loss, (); infinite if the network is unstable, NaN if that is not known or a weight is not finite.
+        gradient: in the student, a `LinearRNN`; NaN unless the value is finite.
+        value_error: estimate of the value's relative error, ().
+        gradient_error: estimate of the relative error of the gradient, of the norm of all its parameters, ().
     """
 
     value: jax.Array
     gradient: LinearRNN
-    error: jax.Array
+    value_error: jax.Array
+    gradient_error: jax.Array
+
+
+class Estimate(NamedTuple):
+    """An evaluation, and how it was found.
+
+    Attributes:
+        evaluation: value, gradient and their errors.
+        attempt: which of the ways of finding it was good enough, () int32, of those that get better and dearer; 0 if there is one only.
+    """
+
+    evaluation: Evaluation
     attempt: jax.Array
 
 
 class Step(NamedTuple):
-    """A network after a step of gradient descent, and what its loss was before.
+    """A network after a step of gradient descent, and what was known before.
 
     Attributes:
-        value: the loss, as in `Estimate`.
+        value: the loss, as in `Evaluation`.
         rnn: after the step; the network as it was if its loss or gradient is not finite.
         error: estimate of the relative error of the gradient that was taken, ().
         attempt: as in `Estimate`.
@@ -44,19 +58,20 @@ class Step(NamedTuple):
 
 def stepped(rnn: LinearRNN, found: Estimate, rates: tuple[jax.Array, ...]) -> Step:
     """The step that a gradient means: W - rates[0] ∂L/∂W and so on, each rate ()."""
-    g = found.gradient
+    value, g, _, error = found.evaluation
     parts = zip((rnn.W, rnn.u, rnn.v), (g.W, g.u, g.v), rates, strict=True)
-    good = jnp.isfinite(found.value + found.error)
+    good = jnp.isfinite(value + error)
     moved = LinearRNN(*(jnp.where(good, x - rate * g, x) for x, g, rate in parts))
-    return Step(found.value, moved, found.error, found.attempt)
+    return Step(value, moved, error, found.attempt)
 
 
-def only_way(rnn: LinearRNN, value: jax.Array, gradient: LinearRNN, error: jax.Array) -> Estimate:
+def only_way(rnn: LinearRNN, evaluation: Evaluation) -> Estimate:
     """The estimate by the only way there is, with NaN for what is not finite."""
-    nan = jnp.asarray(jnp.nan, value.dtype)
-    value = jnp.where(all_finite(rnn), value, nan)
-    error = jnp.where(all_finite(gradient), error, nan)
-    return Estimate(value, gradient, error, jnp.int32(0))
+    nan = jnp.asarray(jnp.nan, evaluation.value.dtype)
+    finite = all_finite(rnn)
+    value, gradient, *errors = evaluation
+    errors = [jnp.where(finite, error, nan) for error in errors]
+    return Estimate(Evaluation(jnp.where(finite, value, nan), gradient, *errors), jnp.int32(0))
 
 
 def where_wanted(rnn: LinearRNN, wanted: jax.Array) -> LinearRNN:
@@ -67,3 +82,16 @@ def where_wanted(rnn: LinearRNN, wanted: jax.Array) -> LinearRNN:
 def all_finite(rnn: LinearRNN) -> jax.Array:
     """Whether every parameter is finite, () bool."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(rnn)]))
+
+
+def norm(x: Any) -> jax.Array:
+    """Norm of all numbers of a pytree, ()."""
+    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(x)))
+
+
+def relative(error: jax.Array, size: jax.Array) -> jax.Array:
+    """An error relative to a size; what is 0 is so exactly, by a silent parameter."""
+    silent = size == 0
+    return jnp.where(
+        silent, jnp.zeros_like(error), error / jnp.where(silent, jnp.ones_like(size), size)
+    )

@@ -18,7 +18,7 @@ import numpy as np
 from rnn_dynamics import native
 from rnn_dynamics.loss import cuda, doubling, projected
 from rnn_dynamics.loss.arnoldi import REPEAT
-from rnn_dynamics.loss.estimate import Estimate
+from rnn_dynamics.loss.estimate import Estimate, Evaluation
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.native.build import complain
 
@@ -111,6 +111,9 @@ def constants(dtype: np.dtype) -> dict[str, float]:
         "REPEAT": REPEAT,
         "LARGEST_RESIDUAL": projected.LARGEST_RESIDUAL,
         "MOST_ERROR": doubling.MOST_ERROR,
+        "LARGEST_GROWTH": projected.LARGEST_GROWTH,
+        "LARGEST_LOSS": projected.LARGEST_LOSS,
+        "LARGEST_VALUE_ERROR": projected.LARGEST_VALUE_ERROR,
     }
 
 
@@ -143,7 +146,7 @@ def attempts(
         return jax.ShapeDtypeStruct(shape, rnn.dtype)
 
     N, number = rnn.num_units, jax.ShapeDtypeStruct((), jnp.int32)
-    results = [array(), array(N, N), array(N), array(N), array(), number, number]
+    results = [array(), array(N, N), array(N), array(N), array(2), number, number]
     more: dict[str, Any] = {}
     if kernel.loaded is not None:
         more = kernel.loaded.attributes(sizes)
@@ -155,14 +158,15 @@ def attempts(
         vmap_method="broadcast_all",
         input_output_aliases={0: 1, 1: 2, 2: 3} if rates else None,
     )
-    value, W, u, v, error, turn, attempt, *_ = call(
+    value, W, u, v, errors, turn, attempt, *_ = call(
         *(rnn.W, rnn.u, rnn.v, target.W, target.u, target.v, turn, *rates),
         aim=np.float64(aim),
         largest=np.asarray(largest, np.float64),
         sizes=np.asarray(sizes, np.int32),
         **more,
     )
-    return turn, Estimate(value, LinearRNN(W, u, v), error, attempt)
+    found = Evaluation(value, LinearRNN(W, u, v), errors[0], errors[1])
+    return turn, Estimate(found, attempt)
 
 
 class _Checked(NamedTuple):
@@ -207,7 +211,7 @@ def _is_right(functions: ctypes.CDLL, dtype: np.dtype) -> bool:
     """Whether the kernel for CPUs finds the gradient of a small network, in bases of all of its vectors."""
     N = CHECKED_UNITS
     checked = _Checked.of(dtype, N, 1)
-    found = [np.zeros(shape, dtype) for shape in ((), (N, N), N, N, ())]
+    found = [np.zeros(shape, dtype) for shape in ((), (N, N), N, N, 2)]
     pointers = [
         (ctypes.c_void_p * len(xs))(*(x.ctypes.data for x in xs)) for xs in (checked.given, found)
     ]
@@ -229,8 +233,8 @@ def _computes(kernel: Kernel, dtype: np.dtype, units: int, target_units: int) ->
     # whatever device the caller computes on
     with jax.default_device(jax.local_devices()[0]), jax.ensure_compile_time_eval():
         turn, found = jax.jit(find)(*map(jnp.asarray, checked.given))
-        g = found.gradient
-        right = checked.agrees([found.value, g.W, g.u, g.v], aim) and int(turn) == DONE
+        value, g, *_ = found.evaluation
+        right = checked.agrees([value, g.W, g.u, g.v], aim) and int(turn) == DONE
     if not right:
         complain("it was compiled, but computes something else")
     return right

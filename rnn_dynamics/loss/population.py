@@ -10,16 +10,25 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss import columns, doubling
-from rnn_dynamics.loss.doubling import difference, norm, student
-from rnn_dynamics.loss.energy import energy
-from rnn_dynamics.loss.estimate import ANEW, Estimate, Step, only_way, where_wanted
+from rnn_dynamics.loss.doubling import difference, student
+from rnn_dynamics.loss.energy import balanced, energy
+from rnn_dynamics.loss.estimate import (
+    ANEW,
+    Estimate,
+    Evaluation,
+    Step,
+    norm,
+    only_way,
+    relative,
+    where_wanted,
+)
 from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
 from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced
+from rnn_dynamics.model.balancing import in_units
 from rnn_dynamics.model.linear_rnn import require_rnns
 
-OTHER_PANEL = 0.7  # relative length of the panels of the second gradient
 # Of the distance of two gradients as the error of one: both round. 2 was too small for 1 % of random networks, to extended precision.
 SAFETY = 4.0
 
@@ -113,10 +122,13 @@ class PopulationLoss(eqx.Module):
         self.check(target)
         return _value(self, rnn, target)
 
-    def value_and_grad(
+    def evaluate(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
-    ) -> tuple[jax.Array, LinearRNN]:
-        """The loss, (), and its exact gradient in the student, a `LinearRNN`.
+    ) -> Evaluation:
+        """The loss, its exact gradient in the student, and estimates of the errors of both.
+
+        A result is right within four times its estimate or 1e-8, whatever the units of the state and however far the network is from
+        normal, or its error is infinite: then the network is neither proven to be stable nor shown to be unstable.
 
         In Krylov bases an instability is found if input or read-out excite it; `gradient_and_error` and every record of a training
         prove stability.
@@ -124,7 +136,21 @@ class PopulationLoss(eqx.Module):
         Raises:
             ValueError: if the horizon is infinite and the target unstable.
         """
-        return self.estimate(rnn, target)[:2]
+        require_rnns(rnn=rnn)
+        self.check(target)
+        if self.is_infinite:
+            return self.estimate(rnn, target).evaluation
+        return _compared(self, rnn, target)
+
+    def value_and_grad(
+        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
+    ) -> tuple[jax.Array, LinearRNN]:
+        """The loss, (), and its exact gradient in the student, a `LinearRNN`, of `evaluate`.
+
+        Raises:
+            ValueError: if the horizon is infinite and the target unstable.
+        """
+        return self.estimate(rnn, target).evaluation[:2]
 
     def check(self, target: LinearRNN) -> None:
         """Refuse a target that has an infinite loss; one that is being traced is passed over.
@@ -136,15 +162,16 @@ class PopulationLoss(eqx.Module):
         require_rnns(target=target)
         if not self.is_infinite or is_traced(target.W) or is_traced(self.time_step):
             return
-        eigenvalues = np.linalg.eigvals(np.asarray(target.W))
-        largest = float(np.max(eigenvalues.real))
+        eigenvalues, errors = _eigenvalues(np.asarray(target.W, float))
+        largest = float(np.max(eigenvalues.real - errors))
         if largest >= 1:
             raise ValueError(
                 "Argument `target` must be stable for an infinite horizon (every eigenvalue of W with a real part below "
                 f"1), but has one at {largest:.6g}."
             )
         if self.time_step is not None:
-            factor = float(np.max(np.abs(1 + float(self.time_step) * (eigenvalues - 1))))
+            dt = float(self.time_step)
+            factor = float(np.max(np.abs(1 + dt * (eigenvalues - 1)) - dt * errors))
             if factor >= 1:
                 raise ValueError(
                     "Argument `target` must be stable in steps of `time_step` for an infinite horizon, but grows by a factor "
@@ -154,15 +181,9 @@ class PopulationLoss(eqx.Module):
     def gradient_and_error(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """The loss, its gradient, and an estimate of the gradient's relative error, ().
-
-        Two gradients are compared. From panels of different length they share no quadrature node and round differently (over a finite
-        horizon the second is that of the transposed network too). Where gradients are found in Krylov bases the other one is by doubling, and
-        it is returned. The error is four times the norm of their difference, relative to the norm of the gradient.
-        """
-        require_rnns(rnn=rnn)
-        self.check(target)
-        return _gradient_and_error(self, rnn, target)
+        """The loss, its gradient, and an estimate of the gradient's relative error, (), by the way that proves stability."""
+        value, gradient, _, error = self.reference(rnn, target)
+        return value, gradient, error
 
     def estimate(
         self,
@@ -181,7 +202,7 @@ class PopulationLoss(eqx.Module):
         self.check(target)
         wanted = jnp.ones((), bool) if wanted is None else wanted
         attempt = jnp.int32(ANEW) if attempt is None else attempt
-        return _estimate(self, rnn, target, jnp.zeros((), bool), wanted, attempt)
+        return _estimate(self, rnn, target, wanted, attempt)
 
     def steps(self, rnn: LinearRNN, target: LinearRNN) -> bool:
         """Whether `step` is there for networks of this shape."""
@@ -202,13 +223,11 @@ class PopulationLoss(eqx.Module):
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
-    ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """The loss and its gradient by the way that proves stability, and its error, (): what is recorded."""
+    ) -> Evaluation:
+        """The evaluation by the way that proves stability, of which records are."""
         require_rnns(rnn=rnn)
         self.check(target)
-        if self.by_columns(rnn, target):
-            return _by_doubling(rnn, target)[:3]
-        return _gradient_and_error(self, rnn, target)
+        return _by_doubling(self, rnn, target) if self.is_infinite else _compared(self, rnn, target)
 
     def by_columns(self, rnn: LinearRNN, target: LinearRNN) -> bool:
         """Whether gradients of networks of this shape are found in Krylov bases, and by doubling only where these do not do."""
@@ -218,6 +237,17 @@ class PopulationLoss(eqx.Module):
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
         """Whether the Euler scheme of the time step follows both networks, () bool: it may grow no faster than they do."""
         return steps_are_stable(difference(rnn, target).W, self.time_step)
+
+
+def _eigenvalues(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of W, (N,) complex, and by how much rounding may have moved those that it moves by more than 1e-8, as in Jordan blocks, (N,)."""
+    eigenvalues, vectors = np.linalg.eig(W)
+    try:
+        conditions = np.linalg.norm(np.linalg.inv(vectors), axis=1)
+    except np.linalg.LinAlgError:  # defective
+        conditions = np.full(len(W), np.inf)
+    errors = len(W) * np.finfo(float).eps * np.linalg.norm(W) * conditions
+    return eigenvalues, np.where(errors < 1e-8, 0.0, errors)
 
 
 def transposed(rnn: LinearRNN) -> LinearRNN:
@@ -230,6 +260,7 @@ def _value(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> jax.Array
     both = difference(rnn, target)
     if loss.is_infinite:
         return energy(both, loss.time_step)
+    both, _ = balanced(both)
     averaged = loss.weighting == "time_averaged"
     return finite_energy(both, jnp.asarray(loss._horizon, rnn.dtype), averaged, loss.time_step)
 
@@ -239,45 +270,55 @@ def _estimate(
     loss: PopulationLoss,
     rnn: LinearRNN,
     target: LinearRNN,
-    other: jax.Array,
     wanted: jax.Array,
     attempt: jax.Array,
 ) -> Estimate:
-    """The loss and its gradient; by other panels if `other`, a bool (): those by columns have none."""
-    dt = loss.time_step
-    if loss.is_infinite:
-        target = target.astype(rnn.dtype)
-        if loss.by_columns(rnn, target):
-            return columns.gradient(rnn, target, wanted, attempt)
-        rnn, panel_scale = where_wanted(rnn, wanted), jnp.where(other, OTHER_PANEL, 1.0)
-        return only_way(rnn, *doubling.gradient(rnn, target, panel_scale, dt))
-    rnn = where_wanted(rnn, wanted)
-    both = difference(rnn, target)
-    one = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(both), both)
-    horizon, averaged = jnp.asarray(loss._horizon, rnn.dtype), loss.weighting != "uniform"
-    value, found = finite_energy_and_gradient(one, horizon, averaged, dt, other)
-    gradient = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(found), found)
-    return only_way(rnn, value, student(gradient, rnn), jnp.zeros_like(value))
+    """The loss and its gradient; of a finite horizon their errors, which take another way to be known, are 0."""
+    if not loss.is_infinite:
+        value, gradient = _finite(loss, where_wanted(rnn, wanted), target, jnp.zeros((), bool))
+        zero = jnp.zeros_like(value)
+        return only_way(rnn, Evaluation(value, gradient, zero, zero))
+    target = target.astype(rnn.dtype)
+    if loss.by_columns(rnn, target):
+        return columns.gradient(rnn, target, wanted, attempt)
+    found = _by_doubling(loss, where_wanted(rnn, wanted), target)
+    return Estimate(found, jnp.int32(0))
 
 
 @jax.jit
-def _gradient_and_error(
-    loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN
-) -> tuple[jax.Array, LinearRNN, jax.Array]:
-    no, yes, anew = jnp.zeros((), bool), jnp.ones((), bool), jnp.int32(ANEW)
-    if loss.by_columns(rnn, target):
-        ways = _estimate(loss, rnn, target, no, yes, anew)[:3], _by_doubling(rnn, target)[:3]
-        found = jax.tree.map(lambda *xs: jnp.stack(xs), *ways)
-    else:
-        found = jax.lax.map(
-            lambda other: _estimate(loss, rnn, target, other, yes, anew)[:3], jnp.stack([no, yes])
-        )
-    values, gradients, _ = found
-    # doubling is the last, which alone says that a network is unstable
-    value, gradient = jax.tree.map(lambda x: x[1], (values, gradients))
-    gap = jax.tree.map(lambda x: x[1] - x[0], gradients)
-    return value, gradient, SAFETY * norm(gap) / norm(gradient)
+def _by_doubling(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> Evaluation:
+    whole = jnp.ones((), rnn.dtype)
+    return only_way(rnn, doubling.gradient(rnn, target, whole, loss.time_step)).evaluation
 
 
-def _by_doubling(rnn: LinearRNN, target: LinearRNN) -> Estimate:
-    return only_way(rnn, *doubling.gradient(rnn, target, jnp.ones((), rnn.dtype)))
+@jax.jit
+def _compared(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> Evaluation:
+    """Loss and gradient over a finite horizon, and their distances from those of the transposed network with panels of another length.
+
+    They share no quadrature node, and round differently.
+    """
+    values, gradients = jax.lax.map(
+        lambda other: _finite(loss, rnn, target, other), jnp.arange(2) == 1
+    )
+    value, gradient = jax.tree.map(lambda x: x[0], (values, gradients))
+    gaps = jax.tree.map(lambda x: x[1] - x[0], (values, gradients))
+    errors = (
+        SAFETY * relative(norm(gap), norm(x))
+        for gap, x in zip(gaps, (value, gradient), strict=True)
+    )
+    return only_way(rnn, Evaluation(value, gradient, *errors)).evaluation
+
+
+def _finite(
+    loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN, other: jax.Array
+) -> tuple[jax.Array, LinearRNN]:
+    """Loss and gradient over a finite horizon; of the transposed network and in shorter panels if `other`, () bool."""
+    both, d = balanced(difference(rnn, target))
+    one = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(both), both)
+    horizon, averaged = jnp.asarray(loss._horizon, rnn.dtype), loss.weighting != "uniform"
+    value, found = finite_energy_and_gradient(one, horizon, averaged, loss.time_step, other)
+    W, u, v = (
+        jnp.where(other, a, b)
+        for a, b in zip(*map(jax.tree.leaves, (transposed(found), found)), strict=True)
+    )
+    return value, student(LinearRNN(in_units(W, d), d * u, v / d), rnn)

@@ -13,12 +13,15 @@ and the gradient (section 2 of the theory note) is
 
     ∂L/∂W = Uᵀ C V,    C = Y_ss (U Vᵀ) X_ss + Y_s* X_*s        (s: student, *: target)
 
-The next vector v₊ of V, which is left out, would couple by h = H_{m+1,m} to the last one. What it does to the gradient is estimated by
+The next vector v₊ of V, which is left out, would couple by h = H_{m+1,m} to the last one, and that of U by f = F_{m+1,m}. What they do to the
+gradient is estimated by
 
-    h (|(C e_m, (V ∂L/∂v)_m)| + |Y U v₊| |X e_m|)
+    h (|(C e_m, (V ∂L/∂v)_m)| + |Y U v₊| |X e_m|) + h f (X_mm Y_mm tr X tr Y)^{1/2}
 
-(and likewise from the left): the next column of C and component of ∂L/∂v, and the error of the impulse response. Without knowledge of a spectrum this
-follows the true error within a factor of about ten, from 1e-3 to 1e-11 (benchmarks/columns.py). Source: Ruhe, Linear Algebra and its
+(the first term likewise from the left): the next column of C and component of ∂L/∂v, the error of the impulse response, and what both leave out
+together. The loss changes by h (v₊ᵀ Q P e_m), its derivative in this coupling, and by what both leave out of k. Without knowledge of a spectrum this
+follows the true error within a factor of about ten, from 1e-3 to 1e-11 (benchmarks/columns.py), unless e^{-At} grows before it decays: where ‖D^j‖ does
+so, bases are not relied on. Source: Ruhe, Linear Algebra and its
 Applications 58, 391 (1984), for bases of an inverse; section 1 of Smith, SIAM J. Appl. Math. 16, 198 (1968), for the doubling.
 """
 
@@ -29,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss.arnoldi import Bases, both_bases
-from rnn_dynamics.loss.doubling import relative
+from rnn_dynamics.loss.estimate import relative
 from rnn_dynamics.loss.inverse import HalvedInverse, halved_inverse, inverse
 from rnn_dynamics.model import LinearRNN
 
@@ -42,6 +45,10 @@ SAFETY = 10.0  # of the truncation: with 7 it was too small for 1.1 % of network
 ROUNDING = 0.05  # of eps · steps · |X| |Y|, the products that C is a sum of
 NUM_DOUBLED = 4  # doublings of columns, before the Gramian itself is cheaper to double
 MOST_DOUBLINGS = 40
+# Of the loss beside a gradient, which learning does not use: the larger bases that 1e-8 takes near a solution would not pay.
+LARGEST_VALUE_ERROR = 1e-6
+LARGEST_LOSS = 1e-2  # of the loss: what rounding does to the squared response, if estimates are to be relied on
+LARGEST_GROWTH = 4.0  # of ‖D^j‖_F/√n; 0.7 in random networks
 
 
 class Probe(NamedTuple):
@@ -64,9 +71,10 @@ class Projected(NamedTuple):
     Attributes:
         value: the loss, ().
         gradient: in the student.
-        truncation: estimate of the relative error made by the bases, ().
-        rounding: estimate of the relative error by rounding, ().
-        stable: whether the projected network is: ‖D^j‖ falls well below 1 at some j, () bool.
+        truncation: estimates of the relative errors of value and gradient made by the bases, (2,).
+        rounding: estimates of the relative errors of value and gradient by rounding, (2,).
+        reliable: whether errors can be known, () bool: the projected network is stable and does not grow, as ‖D^j‖ falls well below 1 at some j and
+            is never large, and its response is not lost in the rounding of what it is a sum of.
         doublings: of one step, until it does, ().
     """
 
@@ -74,7 +82,7 @@ class Projected(NamedTuple):
     gradient: LinearRNN
     truncation: jax.Array
     rounding: jax.Array
-    stable: jax.Array
+    reliable: jax.Array
     doublings: jax.Array
 
 
@@ -131,20 +139,39 @@ def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe
     by_left = U.T @ jnp.concatenate([C, du[:, None]], axis=1)
     gradient = LinearRNN(by_left[:, :m] @ V, by_left[:, m], dv @ V)
 
-    last = bases.H[:, m - 1, m]
+    h, f = bases.H[:, m - 1, m]
     by_V, by_U = jnp.append(C[:, -1], dv[-1]), jnp.append(C[-1], du[-1])
-    neglected = last[0] * (_norm(by_V) + _norm(missed[0]) * _norm(X[:m, m - 1]))
-    neglected += last[1] * (_norm(by_U) + _norm(missed[1]) * _norm(Y[:m, m - 1]))
+    variances = jnp.maximum(jnp.diagonal(grams.gramian, axis1=1, axis2=2), 0)  # (2, size)
+    both = h * f * jnp.sqrt(jnp.prod(variances[:, m - 1]))
+    sizes = jnp.sqrt(jnp.sum(variances[:, :m], axis=1))
+    neglected = h * (_norm(by_V) + _norm(missed[0]) * _norm(X[:m, m - 1]))
+    neglected += f * (_norm(by_U) + _norm(missed[1]) * _norm(Y[:m, m - 1]))
+    coupling = (Y @ middle[:size, size]) @ (middle[:size, :size] @ X[:, m - 1])
+    length = jnp.sqrt(jnp.sum(C**2) + jnp.sum(du**2) + jnp.sum(dv**2))
+    value = _energy(grams, ends[0])
     eps = float(jnp.finfo(dtype).eps) + seen.residual
     doublings = jnp.max(grams.doublings)
-    rounding = ROUNDING * eps * jnp.exp2(doublings.astype(dtype))
-    length = jnp.sqrt(jnp.sum(C**2) + jnp.sum(du**2) + jnp.sum(dv**2))
+    steps = ROUNDING * jnp.exp2(doublings.astype(dtype))
+    # of the samples of k, and of what is left after them
+    states, root = jnp.sqrt(variances[0]), jnp.sqrt(2 * value)
+    samples = eps * (bases.norms[1] * sizes[0] + jnp.abs(target.v) @ states[m:])
+    later = jnp.abs(ends[0] @ grams.remote[0]) @ states
+    lost = jnp.stack(
+        [
+            samples * (root + samples) + eps * steps * later**2,
+            eps * steps * _norm(X) * _norm(Y),
+        ]
+    )
+    changed = h * jnp.abs(coupling) + both * (root + both)
+    missing = jnp.stack([changed, neglected + both * jnp.prod(sizes)])
+    whole = jnp.stack([value, length])
     return Projected(
-        value=_energy(grams, ends[0]),
+        value=value,
         gradient=gradient,
-        truncation=relative(SAFETY * neglected, length),
-        rounding=relative(rounding * _norm(X) * _norm(Y), length),
-        stable=jnp.all(grams.stable),
+        truncation=relative(SAFETY * missing, whole),
+        rounding=relative(lost, whole),
+        reliable=jnp.all(grams.stable & (grams.growth <= LARGEST_GROWTH))
+        & (samples**2 <= LARGEST_LOSS * value),
         doublings=doublings,
     )
 
@@ -175,27 +202,32 @@ class _Gramian(NamedTuple):
     columns: jax.Array  # the first x_j, (n, J)
     doublings: jax.Array  # of one step
     stable: jax.Array
+    growth: jax.Array  # largest ‖D^j‖_F/√n
 
 
 def _gramian(B: jax.Array, start: jax.Array) -> _Gramian:
     """Σ_j x_j x_jᵀ of x_j = √(2p) D^j B u, by doubling: of J columns first."""
     D = 2 * SHIFT * B - jnp.eye(len(B), dtype=B.dtype)
     columns = (2 * SHIFT) ** 0.5 * (B @ start)[:, None]
+    growth = _norm(D)
     for _ in range(NUM_DOUBLED):
         columns, D = jnp.concatenate([columns, D @ columns], axis=1), D @ D
+        growth = jnp.maximum(growth, _norm(D))
     tolerance = float(jnp.finfo(D.dtype).eps) ** 0.25  # squared twice: by this doubling, and in P
 
     def double(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        P, D, _, doublings = carry
-        return P + D @ P @ D.T, D @ D, _norm(D), doublings + 1
+        P, D, _, growth, doublings = carry
+        size = _norm(D)
+        return P + D @ P @ D.T, D @ D, size, jnp.maximum(growth, size), doublings + 1
 
-    first = jnp.full((), jnp.inf, D.dtype), jnp.asarray(NUM_DOUBLED, jnp.int32)
+    first = jnp.full((), jnp.inf, D.dtype), growth, jnp.asarray(NUM_DOUBLED, jnp.int32)
     remote = D
     carry: tuple[jax.Array, ...] = (columns @ columns.T, D, *first)
-    P, _, size, doublings = jax.lax.while_loop(
-        lambda carry: (carry[2] > tolerance) & (carry[3] < MOST_DOUBLINGS), double, carry
+    P, _, size, growth, doublings = jax.lax.while_loop(
+        lambda carry: (carry[2] > tolerance) & (carry[4] < MOST_DOUBLINGS), double, carry
     )
-    return _Gramian(P, remote, columns, doublings, size <= tolerance)
+    growth = growth / len(B) ** 0.5
+    return _Gramian(P, remote, columns, doublings, size <= tolerance, growth)
 
 
 def _energy(grams: _Gramian, end: jax.Array) -> jax.Array:

@@ -9,11 +9,14 @@ in twice the digits, leaves an error of about eps², before cancellation:
 Source: Higham, Accuracy and Stability of Numerical Algorithms, 12.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from rnn_dynamics.loss.digits import exact_sum, product
+from rnn_dynamics.loss.estimate import relative
 from rnn_dynamics.loss.panels import longest_panel
 from rnn_dynamics.model import LinearRNN
 
@@ -23,15 +26,32 @@ FIRST_PANEL, TERMS = 0.25, 14
 NEGLIGIBLE, MOST_DOUBLINGS = 1e-20, 62
 
 
+class Correction(NamedTuple):
+    """What one step of refinement has changed.
+
+    Attributes:
+        value: the energy ½ vᵀ P v, ().
+        gradient: the gradient, as a norm, ().
+        relative: the Gramians, relative to their norms, ().
+    """
+
+    value: jax.Array
+    gradient: jax.Array
+    relative: jax.Array
+
+
 def refined_gradient(
     rnn: LinearRNN, P: jax.Array, Q: jax.Array, rest: LinearRNN | None = None
-) -> LinearRNN:
+) -> tuple[LinearRNN, Correction]:
     """∂/∂W = Q P, ∂/∂u = Q u, ∂/∂v = P v of the energy of a network, as `energy_gradient`, to twice the digits before cancellation; in float64.
 
     Args:
         rnn: the network, of N units.
         P, Q: its Gramians, (N, N); symmetric.
         rest: what all parameters lack, if they are known in twice the digits.
+
+    Returns:
+        The gradient, and what the corrections of P and Q have changed.
     """
     W, x = _sides(rnn)
     X = jnp.stack([P, Q])
@@ -52,7 +72,19 @@ def refined_gradient(
         high, low = product(X[::-1], ends)
         found = high + (low + (X[::-1] @ more + lack[::-1] @ ends))
     parts = (found[0, :, :-1], found[0, :, -1], found[1, :, -1])
-    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
+    gradient = eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
+    changed = X[::-1] @ more + lack[::-1] @ ends
+    share = jnp.max(relative(_norms(lack), _norms(X)))
+    return gradient, Correction(
+        jnp.abs(rnn.v @ changed[1, :, -1]) / 2,
+        jnp.sqrt(jnp.sum(changed[0] ** 2) + jnp.sum(changed[1, :, -1] ** 2)),
+        share,
+    )
+
+
+def _norms(X: jax.Array) -> jax.Array:
+    """Frobenius norms of two matrices, (2, N, N) → (2,)."""
+    return jnp.sqrt(jnp.sum(X**2, axis=(1, 2)))
 
 
 def _sides(rnn: LinearRNN) -> tuple[jax.Array, jax.Array]:

@@ -16,17 +16,18 @@ import jax
 import jax.numpy as jnp
 
 from rnn_dynamics.loss.digits import product
-from rnn_dynamics.loss.doubling import (
-    can_refine,
-    difference,
-    norm,
-    relative,
-    rounding_error,
-    student,
-)
+from rnn_dynamics.loss.doubling import can_refine, difference, student
 from rnn_dynamics.loss.energy import gramians
-from rnn_dynamics.loss.estimate import Estimate
-from rnn_dynamics.loss.projected import MOST_INVERTED, SAFETY, Probe, krylov_bases, probe
+from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, relative
+from rnn_dynamics.loss.projected import (
+    LARGEST_GROWTH,
+    LARGEST_LOSS,
+    MOST_INVERTED,
+    SAFETY,
+    Probe,
+    krylov_bases,
+    probe,
+)
 from rnn_dynamics.loss.refined import refined_gradient
 from rnn_dynamics.model import LinearRNN
 
@@ -53,24 +54,22 @@ def refine(rnn: LinearRNN, target: LinearRNN, found: Estimate, enough: float) ->
         def once(carry: tuple[jax.Array, Estimate]) -> tuple[jax.Array, Estimate]:
             # tied to the loop: else the compiler takes it out, and computes it always
             own, before = jax.lax.optimization_barrier((rnn, carry[1]))
-            value, gradient, error = refined_in_bases(own, target, size, probe(own))
-            after = Estimate(value, gradient, error, before.attempt)
-            better = error < before.error  # never of an unstable one
+            after = Estimate(refined_in_bases(own, target, size, probe(own)), before.attempt)
+            # never of an unstable one
+            better = after.evaluation.gradient_error < before.evaluation.gradient_error
             return jnp.zeros((), bool), jax.tree.map(partial(jnp.where, better), after, before)
 
         return once
 
     with jax.default_matmul_precision("highest"):
         for size in INVERTED_SIZES if rnn.num_units <= MOST_INVERTED else SIZES:
-            wanted = found.error > enough
+            wanted = found.evaluation.gradient_error > enough
             found = jax.lax.while_loop(lambda carry: carry[0], better_by(size), (wanted, found))[1]
     return found
 
 
-def refined_in_bases(
-    rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe
-) -> tuple[jax.Array, LinearRNN, jax.Array]:
-    """The loss over an infinite horizon, (), its gradient and an estimate of the gradient's relative error, (), in float64.
+def refined_in_bases(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe) -> Evaluation:
+    """The loss over an infinite horizon and its gradient, in float64.
 
     Args:
         rnn: the student, N units.
@@ -79,7 +78,7 @@ def refined_in_bases(
         seen: what `probe` sees of the student.
 
     Returns:
-        NaN or infinite if the network in the bases is unstable.
+        Errors that are NaN or infinite if the network in the bases is not proven to be stable, grows before it decays, or has a response that is lost in rounding.
     """
     size = min(size, -(-rnn.num_units // 2))
     bases = krylov_bases(rnn, size, seen.B)
@@ -88,7 +87,8 @@ def refined_in_bases(
     both = difference(small, target)
     G = gramians(both)
     nothing = jax.tree.map(jnp.zeros_like, target)
-    inner = student(refined_gradient(both, G.P, G.Q, difference(rest, nothing)), small)
+    whole, correction = refined_gradient(both, G.P, G.Q, difference(rest, nothing))
+    inner, value = student(whole, small), both.v @ whole.v / 2
     C, du, dv = inner.W, inner.u, inner.v
     gradient = LinearRNN(Q.T @ C @ Q, Q.T @ du, Q.T @ dv)
 
@@ -103,9 +103,16 @@ def refined_in_bases(
     complete = jnp.sum(jnp.any(Q != 0, axis=1)) == rnn.num_units
     neglected = jnp.where(complete, jnp.zeros_like(neglected), neglected)
     eps = float(jnp.finfo(rnn.dtype).eps)
-    lost = SAFETY * neglected + eps * G.panels * rounding_error(G)
-    error = TAKEN_BACK * eps + seen.residual + relative(lost, norm(inner))
-    return G.energy, gradient, error
+    share = correction.relative + eps * G.panels
+    lost = SAFETY * (neglected + correction.gradient * share)
+    # the loss changes by its derivative in what couples to the bases
+    by_value = SAFETY * (neglected + correction.value * share)
+    by_value += eps * (jnp.abs(both.v) @ jnp.abs(whole.v))
+    samples = eps * norm(both.v) * jnp.sqrt(jnp.trace(G.P))
+    reliable = (G.growth <= LARGEST_GROWTH) & (samples**2 <= LARGEST_LOSS * value)
+    digits = TAKEN_BACK * eps + seen.residual + jnp.where(reliable, 0.0, jnp.inf)
+    errors = digits + relative(by_value, value), digits + relative(lost, norm(inner))
+    return Evaluation(value, gradient, *errors)
 
 
 def span(vectors: jax.Array) -> jax.Array:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.doubling import difference, norm
-from rnn_dynamics.loss.estimate import Estimate, only_way
+from rnn_dynamics.loss.doubling import difference
+from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, only_way, relative
 from rnn_dynamics.loss.panels import euler_step
 from rnn_dynamics.loss.population import PopulationLoss
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
@@ -143,7 +143,8 @@ class SampledLoss(eqx.Module):
         There is one way to find it, and all members of a batch take the same time, `wanted` or not.
         """
         value, gradient = self.value_and_grad(rnn, target, key)
-        return only_way(rnn, value, gradient, jnp.zeros_like(value))
+        zero = jnp.zeros_like(value)
+        return only_way(rnn, Evaluation(value, gradient, zero, zero))
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None

@@ -10,12 +10,14 @@
 #define REAL double
 #define MASK int64_t
 #define SQRT sqrt
+#define FABS fabs
 #define EPSILON ((REAL)2.220446049250313e-16)
 #define TYPE XLA_FFI_DataType_F64
 #else
 #define REAL float
 #define MASK int32_t
 #define SQRT sqrtf
+#define FABS fabsf
 #define EPSILON ((REAL)1.1920928955078125e-7f)
 #define TYPE XLA_FFI_DataType_F32
 #endif
@@ -31,7 +33,7 @@
 
 enum { DONE = -2, ANEW = -1 };
 enum { W, U, V, TARGET_W, TARGET_U, TARGET_V, PARAMETERS };
-enum { VALUE, FOUND_W, FOUND_U, FOUND_V, ERROR, NUMBERS };
+enum { VALUE, FOUND_W, FOUND_U, FOUND_V, FOUND_ERRORS, NUMBERS };
 enum { RATES = 3 };
 
 typedef struct {
@@ -70,6 +72,15 @@ static Reduced reduced_to(Space *s, const Problem *p, Index m, REAL residual) {
   return (Reduced){reduce(s, p, m, residual), s, m, s->U, s->V};
 }
 
+// Whether bases leave out no more than is wanted, or than rounding makes anyway.
+static int is_enough(const Found *found, const Plan *plan) {
+  const double aims[ERRORS] = {LARGEST_VALUE_ERROR, plan->aim};
+  int enough = found->reliable;
+  for (int i = 0; i < ERRORS; i++)
+    enough &= found->truncation[i] <= fmax(aims[i], found->rounding[i]);
+  return enough;
+}
+
 // Instead of a gradient that has cancelled the same, refined. Returns whether any attempt from this one on is enough for that.
 static int refine_instead(Reduced *r, Refined *f, const Plan *plan, const Problem *p, int32_t turn,
                            REAL residual) {
@@ -77,7 +88,7 @@ static int refine_instead(Reduced *r, Refined *f, const Plan *plan, const Proble
     Index m = plan->sizes[turn] - p->target_units;
     grow(r->in, m);
     Found found = reduce_refined(f, r->in, p, m, residual);
-    if (!found.stable || !(found.truncation <= plan->aim)) continue;
+    if (!found.reliable || !(found.truncation[OF_GRADIENT] <= plan->aim)) continue;
     *r = (Reduced){found, &f->space, f->rows, f->Q, f->Q};
     return 1;
   }
@@ -97,14 +108,15 @@ static int32_t try(Space *s, Refined *f, const Plan *plan, const Problem *p, int
     Index m = plan->sizes[turn] - p->target_units;
     grow(s, m);
     Reduced r = reduced_to(s, p, m, residual);
-    int enough = r.found.stable && r.found.truncation <= fmax(plan->aim, r.found.rounding);
-    if (REFINES && r.found.rounding > MOST_ERROR && (enough || turn + 1 == plan->count))
+    int enough = is_enough(&r.found, plan);
+    const int last = turn + 1 == plan->count && r.found.reliable;
+    if (REFINES && r.found.rounding[OF_GRADIENT] > MOST_ERROR && (enough || last))
       enough |= refine_instead(&r, f, plan, p, turn, residual);
     if (!enough) continue;
     *out->value = r.found.value;
-    *out->error = r.found.truncation + r.found.rounding;
+    for (int i = 0; i < ERRORS; i++) out->errors[i] = r.found.truncation[i] + r.found.rounding[i];
     *attempt = turn;
-    if (!out->rates[0] || isfinite(*out->value + *out->error))
+    if (!out->rates[0] || isfinite(*out->value + out->errors[OF_GRADIENT]))
       expand(r.in, p->units, r.m, r.left, r.right, out);
     return DONE;
   }
@@ -156,7 +168,7 @@ static REAL *memory_for(Index units, Index target_units, Index most) {
 // Returns 0 if memory is short.
 static int find(const Batch *b, const Plan *plan) {
   Index N = b->units, count = b->target_units, most = plan->sizes[plan->count - 1];
-  const Index given[] = {N * N, N, N, count * count, count, count}, found[] = {1, N * N, N, N, 1};
+  const Index given[] = {N * N, N, N, count * count, count, count}, found[] = {1, N * N, N, N, ERRORS};
   Space space;
   Refined refined;
   REAL *memory = memory_for(N, count, most);
@@ -169,7 +181,7 @@ static int find(const Batch *b, const Plan *plan) {
     for (int j = 0; j < PARAMETERS; j++) own[j] = b->given[j] + i * given[j];
     for (int j = 0; j < NUMBERS; j++) out[j] = b->found[j] + i * found[j];
     Problem p = {N, count, own[W], own[U], own[V], own[TARGET_W], own[TARGET_U], own[TARGET_V]};
-    Wanted wanted = {out[VALUE], out[FOUND_W], out[FOUND_U], out[FOUND_V], out[ERROR], {NULL}};
+    Wanted wanted = {out[VALUE], out[FOUND_W], out[FOUND_U], out[FOUND_V], out[FOUND_ERRORS], {NULL}};
     for (int j = 0; j < RATES; j++) {
       int from = W + j, to = FOUND_W + j;
       if (!b->rates[j]) continue;
@@ -180,7 +192,7 @@ static int find(const Batch *b, const Plan *plan) {
     b->next_turn[i] = try(&space, &refined, plan, &p, b->turn[i], &wanted, b->attempt + i);
     if (b->attempt[i] != ANEW) continue;
     for (int j = 0; j < NUMBERS; j++)
-      for (Index k = 0; k < found[j] && (j == VALUE || j == ERROR || !b->rates[0]); k++) out[j][k] = NAN;
+      for (Index k = 0; k < found[j] && (j == VALUE || j == FOUND_ERRORS || !b->rates[0]); k++) out[j][k] = NAN;
   }
   return 1;
 }
@@ -192,7 +204,7 @@ static XLA_FFI_Error *complain(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code
 }
 
 // Arguments: W, u, v, those of the target, turn, and the rates of W, u and v of a step, if one is to be made, all with the same leading axes.
-// Results: value, its gradient in W, u and v, or these after the step, error, and, as integers, turn and attempt. Attributes, in the order of
+// Results: value, its gradient in W, u and v, or these after the step, errors of value and gradient, and, as integers, turn and attempt. Attributes, in the order of
 // their names: aim, largest, sizes.
 XLA_FFI_Error *rnn_dynamics_gradient(XLA_FFI_CallFrame *frame) {
   const XLA_FFI_Metadata_Extension *asked = (const void *)frame->extension_start;

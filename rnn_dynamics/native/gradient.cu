@@ -23,7 +23,7 @@ typedef struct {
 } Plan;
 
 typedef struct {
-  REAL *value, *W, *u, *v, *error;
+  REAL *value, *W, *u, *v, *errors;
 } Gradient;
 
 // That of the weight scale.
@@ -54,7 +54,7 @@ DEVICE void find_nothing(const Gradient *out) {
 #pragma unroll 1
   for (int i = THREAD; i < UNITS * UNITS; i += THREADS) out->W[i] = NAN;
   for (int i = THREAD; i < UNITS; i += THREADS) out->u[i] = out->v[i] = NAN;
-  if (THREAD == 0) *out->value = *out->error = NAN;
+  if (THREAD == 0) *out->value = out->errors[OF_VALUE] = out->errors[OF_GRADIENT] = NAN;
 }
 
 // Tries from an attempt on. Returns whose turn it is: DONE, or the next launch's, or the count of sizes if none was enough.
@@ -74,9 +74,14 @@ DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gr
     grow(s, a, count, m);
     count = m;
     Found small = reduce(s, m, residual);
-    if (!small.stable || !(small.truncation <= fmax(plan->aim, (double)small.rounding))) continue;
+    const double aims[ERRORS] = {LARGEST_VALUE_ERROR, plan->aim};
+    int enough = small.reliable;
+    for (int i = 0; i < ERRORS; i++)
+      enough &= small.truncation[i] <= fmax(aims[i], (double)small.rounding[i]);
+    if (!enough) continue;
     expand(s, m, out);
-    if (THREAD == 0) *out->value = small.value, *out->error = small.truncation + small.rounding;
+    if (THREAD == 0) *out->value = small.value;
+    if (THREAD < ERRORS) out->errors[THREAD] = small.truncation[THREAD] + small.rounding[THREAD];
     *attempt = turn;
     return DONE;
   }
@@ -88,7 +93,7 @@ DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gr
 KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, const REAL *u, const REAL *v,
                               const REAL *target_W, const REAL *target_u, const REAL *target_v,
                               const int *turns, REAL *value, REAL *by_W, REAL *by_u, REAL *by_v,
-                              REAL *error, int *next_turns, int *attempts, REAL *vectors) {
+                              REAL *errors, int *next_turns, int *attempts, REAL *vectors) {
   SHARED_MEMORY(memory);
   Space space;
   const int n = UNITS, count = TARGET_UNITS;
@@ -99,7 +104,7 @@ KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, 
     if (plan.first > 0 && (turn < plan.first || turn >= plan.count)) continue;
     const Problem p = {W + (size_t)i * n * n, u + i * n, v + i * n, target_W + i * count * count,
                        target_u + i * count, target_v + i * count};
-    const Gradient out = {value + i, by_W + (size_t)i * n * n, by_u + i * n, by_v + i * n, error + i};
+    const Gradient out = {value + i, by_W + (size_t)i * n * n, by_u + i * n, by_v + i * n, errors + ERRORS * i};
     int attempt = ANEW, next = turn;
     if (!KEPT) space.vectors = vectors + (size_t)i * numbers_of_vectors(plan.size[plan.count - 1] - TARGET_UNITS);
     if (turn >= ANEW && turn < plan.last) next = find(&space, &plan, &p, turn, &out, &attempt);

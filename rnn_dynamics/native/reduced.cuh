@@ -1,9 +1,14 @@
 // The small problem in both bases, by the threads of a block: `loss/projected.py`, whose notation this keeps, says why.
 
+enum { OF_VALUE, OF_GRADIENT, ERRORS };
+
+// Relative errors that bases and rounding make of value and gradient, and whether these can be known: the small problem is stable and does not grow.
 typedef struct {
-  REAL value, truncation, rounding;
-  int stable;
+  REAL value, truncation[ERRORS], rounding[ERRORS];
+  int reliable;
 } Found;
+
+DEVICE REAL positive(REAL x) { return x > 0 ? x : 0; }
 
 DEVICE REAL relative(REAL error, REAL length) { return length == 0 ? 0 : error / length; }
 
@@ -89,9 +94,16 @@ DEVICE REAL team_total(Space *s, REAL x) {
   return x;
 }
 
+DEVICE REAL squares_together(Space *s, int count, const REAL *x) {
+  REAL sum = 0;
+#pragma unroll 1
+  for (int i = MEMBER; i < count; i += TEAM) sum += x[i] * x[i];
+  return team_total(s, sum);
+}
+
 // P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start of one system, by doubling: of COLUMNS columns first. By a team.
 // Returns the doublings of one step.
-DEVICE int gramian(Space *s, int m, int side, int n, int per, int *stable) {
+DEVICE int gramian(Space *s, int m, int side, int n, int per, int *reliable) {
   const int size = m + TARGET_UNITS;
   const REAL rate = 2 * (REAL)SHIFT;
   REAL *P = s->P + side * s->square, *T = products(s, side), *E = powers(s, side), *next = E + s->square;
@@ -103,9 +115,12 @@ DEVICE int gramian(Space *s, int m, int side, int n, int per, int *stable) {
 #pragma unroll 1
   for (int i = MEMBER; i < n; i += TEAM) T[i] *= scale;
   MEET();
+  const REAL largest = (REAL)LARGEST_GROWTH * (REAL)LARGEST_GROWTH * (REAL)size;
   int doublings = 0;
+  *reliable = 1;
 #pragma unroll 1
   for (int have = 1; have < COLUMNS; have *= 2, doublings++) {
+    *reliable &= squares_together(s, size * n, E) <= largest;
     product(MEMBER, TEAM, have, size, T, n, 1, E, T + have * n, n, per, 0);
     product(MEMBER, TEAM, size, size, E, n, 1, E, next, n, per, 0);
     MEET();
@@ -126,10 +141,8 @@ DEVICE int gramian(Space *s, int m, int side, int n, int per, int *stable) {
   const REAL most = SQRT(SQRT(EPSILON)) * SQRT(SQRT(EPSILON));  // of the squared norm
 #pragma unroll 1
   for (;;) {
-    REAL left = 0;
-#pragma unroll 1
-    for (int i = MEMBER; i < size * n; i += TEAM) left += E[i] * E[i];
-    left = team_total(s, left);
+    const REAL left = squares_together(s, size * n, E);
+    *reliable &= left <= largest;
     const int last = !(left > most) || doublings + 1 == MOST_DOUBLINGS;
     product(MEMBER, TEAM, size, size, P, n, 1, E, T, n, per, 0);
     if (!last) product(MEMBER, TEAM, size, size, E, n, 1, E, next, n, per, 0);
@@ -137,8 +150,10 @@ DEVICE int gramian(Space *s, int m, int side, int n, int per, int *stable) {
     product(MEMBER, TEAM, size, size, E, 1, n, T, P, n, per, 1);
     MEET();
     doublings++;
-    *stable = left <= most;
-    if (last) break;
+    if (last) {
+      *reliable &= left <= most;
+      break;
+    }
     REAL *swap = E;
     E = next, next = swap;
   }
@@ -153,10 +168,10 @@ DEVICE Found reduce(Space *s, int m, REAL residual) {
   overlap(s, m, n);
 #pragma unroll 1
   for (int side = TEAM == 32 ? WARP : 0; side < 2; side += SYSTEMS) {
-    int stable = 0;
-    const int doublings = gramian(s, m, side, n, per, &stable);
-    // the larger of both, and whether both are stable
-    if (MEMBER == 0) s->sums[side] = stable ? (REAL)doublings : -(REAL)doublings;
+    int reliable = 0;
+    const int doublings = gramian(s, m, side, n, per, &reliable);
+    // the larger of both, and whether both are reliable
+    if (MEMBER == 0) s->sums[side] = reliable ? (REAL)doublings : -(REAL)doublings;
   }
   __syncthreads();
   const REAL *X = s->P, *Y = s->P + s->square, *O = s->overlaps;
@@ -201,6 +216,26 @@ DEVICE Found reduce(Space *s, int m, REAL residual) {
     sums[7] = part_of_squares(m, s->by_u, 1);
     const int base = fold(sums, 8, 1, 32);
     if (LANE < 8) s->sums[base] = SQRT(sums[0]);
+
+    // v+^T Q P e_m, what reads the states after the first, variances of both, what reads the target's states, and variances of the last
+    REAL more[8] = {0};
+    if (LANE == 0) more[5] = positive(X[last * n + last]), more[6] = positive(Y[last * n + last]);
+#pragma unroll 1
+    for (int i = LANE; i < size; i += 32) {
+      REAL by_Y = 0, by_X = i < m ? 0 : X[i * n + last];
+#pragma unroll 1
+      for (int j = 0; j < m; j++) {
+        by_Y += Y[i * n + j] * O[j * n + m];
+        if (i < m) by_X += O[i * n + j] * X[j * n + last];
+      }
+      const REAL right = positive(X[i * n + i]);
+      more[0] += by_Y * by_X;
+      more[1] += fabs(s->remote[i]) * SQRT(right);
+      if (i < m) more[2] += right, more[3] += positive(Y[i * n + i]);
+      if (i >= m) more[4] += fabs(s->ends[i]) * SQRT(right);
+    }
+    const int more_base = fold(more, 8, 1, 32);
+    if (LANE < 8) s->sums[16 + more_base] = more[0];
   } else if (WARP == 1) {
     REAL sums[8] = {0};
     sums[0] = part_of_squares(m, s->by_v, 1);
@@ -214,13 +249,24 @@ DEVICE Found reduce(Space *s, int m, REAL residual) {
   __syncthreads();
   const REAL *sums = s->sums;
   const REAL doublings = fmax(fabs(both[0]), fabs(both[1]));
-  REAL neglected = coupling(s, 0)[last * (s->most + 1) + m] * (sums[0] + sums[2] * sums[4]);
-  neglected += coupling(s, 1)[last * (s->most + 1) + m] * (sums[1] + sums[3] * sums[5]);
+  const REAL h = coupling(s, 0)[last * (s->most + 1) + m], f = coupling(s, 1)[last * (s->most + 1) + m];
+  // both bases leave out products of what either does
+  const REAL both_missed = h * f * SQRT(sums[21]) * SQRT(sums[22]);
+  const REAL coupled = sums[16], later = sums[17], right = sums[18], left_sum = sums[19], outer = sums[20];
+  const REAL neglected = h * (sums[0] + sums[2] * sums[4]) + f * (sums[1] + sums[3] * sums[5]) +
+                         both_missed * SQRT(right * left_sum);
   const REAL length = SQRT(sums[6] * sums[6] + sums[7] * sums[7] + sums[8] * sums[8]);
-  const REAL steps = (REAL)(1ull << (int)doublings), products = sums[9] * sums[10];
+  const REAL steps = (REAL)ROUNDING * (REAL)(1ull << (int)doublings), eps = EPSILON + residual;
   found.value = (sums[11] + (sums[12] < 0 ? 0 : sums[12])) / 2;  // but for rounding
-  found.truncation = relative((REAL)SAFETY * neglected, length);
-  found.rounding = relative((REAL)ROUNDING * (EPSILON + residual) * steps * products, length);
-  found.stable = both[0] > 0 && both[1] > 0;
+  const REAL samples = eps * (s->norms[1] * SQRT(right) + outer), root = SQRT(2 * found.value);
+  const REAL rounded = samples * (root + samples) + eps * steps * later * later;
+  const REAL changed = h * fabs(coupled) + both_missed * (root + both_missed);
+  found.truncation[OF_VALUE] = relative((REAL)SAFETY * changed, found.value);
+  found.truncation[OF_GRADIENT] = relative((REAL)SAFETY * neglected, length);
+  found.rounding[OF_VALUE] = relative(rounded, found.value);
+  found.rounding[OF_GRADIENT] = relative(eps * steps * sums[9] * sums[10], length);
+  found.reliable = both[0] > 0 && both[1] > 0;
+  // else all digits of the response are lost in what it is a sum of
+  found.reliable &= samples * samples <= (REAL)LARGEST_LOSS * found.value;
   return found;
 }

@@ -1,8 +1,11 @@
 // The small problem in both bases, with the target as it is: `loss/projected.py`, whose notation this keeps, says why.
 
+enum { OF_VALUE, OF_GRADIENT, ERRORS };
+
+// Relative errors that bases and rounding make of value and gradient, and whether these can be known: the small problem is stable and does not grow.
 typedef struct {
-  REAL value, truncation, rounding;
-  int stable;
+  REAL value, truncation[ERRORS], rounding[ERRORS];
+  int reliable;
 } Found;
 
 static REAL squares(Index rows, Index width, const REAL *x, Index ld) {
@@ -20,6 +23,8 @@ static REAL squares(Index rows, Index width, const REAL *x, Index ld) {
 static REAL norm(Index rows, Index width, const REAL *x, Index ld) {
   return SQRT(squares(rows, width, x, ld));
 }
+
+static REAL positive(REAL x) { return x > 0 ? x : 0; }
 
 static REAL relative(REAL error, REAL length) { return length == 0 ? 0 : error / length; }
 
@@ -48,18 +53,22 @@ static void small_system(Space *s, Index m, Index count, const REAL *H, int tran
 }
 
 // P += D P D^T + D^2 P (D^2)^T + ..., by doubling the number of steps, of which `doublings` were made before. E holds D^T, `next` is room for
-// its powers. Returns the doublings.
+// its powers. Returns the doublings. Reliable is what decays without growing before.
 static int add_steps(Space *s, Index size, REAL *E, REAL *next, int doublings, REAL *P,
-                     int *stable) {
+                     int *reliable) {
   Index ld = s->ld, width = padded(size, LANES);
   const REAL most = SQRT(SQRT(EPSILON)) * SQRT(SQRT(EPSILON));  // of the squared norm
+  const REAL largest = (REAL)LARGEST_GROWTH * (REAL)LARGEST_GROWTH * (REAL)size;
   for (;;) {
     REAL left = squares(size, width, E, ld);
+    *reliable &= left <= largest;
     product(size, width, size, P, ld, 1, E, ld, s->T, ld);
     add_product(size, width, size, E, 1, ld, s->T, ld, P, ld);
     doublings++;
-    *stable = left <= most;
-    if (!(left > most) || doublings == MOST_DOUBLINGS) return doublings;
+    if (!(left > most) || doublings == MOST_DOUBLINGS) {
+      *reliable &= left <= most;
+      return doublings;
+    }
     product(size, width, size, E, ld, 1, E, ld, next, ld);
     REAL *swap = E;
     E = next, next = swap;
@@ -67,12 +76,14 @@ static int add_steps(Space *s, Index size, REAL *E, REAL *next, int doublings, R
 }
 
 // P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start, by doubling: of COLUMNS columns first. E holds B^T and then powers of D^T.
-// Returns the doublings of one step; with `end`, sets the energy of end . x_j too.
-static int gramian(Space *s, Index size, REAL *P, int *stable, const REAL *end, REAL *energy) {
+// Returns the doublings of one step; with `end`, sets the energy of end . x_j too, and leaves what reads the x_j after the first in `remote`.
+static int gramian(Space *s, Index size, REAL *P, int *reliable, const REAL *end, REAL *energy) {
   Index ld = s->ld, width = padded(size, LANES);
   REAL *E = s->E, *next = s->square, *remote = s->remote;
   const REAL rate = 2 * (REAL)SHIFT;
+  const REAL largest = (REAL)LARGEST_GROWTH * (REAL)LARGEST_GROWTH * (REAL)size;
   int doublings = 0;
+  *reliable = 1;
   clear(ld, s->rows);
   add_rows(size, width, E, ld, s->start, SQRT(rate), s->rows);
   for (Index i = 0; i < size; i++) {
@@ -80,6 +91,7 @@ static int gramian(Space *s, Index size, REAL *P, int *stable, const REAL *end, 
     E[i * ld + i] -= 1;
   }
   for (Index have = 1; have < COLUMNS; have *= 2, doublings++) {
+    *reliable &= squares(size, width, E, ld) <= largest;
     product(have, width, size, s->rows, ld, 1, E, ld, s->rows + have * ld, ld);
     product(size, width, size, E, ld, 1, E, ld, next, ld);
     REAL *swap = E;
@@ -95,7 +107,7 @@ static int gramian(Space *s, Index size, REAL *P, int *stable, const REAL *end, 
     dots(size, width, E, ld, end, remote);
   }
   product(size, width, COLUMNS, s->rows, 1, ld, s->rows, ld, P, ld);
-  doublings = add_steps(s, size, E, next, doublings, P, stable);
+  doublings = add_steps(s, size, E, next, doublings, P, reliable);
   if (end) {
     clear(ld, s->T);
     add_rows(size, width, P, ld, remote, 1, s->T);
@@ -107,8 +119,8 @@ static int gramian(Space *s, Index size, REAL *P, int *stable, const REAL *end, 
 
 // Both Gramians: X of the right and Y of the left system.
 static int gramians(Space *s, const Problem *p, Index m, Found *found) {
-  Index count = p->target_units, size = m + count, stables[2] = {0};
-  int doublings[2], stable;
+  Index count = p->target_units, size = m + count;
+  int doublings[2], reliable[2];
   for (int left = 0; left < 2; left++) {
     small_system(s, m, count, left ? s->F : s->H, left);
     clear(s->ld, s->start);
@@ -122,10 +134,9 @@ static int gramians(Space *s, const Problem *p, Index m, Found *found) {
       end[i] = s->norms[1 - left] * s->overlaps[left ? i * s->ld : i];
     for (Index i = 0; i < count; i++) end[m + i] = left ? p->target_u[i] : -p->target_v[i];
     doublings[left] =
-        gramian(s, size, left ? s->Y : s->X, &stable, left ? NULL : end, &found->value);
-    stables[left] = stable;
+        gramian(s, size, left ? s->Y : s->X, reliable + left, left ? NULL : end, &found->value);
   }
-  found->stable = stables[0] && stables[1];
+  found->reliable = reliable[0] && reliable[1];
   return doublings[0] > doublings[1] ? doublings[0] : doublings[1];
 }
 
@@ -155,21 +166,45 @@ static Found reduce(Space *s, const Problem *p, Index m, REAL residual) {
   Index last = m - 1;
   REAL by_V = SQRT(squares(m, 1, C + last, ld) + s->dv[last] * s->dv[last]);
   REAL by_U = SQRT(squares(1, m, C + last * ld, ld) + s->du[last] * s->du[last]);
+  const REAL h = s->H[last * ld + m], f = s->F[last * ld + m];
   REAL left_out = norm(m, 1, s->left + size, ld) * norm(m, 1, s->X + last, ld);
   REAL below = norm(1, m, missed, ld) * norm(m, 1, s->Y + last, ld);
-  REAL neglected =
-      s->H[last * ld + m] * (by_V + left_out) + s->F[last * ld + m] * (by_U + below);
+
+  // of the loss: its derivative in the coupling of the vector that is left out, v+^T Q P e_m; rounding of the samples of k, and after them
+  REAL coupling = 0, later = 0, outer = 0, states[2] = {0};
+  for (Index i = 0; i < size; i++) {
+    REAL by_Y = 0, by_X = i < m ? 0 : s->X[i * ld + last];
+    for (Index j = 0; j < m; j++) by_Y += s->Y[i * ld + j] * s->middle[j * ld + size];
+    for (Index j = 0; j < m && i < m; j++) by_X += s->middle[i * ld + j] * s->X[j * ld + last];
+    coupling += by_Y * by_X;
+    const REAL right = positive(s->X[i * ld + i]), left = positive(s->Y[i * ld + i]);
+    later += FABS(s->remote[i]) * SQRT(right);
+    if (i < m) states[0] += right, states[1] += left;
+    if (i >= m) outer += FABS(s->ends[0][i]) * SQRT(right);
+  }
+  // both bases leave out products of what either does
+  const REAL missed_right = h * SQRT(positive(s->X[last * ld + last]));
+  const REAL missed_left = f * SQRT(positive(s->Y[last * ld + last]));
+  const REAL both = missed_right * missed_left, sizes = SQRT(states[0] * states[1]);
+  REAL neglected = h * (by_V + left_out) + f * (by_U + below) + both * sizes;
   REAL length = SQRT(squares(m, m, C, ld) + squares(1, m, s->du, ld) + squares(1, m, s->dv, ld));
-  REAL steps = (REAL)((uint64_t)1 << doublings);
+  REAL steps = (REAL)ROUNDING * (REAL)((uint64_t)1 << doublings), eps = EPSILON + residual;
   REAL products = norm(size, size, s->X, ld) * norm(size, size, s->Y, ld);
-  found.truncation = relative((REAL)SAFETY * neglected, length);
-  found.rounding = relative((REAL)ROUNDING * (EPSILON + residual) * steps * products, length);
+  REAL samples = eps * (s->norms[1] * SQRT(states[0]) + outer), root = SQRT(2 * found.value);
+  // else all digits of the response are lost in what it is a sum of
+  found.reliable &= samples * samples <= (REAL)LARGEST_LOSS * found.value;
+  REAL rounded = samples * (root + samples) + eps * steps * later * later;
+  REAL changed = h * FABS(coupling) + both * (root + both);
+  found.truncation[OF_VALUE] = relative((REAL)SAFETY * changed, found.value);
+  found.truncation[OF_GRADIENT] = relative((REAL)SAFETY * neglected, length);
+  found.rounding[OF_VALUE] = relative(rounded, found.value);
+  found.rounding[OF_GRADIENT] = relative(eps * steps * products, length);
   return found;
 }
 
 // What is found of a network: in its own memory after a step, W -= rates[0] ∂L/∂W and so on, or the gradient without rates.
 typedef struct {
-  REAL *value, *W, *u, *v, *error;
+  REAL *value, *W, *u, *v, *errors;
   const REAL *rates[3];
 } Wanted;
 

@@ -125,7 +125,7 @@ static void project(const Space *s, const Problem *p, Index m, Refined *f) {
 }
 
 // The Gramian of the right or the left system in the digits of a float, symmetric.
-static void coarse(Refined *f, Index size, int left, REAL *X, int *stable) {
+static void coarse(Refined *f, Index size, int left, REAL *X, int *reliable) {
   Space *s = &f->space;
   Index ld = s->ld;
   REAL *E = f->inverse;
@@ -138,7 +138,7 @@ static void coarse(Refined *f, Index size, int left, REAL *X, int *stable) {
   copy(size * ld, s->E, E);
   copy(ld, s->start, f->ends[left].high);
   clear(size * ld, X);
-  gramian(s, size, X, stable, NULL, NULL);
+  gramian(s, size, X, reliable, NULL, NULL);
   for (Index i = 0; i < size; i++)
     for (Index j = 0; j < i; j++)
       X[i * ld + j] = X[j * ld + i] = (X[i * ld + j] + X[j * ld + i]) / 2;
@@ -173,7 +173,7 @@ static REAL refine(Refined *f, Index size, int left, const REAL *X, REAL *more) 
     }
 
   // 2p B R B^T and what follows it, where E is B^T
-  int stable;
+  int reliable;
   product(size, width, size, R, ld, 1, f->inverse, ld, s->T, ld);
   product(size, width, size, f->inverse, 1, ld, s->T, ld, more, ld);
   for (Index i = 0; i < size; i++) {
@@ -183,7 +183,7 @@ static REAL refine(Refined *f, Index size, int left, const REAL *X, REAL *more) 
     }
     E[i * ld + i] -= 1;
   }
-  add_steps(s, size, E, s->square, 0, more, &stable);
+  add_steps(s, size, E, s->square, 0, more, &reliable);
   return relative(norm(size, width, more, ld), norm(size, width, X, ld));
 }
 
@@ -194,9 +194,9 @@ static Found reduce_refined(Refined *f, const Space *bases, const Problem *p, In
   Index ld = s->ld, M = f->rows, size = M + p->target_units, width = padded(size + 1, LANES);
   REAL *X = s->X, *Y = s->Y, *C = s->right, share[2];
   Pair u = f->ends[0], v = f->ends[1], half = f->half;
-  int stables[2];
+  int reliable[2];
   for (int left = 0; left < 2; left++) {
-    coarse(f, size, left, left ? Y : X, stables + left);
+    coarse(f, size, left, left ? Y : X, reliable + left);
     share[left] = refine(f, size, left, left ? Y : X, f->more[left]);
   }
 
@@ -216,12 +216,12 @@ static Found reduce_refined(Refined *f, const Space *bases, const Problem *p, In
   clear(size * ld, f->both);
   for (Index i = 0; i < size; i++) f->both[i * ld] = v.high[i];
   exact_product(size, LANES, size, X, ld, f->both, ld, half, f->room);
-  REAL value = 0;
+  REAL value = 0, summed = 0;
   dots(size, padded(size, LANES), X, ld, v.low, f->last);
   dots(size, padded(size, LANES), f->more[0], ld, v.high, f->by);
   for (Index i = 0; i < size; i++) {
     REAL response = half.high[i * ld] + (half.low[i * ld] + f->last[i] + f->by[i]);
-    value += v.high[i] * response / 2;
+    value += v.high[i] * response / 2, summed += FABS(v.high[i] * response);
     if (i < M) s->dv[i] = response;
   }
 
@@ -245,10 +245,13 @@ static Found reduce_refined(Refined *f, const Space *bases, const Problem *p, In
   REAL length = SQRT(squares(M, M, C, ld) + squares(1, M, s->du, ld) + squares(1, M, s->dv, ld));
   REAL products = norm(size, size, X, ld) * norm(size, size, Y, ld);
   REAL shares = share[0] * share[0] + share[1] * share[1];
-  return (Found){
-      .value = value < 0 ? 0 : value,
-      .truncation = relative((REAL)SAFETY * neglected, length),
-      .rounding = TAKEN_BACK * EPSILON + residual + relative(shares * products, length),
-      .stable = stables[0] && stables[1],
-  };
+  REAL corrected = shares * norm(size, 1, &v.high[0], 1) * norm(size, 1, &v.high[0], 1) * norm(size, size, X, ld);
+  // the loss changes by its derivative in what couples to the bases
+  Found found = {.value = value < 0 ? 0 : value, .reliable = reliable[0] && reliable[1]};
+  found.truncation[OF_VALUE] = relative((REAL)SAFETY * neglected, found.value);
+  found.truncation[OF_GRADIENT] = relative((REAL)SAFETY * neglected, length);
+  found.rounding[OF_VALUE] = relative(EPSILON * summed + corrected, found.value);
+  found.rounding[OF_GRADIENT] = relative(shares * products, length);
+  for (int i = 0; i < ERRORS; i++) found.rounding[i] += TAKEN_BACK * EPSILON + residual;
+  return found;
 }

@@ -13,7 +13,7 @@ typedef struct {
   REAL *start, *ends, *remote, *more, *by_u, *by_v, *responses, *norms, *sums;
 } Space;
 
-enum { SUMS = 16 };
+enum { SUMS = 24 };
 enum { SYSTEMS = TEAM == 32 ? 2 : 1 };  // that are at work at once
 
 DEVICE int padded(int n) { return (n + 3) / 4 * 4; }

@@ -56,11 +56,11 @@ class Emulated:
         self.functions = ctypes.CDLL(str(path))
 
     def attempts(self, rnns, target, turns, sizes, largest, launches, blocks=None):
-        """Next turns, attempts, and value, gradient and error."""
+        """Next turns, attempts, and value, gradient and errors."""
         S, N = rnns.u.shape
         of_target = [np.stack([np.asarray(x)] * S) for x in (target.W, target.u, target.v)]
         given = [np.ascontiguousarray(x) for x in (rnns.W, rnns.u, rnns.v)] + of_target
-        shapes = [(S,), (S, N, N), (S, N), (S, N), (S,)]
+        shapes = [(S,), (S, N, N), (S, N), (S, N), (S, 2)]
         shapes.append((1,) if self.kept else (S, *self.loaded.vectors(sizes[-1])))
         found = [np.full(shape, np.nan, self.dtype) for shape in shapes]
         turns, attempts, first = np.asarray(turns, np.int32).copy(), np.zeros(S, np.int32), 0
@@ -130,8 +130,8 @@ def test_it_does_what_the_kernel_for_cpus_does(emulated, units, dtype, oscillate
     np.testing.assert_array_equal(turns, expected)
     np.testing.assert_array_equal(attempts, exact.attempt)
     assert (attempts >= 0).sum() >= 4 + inverted  # bases of W need more vectors
-    eps, g = float(jnp.finfo(dtype).eps), exact.gradient
-    for ours, theirs in zip(found, (exact.value, g.W, g.u, g.v), strict=False):
+    eps, (value, g, *errors) = float(jnp.finfo(dtype).eps), exact.evaluation
+    for ours, theirs in zip(found, (value, g.W, g.u, g.v), strict=False):
         ours, theirs = (np.asarray(x, float).reshape(6, -1) for x in (ours, theirs))
         gap, norm = (np.linalg.norm(x, axis=1) for x in (ours - theirs, theirs))
         done = turns == columns.DONE
@@ -139,7 +139,7 @@ def test_it_does_what_the_kernel_for_cpus_does(emulated, units, dtype, oscillate
         assert np.isnan(ours[~done]).all()
     # what is estimated of rounding differs: other signs, and other products
     most = {"rtol": 1e-4, "atol": 500 * eps} if dtype == "float64" else {"rtol": 1.0}
-    np.testing.assert_allclose(found[4], exact.error, **most)
+    np.testing.assert_allclose(found[4].T, np.stack(errors), **most)
 
 
 @pytest.mark.parametrize(("units", "sizes"), [(24, [8, 10, 12, 16]), (130, [12, 16, 20, 24])])
