@@ -53,6 +53,7 @@ def attempt(
     """Attempt a step from a state with flat y, (N,), and accept or reject it."""
     rtol, atol = tolerances
     t, y, dy, h = state.t, state.y, state.derivative, state.control.step_size
+    h = jnp.where(jnp.isinf(h), goal.last - t, h)
     outlook = stepping.look(f, method, t, y, dy, h, state.memory, state.control.rejected)
     h = outlook.natural
     t1 = jnp.where(outlook.dense, goal.last, goal.following)

@@ -12,13 +12,13 @@ _STRONGEST_GROWTH = 5.0
 # One very accurate step must not make the controller distrust the next ordinary one.
 _SMALLEST_MEMORY = 1e-4
 _SMALLEST_ERROR = 1e-12
-_FALLBACK_STEP = 1e-6
 
 
 class Control(eqx.Module):
     """What the controller remembers; every field is a scalar array.
 
-    `step_size`: the natural step, untouched by truncation at a record. `last_error`: scaled error
+    `step_size`: the natural step, untouched by truncation at a record; infinite before the first
+    step where nothing is known of it. `last_error`: scaled error
     of the last accepted step that was not truncated. `rejected`: whether the last attempt was
     rejected.
     """
@@ -48,17 +48,20 @@ def error_norm(error: Array, y0: Array, y1: Array, rtol: Array, atol: Array) -> 
 
 
 def smallest_step(t: Array) -> Array:
-    """Step below which time no longer resolves a step, or below which nothing is worth trying."""
-    return jnp.maximum(8.0 * float(jnp.finfo(t.dtype).eps) * jnp.abs(t), 1e-30)
+    """Step below which time no longer resolves a step, or numbers are no longer normal."""
+    limits = jnp.finfo(t.dtype)
+    return jnp.maximum(8.0 * float(limits.eps) * jnp.abs(t), float(limits.tiny))
 
 
 def euler_step(y: Array, dy: Array, *, rtol: Array, atol: Array) -> Array:
-    """Step that moves y by 1 % of its size: for a first look at the curvature."""
+    """Step that moves y by 1 % of its size, to measure the curvature; 0 where the vector field is 0.
+
+    A y below the tolerance counts as one of size 0.01 atol / rtol.
+    """
     scale = atol + rtol * jnp.abs(y)
-    size, slope = _rms(y / scale), _rms(dy / scale)
-    small = (size < 1e-5) | (slope < 1e-5)
-    h0 = jnp.where(small, _FALLBACK_STEP, 0.01 * size / jnp.where(small, 1.0, slope))
-    return jnp.where(h0 > 0.0, h0, _FALLBACK_STEP)
+    slope = _rms_of_any_size(dy / scale)
+    h0 = 0.01 * _size(y, rtol, atol) / jnp.where(slope > 0.0, slope, 1.0)
+    return jnp.where((slope > 0.0) & jnp.isfinite(h0), h0, 0.0)
 
 
 def initial_control(
@@ -66,24 +69,21 @@ def initial_control(
 ) -> Control:
     """First step from the sizes of y, its derivative and an Euler estimate of its curvature.
 
-    `dy` is the derivative at y, and `ahead` that after a step of `euler_step`. Where the vector field is zero or non-finite the
-    step is 1e-6, which the controller then adapts.
+        h = T min(1, (0.01 / max(|y|, T |y'|, T² |y''|))^(1/k)),    T = |y| / |y'|
+
+    with k the `order`, and sizes relative to the tolerance. T makes all three of one dimension: the
+    unit of time changes nothing. `dy` is the derivative at y, and `ahead` that after a step of
+    `euler_step`. Where the vector field is zero the step is infinite: as far as there is to go.
 
     **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
     """
-    scale, h0 = atol + rtol * jnp.abs(y), euler_step(y, dy, rtol=rtol, atol=atol)
-    slope, curvature = _rms(dy / scale), _rms((ahead - dy) / scale) / h0
-    steepest = jnp.maximum(slope, curvature)
-    flat = ~(steepest > 1e-15)
-    h1 = jnp.where(
-        flat,
-        jnp.maximum(_FALLBACK_STEP, 1e-3 * h0),
-        (0.01 / jnp.where(flat, 1.0, steepest)) ** (1.0 / order),
-    )
-    h = jnp.minimum(100.0 * h0, h1)
-    h = jnp.where(jnp.isfinite(h) & (h > 0.0), h, _FALLBACK_STEP)
+    scale, time = atol + rtol * jnp.abs(y), 100.0 * euler_step(y, dy, rtol=rtol, atol=atol)
+    bend = 100.0 * time * _rms_of_any_size((ahead - dy) / scale)
+    steepest = jnp.maximum(_size(y, rtol, atol), bend)
+    h = time * jnp.minimum((0.01 / steepest) ** (1.0 / order), 1.0)
+    h = jnp.where(jnp.isfinite(h) & (h > 0.0), h, 1e-5 * time)
     return Control(
-        step_size=jnp.maximum(h, smallest_step(t)),
+        step_size=jnp.where(time > 0.0, jnp.maximum(h, smallest_step(t)), jnp.inf),
         last_error=jnp.ones_like(t),
         rejected=jnp.zeros_like(t, dtype=bool),
     )
@@ -147,5 +147,17 @@ def adapt(
     )
 
 
+def _size(y: Array, rtol: Array, atol: Array) -> Array:
+    """Size of y relative to the tolerance, that of 0.01 atol / rtol for one that is zero."""
+    size = _rms(y / (atol + rtol * jnp.abs(y)))
+    return jnp.where(size < 1e-5, 0.01 / rtol, size)
+
+
 def _rms(x: Array) -> Array:
     return jnp.sqrt(jnp.mean(jnp.square(x)))
+
+
+def _rms_of_any_size(x: Array) -> Array:
+    """Without squares of numbers that have a unit, which may overflow."""
+    largest = jnp.max(jnp.abs(x))
+    return largest * _rms(x / jnp.where(largest > 0.0, largest, 1.0))

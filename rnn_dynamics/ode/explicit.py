@@ -68,7 +68,10 @@ def middle(method: ExplicitMethod, h: Array, stages: Array) -> Array | None:
 
 def estimate(high: Array, low: Array, share: float) -> Array:
     """The error of a solution, from what it differs by from two others, the second of which is of a lower order, each (N,)."""
-    squares = jnp.sum(jnp.square(high)), jnp.sum(jnp.square(low))
+    # squares of numbers that have a unit may overflow
+    largest = jnp.maximum(jnp.max(jnp.abs(high)), jnp.max(jnp.abs(low)))
+    largest = jnp.where(largest > 0.0, largest, 1.0)
+    squares = jnp.sum(jnp.square(high / largest)), jnp.sum(jnp.square(low / largest))
     total = squares[0] + share * squares[1]
     return high * jnp.sqrt(squares[0] / jnp.where(total > 0.0, total, 1.0))
 

@@ -186,7 +186,7 @@ def _ritz(old: Spectrum, directions: Array, images: Array, width: Array) -> _Fou
     rates, vectors = values[order], vectors[:, order]
     turned = jax.vmap(_unit)(_product(vectors.T, images))
     return _Found(
-        norm=jnp.sqrt(jnp.max(jnp.sum(jnp.square(images), axis=1))),
+        norm=jnp.max(jax.vmap(_norm)(images)),
         directions=_orthonormal(jnp.where(active[:, None], turned, directions), width),
         rates=jnp.where(active, rates, old.rates),
         all_followed=old.all_followed | (width == count),
@@ -287,7 +287,9 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _norm(x: Array) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x)))
+    """|x|, (), without squares of numbers that have a unit, which may overflow."""
+    largest = jnp.max(jnp.abs(x))
+    return largest * jnp.sqrt(jnp.sum(jnp.square(x / jnp.where(largest > 0.0, largest, 1.0))))
 
 
 def _unit(x: Array) -> Array:

