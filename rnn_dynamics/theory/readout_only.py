@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss import PopulationLoss
@@ -23,6 +24,7 @@ from rnn_dynamics.theory.curve import TheoryCurve
 
 NUM_MODES = 256  # κ_n < 1e-31 beyond, for σ ≤ 0.99
 MAX_DOUBLINGS = 50
+ROUNDING = 1e3  # of responses, in units of what a change of the weights by eps makes of them
 
 
 def readout_only(
@@ -71,7 +73,8 @@ def required_readout_norm(
 
         |v|² = |u|^{-2} Σ_n (v*ᵀ (W*/σ)^n u*)²         = |u|^{-2} / (1 - (λ*/σ)²) for a leaky integrator
 
-    Finite exactly where the target's eigenvalues lie inside of the bulk, |λ*| < σ. It is what |v|² tends to in `readout_only`.
+    Finite exactly where the target's modes lie inside of the bulk, |λ*| < σ, but for those that its input does not reach or its
+    read-out does not see: of a residue of 0, up to rounding. It is what |v|² tends to in `readout_only`.
 
     Args:
         target: any `LinearRNN`.
@@ -88,7 +91,8 @@ def required_readout_norm(
 
 
 def learnable(target: LinearRNN, weight_scale: ArrayLike) -> jax.Array:
-    """Whether the bulk can represent the target with a finite read-out, () bool: |λ*| < σ for all of its eigenvalues.
+    """Whether the bulk can represent the target with a finite read-out, () bool: |λ*| < σ for all of its modes that
+    have a residue.
 
     If not, an outlier has to be learned.
 
@@ -158,7 +162,11 @@ def _solve(target: LinearRNN, sigma: jax.Array, times: jax.Array, alpha: jax.Arr
 def _required(target: LinearRNN, sigma: jax.Array, alpha: jax.Array) -> jax.Array:
     tiny = jnp.asarray(jnp.finfo(sigma.dtype).tiny, sigma.dtype)
     with jax.default_matmul_precision("highest"):
-        energy = _power_energy(target.W / jnp.maximum(sigma, tiny), target.u, target.v)
+        C, u, v = _connected(target.W / jnp.maximum(sigma, tiny), target.u, target.v)
+        energy = _power_energy(C, u, v)
+        P = _beyond_unit_circle(C)
+        inside = _power_energy(C - C @ P, u - P @ u, v)
+        energy = jnp.where(jnp.isinf(energy) & _is_hidden(C, u, v), inside, energy)
     return energy / alpha**2
 
 
@@ -169,7 +177,7 @@ def _power_energy(C: jax.Array, x: jax.Array, v: jax.Array) -> jax.Array:
     def going(carry: tuple[jax.Array, ...]) -> jax.Array:
         _, power, doublings = carry
         size = jnp.linalg.norm(power)
-        return (size > eps) & (size < 1 / eps**2) & (doublings < MAX_DOUBLINGS)
+        return (size > eps) & jnp.isfinite(size) & (doublings < MAX_DOUBLINGS)
 
     def double(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         G, power, doublings = carry
@@ -179,3 +187,47 @@ def _power_energy(C: jax.Array, x: jax.Array, v: jax.Array) -> jax.Array:
     G, power, _ = jax.lax.while_loop(going, double, start)
     infinite = jnp.asarray(jnp.inf, C.dtype)
     return jnp.where(jnp.linalg.norm(power) <= eps, v @ G @ v, infinite)
+
+
+def _connected(C: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+    """C, u and v without the units that no path joins to input and output: these modes are hidden whatever the numbers are."""
+
+    def follow(links: jax.Array, units: jax.Array) -> jax.Array:
+        def further(_: int, units: jax.Array) -> jax.Array:
+            return units | jnp.any(links & units[None, :], axis=1)
+
+        return jax.lax.fori_loop(0, len(units), further, units)
+
+    joined = follow(C != 0, u != 0) & follow((C != 0).T, v != 0)
+    both = joined[:, None] & joined[None, :]
+    return jnp.where(both, C, 0), jnp.where(joined, u, 0), jnp.where(joined, v, 0)
+
+
+def _beyond_unit_circle(C: jax.Array) -> jax.Array:
+    """The projector on the modes of C beyond the unit circle along those within it, (N, N): a matrix sign, by Newton's method."""
+    identity = jnp.eye(len(C), dtype=C.dtype)
+    sign = jnp.linalg.solve(C - identity, C + identity)  # the circle becomes the imaginary axis
+    sign = jax.lax.fori_loop(0, MAX_DOUBLINGS, lambda _, X: (X + jnp.linalg.inv(X)) / 2, sign)
+    return (identity + sign) / 2
+
+
+def _is_hidden(C: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+    """Whether v sees nothing of u through the modes of C beyond the unit circle, () bool.
+
+    Nothing is what a change of the weights by rounding, a share eps of each, can make of it. The first N of its responses vᵀ Cⁿ P u
+    say all, up to factors.
+    """
+
+    def responses(C: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+        def to_next(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+            size = jax.lax.stop_gradient(jnp.linalg.norm(x))
+            x = x / jnp.where(size > 0, size, 1)
+            return C @ x, v @ x
+
+        return jax.lax.scan(to_next, _beyond_unit_circle(C) @ u, None, len(u))[1]
+
+    normal, weights = np.random.default_rng(0).normal, (C, u, v)
+    changes = tuple(x * jnp.asarray(normal(size=x.shape), x.dtype) for x in weights)
+    response, change = jax.jvp(responses, weights, changes)
+    rounding = ROUNDING * jnp.finfo(C.dtype).eps
+    return jnp.linalg.norm(response) <= rounding * jnp.linalg.norm(change)

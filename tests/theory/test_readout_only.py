@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +113,76 @@ def test_required_norm_and_threshold():
     # the read-out of the flow grows to what is required
     last = rd.theory.readout_only(integrator, 0.9, [1e9]).output_norm[-1]
     assert float(last) ** 2 == pytest.approx(float(needed(integrator, 0.9)), rel=1e-6)
+
+
+def in_basis(X, rates, u, v, dtype="float64"):
+    """The network of the modes λ_i with inputs u_i and outputs v_i, in the basis of the columns of X."""
+    inverse = np.linalg.inv(X)
+    return rd.LinearRNN(X * np.asarray(rates) @ inverse, X @ u, v @ inverse).astype(dtype)
+
+
+def norm_of_modes(rates, residues, sigma):
+    """Σ_n (Σ_i ρ_i (λ_i/σ)ⁿ)², a double geometric series."""
+    ratio = np.asarray(rates) / sigma
+    return residues @ (1 / (1 - ratio[:, None] * ratio)) @ residues
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-2)])
+@pytest.mark.parametrize("count", [1, 6, 30])
+def test_hidden_modes_need_no_read_out(count, dtype, tolerance):
+    """In orthogonal and other bases; what the modes outside of the bulk leave unseen is unreached, unseen, or cancels."""
+    random = np.random.default_rng(count)
+    needed = jax.jit(rd.theory.required_readout_norm)
+    inside, residues = random.uniform(-0.65, 0.65, count), random.normal(size=count)
+    expected = norm_of_modes(inside, residues, 0.7)
+    bases = np.linalg.qr(random.normal(size=(count + 3, count + 3)))[0], np.eye(count + 3)
+    skewed = bases[0] + 0.3 * random.normal(size=bases[0].shape)
+    ones = np.ones(count)
+    for X in (*bases, skewed):
+        outside = np.append(inside, [0.95, 0.95, -1.2])
+        for u, v in (([0, 0, 0], [1, 2, 1]), ([1, 2, 1], [0, 0, 0]), ([1, 1, 0], [1, -1, 3])):
+            target = in_basis(X, outside, np.append(ones, u), np.append(residues, v), dtype)
+            assert float(needed(target, 0.7)) == pytest.approx(expected, rel=tolerance)
+        # what is small is not yet hidden
+        seen = in_basis(X, outside, np.append(ones, [1, 0, 0]), np.append(residues, [0.1, 0, 0]))
+        assert np.isinf(needed(seen, 0.7))
+
+
+def test_hidden_modes_of_other_kinds():
+    """On the bulk's edge, in units that nothing joins to input or output, defective ones, and the smallest that counts."""
+    needed, kept = rd.theory.required_readout_norm, rd.leaky_integrator(0.4)
+    expected = 1 / (1 - (0.6 / 0.7) ** 2)
+    jordan = 0.9 * np.eye(3) + 2 * np.eye(3, k=1)
+    hidden = [
+        rd.LinearRNN([[0.7]], [0.0], [1.0]),
+        rd.LinearRNN([[0.7]], [1.0], [0.0]),
+        rd.LinearRNN([[1e30]], [1e200], [0.0]),
+        rd.LinearRNN(jordan, np.array([0.0, 0.0, 1.0]), np.zeros(3)),
+        rd.LinearRNN(jordan, np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])),
+        rd.LinearRNN(np.diag([0.95, 0.95]), np.array([1.0, 2.0]), np.array([2.0, -1.0])),
+    ]
+    for part in hidden:
+        target = rd.parallel(kept, part)
+        assert float(needed(target, 0.7)) == pytest.approx(expected, rel=1e-12)
+        assert rd.theory.learnable(target, 0.7)
+    cancelled = rd.parallel(kept, rd.leaky_integrator(0.05), rd.LinearRNN([[0.95]], [1.0], [-1.0]))
+    assert float(needed(cancelled, 0.7)) == pytest.approx(expected, rel=1e-12)
+    for size in (1e-20, 1e20):
+        seen = rd.LinearRNN([[0.95]], [1.0], [size])
+        assert np.isinf(needed(rd.parallel(kept, seen), 0.7))
+    nearly = rd.LinearRNN([[0.95]], [1.0], [-1.0 + 1e-9])
+    assert np.isinf(needed(rd.parallel(kept, rd.leaky_integrator(0.05), nearly), 0.7))
+
+
+def test_large_transients_within_the_bulk_are_finite():
+    """A Jordan block of 24 units, λ = 0.5: Σ_n (binom(n, 23) 0.5^(n-23) / σⁿ)², in fractions."""
+    target = rd.LinearRNN(0.5 * np.eye(24) + np.eye(24, k=-1), np.eye(24)[0], np.eye(24)[23])
+    for sigma in (Fraction(7, 10), Fraction(51, 100)):
+        terms = (math.comb(n, 23) * Fraction(1, 2) ** (n - 23) / sigma**n for n in range(23, 3000))
+        expected = float(sum(x.numerator / x.denominator * float(x) for x in terms))
+        got = rd.theory.required_readout_norm(target, float(sigma))
+        # σ is rounded, and its power 2 n counts
+        assert float(got) == pytest.approx(expected, rel=1e-9)
 
 
 def test_weight_scales_and_times_are_traced():
