@@ -9,7 +9,7 @@ import numpy as np
 
 import rnn_dynamics as rd
 from rnn_dynamics.theory.pair import pair_velocity
-from rnn_dynamics.theory.single_outlier import outlier_loss, transfer_function
+from rnn_dynamics.theory.single_outlier import outlier_loss
 
 FEW = 5  # members in SciPy's loop
 
@@ -24,34 +24,34 @@ class Problem(NamedTuple):
     is_batch: bool
 
 
-def outlier_velocity(_: Any, y: jax.Array, transfer: Any) -> jax.Array:
+def outlier_velocity(_: Any, y: jax.Array, target: rd.LinearRNN) -> jax.Array:
     """(p, q, λ)' as in `theory.single_outlier`."""
     p, q, eigenvalue = y
-    da, dc = jax.grad(outlier_loss, argnums=(0, 1))(p * q, 1 - eigenvalue, transfer)
+    da, dc = jax.grad(outlier_loss, argnums=(0, 1))(p * q, 1 - eigenvalue, target)
     return jnp.stack([-q * da, -p * da, dc])
 
 
-def oscillator_velocity(_: Any, y: jax.Array, transfer: Any) -> jax.Array:
+def oscillator_velocity(_: Any, y: jax.Array, target: rd.LinearRNN) -> jax.Array:
     """(p, q, r, a, b)' as in `theory.conjugate_pair`."""
-    return pair_velocity(y, transfer, jnp.ones(2))
+    return pair_velocity(y, target, jnp.ones(2))
 
 
 def make_problem(name: str, members: int) -> Problem:
     """One of the three."""
     ts = np.linspace(0.0, 20.0, 41)
     if name == "pair":
-        transfer = transfer_function(rd.damped_oscillator(0.3, 1.0))
+        target = rd.damped_oscillator(0.3, 1.0)
         y0 = jnp.asarray([0.0, 0.0, 0.0, 0.3, 0.1])
-        return Problem(oscillator_velocity, y0, transfer, np.linspace(0.0, 80.0, 81), False)
+        return Problem(oscillator_velocity, y0, target, np.linspace(0.0, 80.0, 81), False)
     if name == "outlier":
-        transfer = transfer_function(rd.leaky_integrator(0.2))
-        return Problem(outlier_velocity, jnp.asarray([0.1, 0.1, 0.0]), transfer, ts, False)
+        target = rd.leaky_integrator(0.2)
+        return Problem(outlier_velocity, jnp.asarray([0.1, 0.1, 0.0]), target, ts, False)
     random = np.random.default_rng(0)
     decays = jnp.asarray(random.uniform(0.1, 0.5, members))
     gains = 10 ** random.uniform(-2.0, -0.5, (members, 2))
-    transfer = jax.vmap(lambda decay: transfer_function(rd.leaky_integrator(decay)))(decays)
+    targets = jax.vmap(rd.leaky_integrator)(decays)
     y0 = jnp.asarray(np.concatenate([gains, np.zeros((members, 1))], axis=1))
-    return Problem(outlier_velocity, y0, transfer, ts, True)
+    return Problem(outlier_velocity, y0, targets, ts, True)
 
 
 def first_members(problem: Problem, most: int) -> Problem:

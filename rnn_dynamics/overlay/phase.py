@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.overlay import style
 from rnn_dynamics.overlay.needs import demand, lacks_plane
 from rnn_dynamics.overlay.selection import (
@@ -17,7 +18,6 @@ from rnn_dynamics.overlay.selection import (
 )
 from rnn_dynamics.sweep.run import Run, require_run
 from rnn_dynamics.theory import best_one_mode
-from rnn_dynamics.theory.single_outlier import transfer_function
 
 MODEL = "single_outlier"
 GRID = 60  # points of the flow field along each axis
@@ -36,26 +36,27 @@ class Flow(NamedTuple):
     """The flow of one balanced mode towards a target: a' = -2 √(η_u η_v) |a| ∂L/∂a, c' = -η_W ∂L/∂c.
 
     Attributes:
-        numerator: T(c), the target's Laplace transform, as a ratio of polynomials: (N*,).
-        denominator: (N* + 1,).
+        target: the target.
         gain_rate: √(η_u η_v).
         decay_rate: η_W.
     """
 
-    numerator: np.ndarray
-    denominator: np.ndarray
+    target: LinearRNN
     gain_rate: float
     decay_rate: float
 
     def transform(self, c: np.ndarray) -> np.ndarray:
-        """T(c)."""
-        return np.polyval(self.numerator, c) / np.polyval(self.denominator, c)
+        """T(c), the target's Laplace transform."""
+        return self._resolvent(c) @ np.asarray(self.target.u) @ np.asarray(self.target.v)
 
     def slope(self, c: np.ndarray) -> np.ndarray:
         """T'(c)."""
-        p, q = self.numerator, self.denominator
-        first, second = np.polymul(np.polyder(p), q), np.polymul(p, np.polyder(q))
-        return np.polyval(np.polysub(first, second), c) / np.polyval(q, c) ** 2
+        resolvent = self._resolvent(c)
+        return -(resolvent @ resolvent @ np.asarray(self.target.u)) @ np.asarray(self.target.v)
+
+    def _resolvent(self, c: np.ndarray) -> np.ndarray:
+        identity = np.eye(self.target.num_units)
+        return np.linalg.inv(np.multiply.outer(1 + c, identity) - np.asarray(self.target.W))
 
     def velocity(self, a: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(a', c') of L = a²/(4c) - a T(c)."""
@@ -83,9 +84,8 @@ def phase_plane(run: Run) -> Figure:
     theory = False
     for (title, parts), axes in zip(panels, grid[:, 0], strict=True):
         target = target_rnn(parts[0])
-        numerator, denominator = (np.asarray(part) for part in transfer_function(target))
         rates = [float(parts[0].numbers[f"learning.rates.{x}"]) for x in "uvW"]
-        flow = Flow(numerator, denominator, float(np.sqrt(rates[0] * rates[1])), rates[2])
+        flow = Flow(target, float(np.sqrt(rates[0] * rates[1])), rates[2])
         best = best_one_mode(target)
         goal = (float(best.gain), float(best.decay))
         simulated = [_simulated(part) for part in parts]

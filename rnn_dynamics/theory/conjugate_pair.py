@@ -21,7 +21,6 @@ from rnn_dynamics.theory.pair import (
     pair_network,
     pair_velocity,
 )
-from rnn_dynamics.theory.single_outlier import transfer_function
 
 
 def conjugate_pair(
@@ -91,8 +90,7 @@ def _solve(
     def velocity(_: jax.Array, y: jax.Array, args: Any) -> jax.Array:
         return pair_velocity(y, *args)
 
-    transfer = transfer_function(target)
-    args = (transfer, eta)
+    args = target, eta
     options: Any = {"method": ode.RODAS5P, "rtol": tolerances[0], "atol": tolerances[1]}
     whole, levels = loss_levels(target)
 
@@ -100,7 +98,7 @@ def _solve(
         return ode.advance(velocity, state, time, args, max_steps=max_steps, **options)
 
     def margins(state: ode.State) -> jax.Array:
-        value = pair_loss(state.y, transfer) + whole
+        value = pair_loss(state.y, target) + whole
         start_level, end_level, arrival = levels
         gap = discriminant(state.y)
         return jnp.stack([value - start_level, value - end_level, gap, value - arrival])

@@ -13,7 +13,6 @@ from rnn_dynamics.model import LinearRNN, match_eigenvalues, track_eigenvalues
 from rnn_dynamics.model.arguments import require, show
 from rnn_dynamics.ode import State
 from rnn_dynamics.theory.best_one_mode import best_mode
-from rnn_dynamics.theory.single_outlier import transfer_function
 
 EVENTS = ("plateau_start", "plateau_end", "collision", "arrival")
 PLATEAU_MARGIN = 0.05  # the plateau is where the loss is within 5 % of that of the best single mode
@@ -59,9 +58,7 @@ def event_times(target: LinearRNN, curve: Any) -> dict[str, jax.Array]:
 
 def loss_levels(target: LinearRNN) -> tuple[jax.Array, jax.Array]:
     """The target's own energy ½∫k*², (), and the loss at which the plateau starts and ends, and at arrival, (3,)."""
-    gain, decay = best_mode(*transfer_function(target))
-    whole = energy(target)
-    plateau = whole - gain**2 / (4 * decay)
+    whole, plateau = energy(target), best_mode(target).loss
     levels = (1 + PLATEAU_MARGIN) * plateau, (1 - PLATEAU_MARGIN) * plateau, ARRIVAL * whole
     return whole, jnp.stack(levels)
 
@@ -90,13 +87,15 @@ def record_and_locate(
     def visit(i: jax.Array, carry: Any) -> Any:
         states, seen, low, high = carry
         recording, event = i < records, (i - records) % events
-        before = jnp.maximum(last_turn(seen[:records, event]), 0)
+        turn = last_turn(seen[:records, event])
+        before = jnp.maximum(turn, 0)
         starting = i < records + events
         left = jnp.where(starting, times[before], low[event])
         right = jnp.where(starting, times[jnp.minimum(before + 1, records - 1)], high[event])
         middle = (left + right) / 2
         origin = jnp.where(recording, jnp.maximum(i - 1, 0), before)
-        time = jnp.where(recording, times[jnp.minimum(i, records - 1)], middle)
+        goal = jnp.where(turn >= 0, middle, times[0])  # nowhere without a bracket
+        time = jnp.where(recording, times[jnp.minimum(i, records - 1)], goal)
         state = advance(jax.tree.map(lambda x: x[origin], states), time)
         now = margins(state)
         still = now[event] > 0

@@ -12,7 +12,7 @@ from rnn_dynamics.model.arguments import real_scalar
 from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.theory.arguments import check_rates
 from rnn_dynamics.theory.pair import pair_velocity
-from rnn_dynamics.theory.single_outlier import mean_response, transfer_function
+from rnn_dynamics.theory.single_outlier import transfer_function
 from rnn_dynamics.theory.vectors import unit, without
 
 
@@ -53,7 +53,8 @@ def pair_start(
 def _start(
     rnn: LinearRNN, target: LinearRNN, eta: jax.Array, end: jax.Array
 ) -> tuple[jax.Array, ...]:
-    W, u, inverts = rnn.W, rnn.u, mean_response(target) < 0
+    W, u = rnn.W, rnn.u
+    inverts = transfer_function(target, jnp.ones_like(end)) < 0
     sign = jnp.where(inverts, -1, 1).astype(rnn.dtype)
     v, target = sign * rnn.v, LinearRNN(target.W, target.u, sign * target.v)
     e1 = unit(u + v)
@@ -83,7 +84,7 @@ def _growing(
         slope, columns = jax.vmap(along)(y[2:].reshape(2, 2))
         return jnp.concatenate([slope[0, jnp.array([0, 3])], columns[:, jnp.array([1, 4])].ravel()])
 
-    args = transfer_function(target), eta
+    args = target, eta
     y = jnp.stack([p, a, *jnp.eye(2, dtype=p.dtype).ravel()])
     state = ode.start(velocity, jnp.zeros_like(end), y, args)
     # growth may exceed all bounds before the end; the last good state has settled long before that

@@ -13,6 +13,7 @@ from rnn_dynamics.model.arguments import is_traced, record_times, require, requi
 from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.theory.arguments import check_rates, initial_numbers, solver_numbers
 from rnn_dynamics.theory.curve import TheoryCurve
+from rnn_dynamics.theory.vectors import unit
 
 
 def single_outlier(
@@ -76,46 +77,32 @@ def outlier_start(
 
     While weights are small, u' = η_u T v and v' = η_v T u with T = T(1), which is negative for a target that mostly inverts its
     input: the direction that grows is e ∝ √η_v u ± √η_u v with the sign of T, and p = e·u, q = e·v, λ = eᵀ W e are what the
-    network has in it.
+    network has in it. Where this is 0, as with u and v frozen, e is the direction of u, or of v if u is 0.
     """
     require_rnns(rnn=rnn, target=target)
     check_rates(rates)
     eta_u, eta_v = (1.0, 1.0) if rates is None else (rates.u, rates.v)
     eta_u, eta_v = (jnp.asarray(rate, rnn.dtype) for rate in (eta_u, eta_v))
-    sign = jnp.where(mean_response(target.astype(rnn.dtype)) < 0, -1, 1).astype(rnn.dtype)
+    response = transfer_function(target.astype(rnn.dtype), jnp.ones((), rnn.dtype))
+    sign = jnp.where(response < 0, -1, 1).astype(rnn.dtype)
     e = jnp.sqrt(eta_v) * rnn.u + sign * jnp.sqrt(eta_u) * rnn.v
-    size = jnp.linalg.norm(e)
-    e = jnp.where(size > 0, e / jnp.where(size > 0, size, jnp.ones_like(size)), rnn.u)
-    return e @ rnn.u, e @ rnn.v, e @ rnn.W @ e
+    for instead in (rnn.u, rnn.v):
+        e = jnp.where(jnp.any(e != 0), e, instead)
+    e = unit(e)
+    with jax.default_matmul_precision("highest"):
+        return e @ rnn.u, e @ rnn.v, e @ rnn.W @ e
 
 
-def transfer_function(target: LinearRNN) -> tuple[jax.Array, jax.Array]:
-    """T(c) = v*ᵀ (cI + A*)⁻¹ u* as a ratio of polynomials: coefficients, highest power first, (N*,) and (N* + 1,).
-
-    By Faddeev and LeVerrier; for a stable target all coefficients of the denominator are positive, so that its values at
-    c > 0 do not cancel.
-    """
-    size, dtype = target.num_units, target.dtype
-    identity = jnp.eye(size, dtype=dtype)
-    F = target.W - identity
-    M, numerator, denominator = jnp.zeros_like(F), [], [jnp.ones((), dtype)]
-    for k in range(1, size + 1):
-        M = F @ M + denominator[-1] * identity
-        numerator.append(target.v @ M @ target.u)
-        denominator.append(-jnp.trace(F @ M) / k)
-    return jnp.stack(numerator), jnp.stack(denominator)
+def transfer_function(target: LinearRNN, c: jax.Array) -> jax.Array:
+    """T(c) = v*ᵀ (cI + A*)⁻¹ u*, A* = I - W*, (): a linear system, as coefficients of polynomials cancel for many units."""
+    identity = jnp.eye(target.num_units, dtype=target.dtype)
+    with jax.default_matmul_precision("highest"):
+        return target.v @ jnp.linalg.solve((1 + c) * identity - target.W, target.u)
 
 
-def mean_response(target: LinearRNN) -> jax.Array:
-    """T(1) = ∫ e^{-t} k*(t) dt, (): what a network without weights feels of the target."""
-    numerator, denominator = transfer_function(target)
-    return jnp.sum(numerator) / jnp.sum(denominator)
-
-
-def outlier_loss(a: jax.Array, c: jax.Array, transfer: tuple[jax.Array, jax.Array]) -> jax.Array:
+def outlier_loss(a: jax.Array, c: jax.Array, target: LinearRNN) -> jax.Array:
     """a²/(4c) - a T(c), (): the loss of one mode a e^{-ct}, up to the target's own energy."""
-    numerator, denominator = transfer
-    return a**2 / (4 * c) - a * jnp.polyval(numerator, c) / jnp.polyval(denominator, c)
+    return a**2 / (4 * c) - a * transfer_function(target, c)
 
 
 def _network(y: jax.Array) -> LinearRNN:
@@ -139,19 +126,18 @@ def _solve(
         return -eta * jnp.concatenate([gradient.u, gradient.v, gradient.W[0]])
 
     def closed_form(_: jax.Array, y: jax.Array, args: Any) -> jax.Array:
-        transfer, eta = args
+        target, eta, _ = args
         p, q, eigenvalue = y
         a, c = p * q, 1 - eigenvalue
-        da, dc = jax.grad(outlier_loss, argnums=(0, 1))(a, c, transfer)
+        da, dc = jax.grad(outlier_loss, argnums=(0, 1))(a, c, target)
         return eta * jnp.stack([-q * da, -p * da, dc])
 
-    velocity: Any = general
-    args: Any = (target, eta, loss)
-    if loss.is_infinite and loss.time_step is None:
-        velocity, args = closed_form, (transfer_function(target), eta)
+    continuous = loss.is_infinite and loss.time_step is None
+    velocity: Any = closed_form if continuous else general
     options: Any = {"method": ode.RODAS5P, "rtol": tolerances[0], "atol": tolerances[1]}
     # from τ = 0, where the first record may be
     from_zero = jnp.concatenate([jnp.zeros(1, times.dtype), times])
+    args = target, eta, loss
     solution = ode.solve(velocity, start, from_zero, args, max_steps=max_steps, **options)
     ys = solution.ys[1:]
     p, q, eigenvalue = ys.T
