@@ -42,9 +42,13 @@ def outlier_rates(
     weights = (1.0, 1.0, 1.0) if rates is None else (rates.W, rates.u, rates.v)
     eta_W, eta_u, eta_v = (jnp.asarray(rate, c.dtype) for rate in weights)
     g = eta_u / ratio + eta_v * ratio
-    half, product = g / (4 * c) + eta_W / (8 * c**3), g * eta_W / (16 * c**4)
-    fast = half + jnp.sqrt(half**2 - product)
-    return fast, product / fast
+    # d / (s/2)² = 2 x y / (x + y)², without powers of c that overflow where the rates do not
+    x, y = g / (4 * c), eta_W / (8 * c) / c / c
+    half = x + y
+    whole = jnp.where(half > 0, half, 1)
+    share = 2 * (x / whole) * (y / whole)
+    root = jnp.sqrt(1 - share)
+    return half * (1 + root), half * share / (1 + root)
 
 
 def linearised_rates(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> jax.Array:

@@ -167,7 +167,7 @@ def _required(target: LinearRNN, sigma: jax.Array, alpha: jax.Array) -> jax.Arra
         P = _beyond_unit_circle(C)
         inside = _power_energy(C - C @ P, u - P @ u, v)
         energy = jnp.where(jnp.isinf(energy) & _is_hidden(C, u, v), inside, energy)
-    return energy / alpha**2
+    return jnp.where(energy == 0, 0, energy / alpha / alpha)
 
 
 def _power_energy(C: jax.Array, x: jax.Array, v: jax.Array) -> jax.Array:

@@ -78,6 +78,17 @@ def test_long_memories_are_stiff():
     assert float(rd.theory.largest_learning_rate(target, target)) == pytest.approx(8e-6, rel=1e-3)
 
 
+def test_rates_of_extreme_memories_and_frozen_parameters():
+    """1/(4c³) and 1/(2c) as c → 0, in float32 too; what is frozen has no rate."""
+    for dtype, decay in (("float32", 1e-9), ("float64", 1e-90)):
+        fast, slow = rd.theory.outlier_rates(np.array(decay, dtype))
+        assert float(fast) == pytest.approx(0.25 / decay**3, rel=1e-5)
+        assert float(slow) == pytest.approx(0.5 / decay, rel=1e-5)
+    assert rd.theory.outlier_rates(0.2, rd.Rates(0, 1, 1)) == pytest.approx((5.0, 0.0))
+    assert rd.theory.outlier_rates(0.2, rd.Rates(1, 0, 0)) == pytest.approx((31.25, 0.0))
+    assert rd.theory.outlier_rates(0.2, rd.Rates(0, 0, 0)) == pytest.approx((0.0, 0.0))
+
+
 def test_flows_settle_at_the_slow_rate():
     target = rd.leaky_integrator(0.3)
     _, slow = rd.theory.outlier_rates(0.3)

@@ -174,6 +174,14 @@ def test_hidden_modes_of_other_kinds():
     assert np.isinf(needed(rd.parallel(kept, rd.leaky_integrator(0.05), nearly), 0.7))
 
 
+def test_nothing_needs_no_read_out():
+    needed, nothing = rd.theory.required_readout_norm, rd.LinearRNN([[0.3]], [1.0], [0.0])
+    assert float(needed(nothing, 0.7, 0.0)) == float(needed(nothing, 0.7)) == 0
+    assert np.isinf(needed(rd.leaky_integrator(0.4), 0.7, 0.0))
+    small = needed(rd.leaky_integrator(0.4).astype("float32"), 0.7, 1e-15)
+    assert float(small) == pytest.approx(1e30 / (1 - (0.6 / 0.7) ** 2), rel=1e-5)
+
+
 def test_large_transients_within_the_bulk_are_finite():
     """A Jordan block of 24 units, λ = 0.5: Σ_n (binom(n, 23) 0.5^(n-23) / σⁿ)², in fractions."""
     target = rd.LinearRNN(0.5 * np.eye(24) + np.eye(24, k=-1), np.eye(24)[0], np.eye(24)[23])
