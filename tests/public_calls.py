@@ -20,6 +20,7 @@ from wrong_values import (
     NOTHING,
     OVERLAP,
     POSITIVE,
+    RATE,
     RNN,
     SPECTRUM,
     SQUARE,
@@ -174,7 +175,7 @@ CALLS = [
         DESCENT,
         {"rnn": RNN, "target": UNSTABLE, "loss": NO_OBJECT | st.none(), "optimizer": NO_OBJECT}
         | {"rates": NO_OBJECT | st.none(), "stop": NO_OBJECT | st.none(), "key": KEY}
-        | {"num_steps": COUNT, "record_every": COUNT},
+        | {"num_steps": COUNT, "record_every": COUNT, "learning_rate": RATE},
     ),
     (
         theory.single_outlier,

@@ -136,3 +136,5 @@ INITIAL = (
 )
 TOLERANCE = (POSITIVE | st.just(True)).filter(lambda x: x is not None)
 INFINITE = (repr(math.inf), repr(np.float32("inf")))
+# None is no learning rate
+RATE = POSITIVE.filter(lambda x: x is not None)

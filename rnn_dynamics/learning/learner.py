@@ -15,7 +15,7 @@ import optax
 
 from rnn_dynamics import ode
 from rnn_dynamics.learning.observables import Observables, observe
-from rnn_dynamics.learning.optimizers import MakeOptimizer
+from rnn_dynamics.learning.optimizers import MakeOptimizer, updated
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Rest, Stop
 from rnn_dynamics.loss import (
@@ -165,9 +165,11 @@ class GradientDescent(eqx.Module):
     stop: Stop = Stop()
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
-        optimizer = self.make_optimizer(**self.hyperparameters)
-        zero = jnp.zeros((), jnp.int32)
-        error, memory = jnp.zeros((), rnn.dtype), optimizer.init(rnn)
+        with jax.numpy_dtype_promotion("standard"):
+            memory = jax.tree.map(
+                jnp.asarray, self.make_optimizer(**self.hyperparameters).init(rnn)
+            )
+        zero, error = jnp.zeros((), jnp.int32), jnp.zeros((), rnn.dtype)
         return State(rnn, rnn, zero + Status.ok, zero, error, Rest.start(rnn.dtype), memory)
 
     def advance(
@@ -206,10 +208,13 @@ class GradientDescent(eqx.Module):
                 for x in (self.rates.W, self.rates.u, self.rates.v)
             )
             return self.loss.step(rnn, target, rates, running, attempt), memory
-        optimizer = self.make_optimizer(**self.hyperparameters)
         found = self.loss.estimate(rnn, target, key, running, attempt)
-        updates, memory = optimizer.update(found.gradient, state.inner, rnn)
-        proposal = jax.tree.map(jnp.add, rnn, self.rates.times(updates))
+        optimizer = self.make_optimizer(**self.hyperparameters)
+        updates, memory = updated(
+            *(optimizer, state.inner, rnn, self.rates, found),
+            lambda rnn: self.loss.estimate(rnn, target, key),
+        )
+        proposal = jax.tree.map(lambda x, d: x + d.astype(x.dtype), rnn, self.rates.times(updates))
         good = running & (health(found.value, found.error) == Status.ok)
         moved = where(good, proposal, rnn)
         return Step(found.value, moved, found.error, found.attempt), memory

@@ -1,16 +1,67 @@
-"""Optax optimisers from names and traced numbers, for sweeps over their hyperparameters in one compiled program."""
+"""Optax optimisers: any one's updates of a network, and those that sweeps make from names and traced numbers.
+
+A sweep over hyperparameters is one compiled program, as they are traced.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rnn_dynamics.learning.schedules import SCHEDULES
+from rnn_dynamics.learning.rates import Rates
+from rnn_dynamics.learning.schedules import SCHEDULES, Rate
+from rnn_dynamics.model import LinearRNN
 
 Numbers = Mapping[str, jax.Array]
+
+
+def updated(
+    optimizer: optax.GradientTransformation,
+    memory: Any,
+    rnn: LinearRNN,
+    rates: Rates,
+    found: Any,
+    estimate: Callable[[LinearRNN], Any],
+) -> tuple[LinearRNN, Any]:
+    """The updates Δ of an optimiser, which the rates are to multiply, and what it keeps.
+
+    A frozen parameter has a gradient of 0. Line searches get the loss of the network that updates lead to, which is where the rates
+    lead: `value_fn` of w + Δ is the loss at w + η Δ.
+
+    Args:
+        optimizer: any optax transformation; one that takes no extra arguments gets none.
+        memory: what it kept.
+        rnn: the network.
+        rates: η.
+        found: the loss and its gradient at the network.
+        estimate: the same of any network.
+    """
+
+    def moved(parameters: LinearRNN) -> Any:
+        change = rates.times(jax.tree.map(jnp.subtract, parameters, rnn))
+        return estimate(jax.tree.map(jnp.add, rnn, change))
+
+    # in forward and reverse mode, by the gradient that the loss itself finds
+    @jax.custom_jvp
+    def value_fn(parameters: LinearRNN) -> jax.Array:
+        return moved(parameters).value
+
+    @value_fn.defjvp
+    def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+        near = moved(*primals)
+        slopes = jax.tree.map(jnp.vdot, rates.times(near.gradient), *tangents)
+        return near.value, sum(jax.tree.leaves(slopes), jnp.zeros_like(near.value))
+
+    gradient = rates.trained(found.gradient)
+    extra = {"value": found.value, "grad": rates.times(gradient), "value_fn": value_fn}
+    # optax mixes counts of steps, which are integers, with real numbers
+    with jax.numpy_dtype_promotion("standard"):
+        whole = optax.with_extra_args_support(optimizer)
+        updates, after = whole.update(gradient, memory, rnn, **extra)
+    return updates, jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), after, memory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +85,7 @@ class MakeOptimizer:
 
     def __call__(
         self,
-        learning_rate: jax.Array,
+        learning_rate: Rate,
         arguments: Numbers | None = None,
         schedule: Numbers | None = None,
         clip_norm: jax.Array | None = None,
@@ -43,7 +94,7 @@ class MakeOptimizer:
         """The optimiser with these hyperparameters.
 
         Args:
-            learning_rate: η of a schedule of 1, ().
+            learning_rate: η where the schedule is 1, (); or η itself as a function of the step, with a schedule that is constant.
             arguments: the optimiser's own arguments by optax's names, each ().
             schedule: parameters of the schedule, each ().
             clip_norm: the largest norm of the gradient of all parameters together, (); by default there is none.
@@ -61,7 +112,8 @@ class MakeOptimizer:
         def init(params: Any) -> Any:
             # optax mixes counts of steps, which are integers, with real numbers
             with jax.numpy_dtype_promotion("standard"):
-                return jnp.zeros((), jnp.int32), make(learning_rate).init(params)
+                start = jnp.zeros((), jnp.int32)
+                return start, make(rate(start)).init(params)
 
         def update(gradient: Any, state: Any, params: Any = None) -> Any:
             count, inner = state
@@ -78,7 +130,7 @@ class MakeOptimizer:
     def plain_step(
         self,
         memory: Any,
-        learning_rate: jax.Array,
+        learning_rate: Rate,
         arguments: Numbers | None = None,
         schedule: Numbers | None = None,
         clip_norm: jax.Array | None = None,
@@ -96,8 +148,8 @@ class MakeOptimizer:
         count, inner = memory
         return self._rate(count, learning_rate, schedule), (count + 1, inner)
 
-    def _rate(
-        self, count: jax.Array, learning_rate: jax.Array, schedule: Numbers | None
-    ) -> jax.Array:
+    def _rate(self, count: jax.Array, learning_rate: Rate, schedule: Numbers | None) -> jax.Array:
+        if callable(learning_rate):
+            return learning_rate(count)
         step = count.astype(learning_rate.dtype)
         return learning_rate * SCHEDULES[self.schedule].factor(step, **(schedule or {}))

@@ -43,6 +43,12 @@ class Rates(eqx.Module):
             ),
         )
 
+    def trained(self, gradient: LinearRNN) -> LinearRNN:
+        """A gradient with zeros for frozen parameters."""
+        moves = (jnp.asarray(rate) > 0 for rate in (self.W, self.u, self.v))
+        parts = zip(moves, (gradient.W, gradient.u, gradient.v), strict=True)
+        return LinearRNN(*(jnp.where(moving, x, jnp.zeros_like(x)) for moving, x in parts))
+
     @property
     def roots(self) -> "Rates":
         """√η of each parameter, 1 of one that is frozen."""

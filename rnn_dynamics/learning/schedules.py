@@ -1,14 +1,83 @@
-"""Factors of the learning rate at each step, and their sums, which are the clock of plain gradient descent.
+"""Learning rates that change with the step, and their sums, which are the learning time.
 
-Optax's own schedules check their arguments in Python and so cannot take traced numbers.
+A caller's schedule is any function of the step. Those of configs are factors of a learning rate: optax's own schedules check their
+arguments in Python and so cannot take traced numbers.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from rnn_dynamics.model.arguments import check_real, show
+
+
+class GivenSchedule(eqx.Module):
+    """A caller's schedule, step () of an integer dtype → learning rate () of the network's dtype."""
+
+    function: Any
+    dtype: Any = eqx.field(static=True)
+
+    def __call__(self, step: jax.Array) -> jax.Array:
+        # schedules mix counts of steps, which are integers, with real numbers: 64 bits of one make 64 bits of the other
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(self.function(step.astype(int)), self.dtype)
+
+
+Rate = jax.Array | GivenSchedule
+
+
+def checked_rate(learning_rate: Any, dtype: Any) -> Rate:
+    """A learning rate, a number or a schedule, in the network's dtype.
+
+    Raises:
+        TypeError: if it is neither, or the schedule returns no real number for a traced step.
+        ValueError: if it is a number that is not positive or not finite.
+    """
+    if not callable(learning_rate):
+        check_real("learning_rate", learning_rate, positive=True)
+        return jnp.asarray(learning_rate, dtype)
+    schedule = GivenSchedule(learning_rate, dtype)
+    try:
+        found = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
+    except Exception as error:  # whatever a caller's function raises
+        raise _no_schedule(learning_rate) from error
+    if found.shape != ():
+        raise _no_schedule(learning_rate)
+    return schedule
+
+
+def _no_schedule(given: Any) -> TypeError:
+    return TypeError(
+        "Argument `learning_rate` must be a real number or a schedule that returns one for a traced step, "
+        f"but is {show(given)}."
+    )
+
+
+@eqx.filter_jit
+def learning_times(rate: Rate, steps: jax.Array) -> jax.Array:
+    """Sums of the learning rates of the steps before each record, (R,), at which `steps`, (R,) int32, have been made."""
+    if not callable(rate):
+        return steps.astype(rate.dtype) * rate
+
+    def add(step: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        total, lost = carry
+        own = rate(step)
+        after = total + own
+        # what rounding takes from the sum is summed by itself: thousands of steps of float32 keep all digits
+        kept = after - total
+        return after, lost + ((total - (after - kept)) + (own - kept))
+
+    def to_record(carry: Any, bounds: tuple[jax.Array, jax.Array]) -> Any:
+        carry = jax.lax.fori_loop(*bounds, add, carry)
+        return carry, carry[0] + carry[1]
+
+    zero = jnp.zeros((), rate.dtype)
+    before = jnp.concatenate([jnp.zeros_like(steps[:1]), steps[:-1]])
+    return jax.lax.scan(to_record, (zero, zero), (before, steps))[1]
 
 
 class Schedule(NamedTuple):

@@ -3,7 +3,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from support import parameters
 
@@ -17,7 +16,7 @@ def descend(stop=rd.Stop(), num_steps=200, rnn=None):
     return rd.gradient_descent(
         RNN() if rnn is None else rnn,
         TARGET(),
-        optimizer=optax.sgd(0.05),
+        learning_rate=0.05,
         num_steps=num_steps,
         record_every=10,
         stop=stop,

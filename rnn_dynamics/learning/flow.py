@@ -1,0 +1,75 @@
+"""Training of one network by gradient flow."""
+
+from typing import Any, get_args
+
+from jax.typing import ArrayLike
+
+from rnn_dynamics import ode
+from rnn_dynamics.learning.learner import GradientFlow
+from rnn_dynamics.learning.rates import Rates
+from rnn_dynamics.learning.stopping import Stop
+from rnn_dynamics.learning.trajectory import Trajectory, Words, check_common, record
+from rnn_dynamics.loss import PopulationLoss, SampledLoss
+from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model.arguments import check_real, positive_int, record_times, require_type
+from rnn_dynamics.model.linear_rnn import require_rnns
+from rnn_dynamics.ode.arguments import suited_method
+from rnn_dynamics.ode.methods import Method
+
+
+def gradient_flow(
+    rnn: LinearRNN,
+    target: LinearRNN,
+    train_time: ArrayLike,
+    *,
+    loss: PopulationLoss = PopulationLoss(),
+    rates: Rates = Rates(),
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_steps: int = 1_000_000,
+    method: Any = ode.AUTO,
+    stop: Stop = Stop(),
+) -> Trajectory:
+    """Train a network by gradient flow.
+
+        W' = -η_W ∂L/∂W,    u' = -η_u ∂L/∂u,    v' = -η_v ∂L/∂v        from τ = 0
+
+    Args:
+        rnn: the network at learning time 0, N units.
+        target: any `LinearRNN`, stable if the horizon of the loss is infinite.
+        train_time: learning times of the records, (R,), increasing, positive or zero.
+        loss: by default `PopulationLoss()`.
+        rates: by default all 1.
+        rtol: relative tolerance of the integration; by default 1e-8 in float64, 1e-5 in float32.
+        atol: absolute tolerance, of W/√η_W, u/√η_u and v/√η_v; by default 1e-10 in float64, 1e-7 in float32.
+        max_steps: most attempted steps; then the status is `max_steps` and later records are NaN.
+        method: a method of `rnn_dynamics.ode`. The default is `TSIT5`, or `DOP853` where `rtol` is below 1e-7 and not traced, and, where
+            the flow is stiff, as it is towards a long memory, an exponential method of order 4: it takes the few directions that are stiff
+            from the Jacobian, and the rest as an explicit method does. Where more than five are stiff, it is the stabilised `RKG3`.
+        stop: criteria to stop at a record before the last.
+
+    Returns:
+        The trajectory. Failure is a status, never an exception.
+
+    Raises:
+        TypeError: if the loss samples noise, of which a flow knows nothing.
+        ValueError: if `train_time` is not increasing or the target has an infinite loss.
+
+    Source: section 2 of the theory note.
+    """
+    require_rnns(rnn=rnn, target=target)
+    if isinstance(loss, SampledLoss):
+        raise TypeError(
+            "Argument `loss` must be a PopulationLoss for a gradient flow, such as `loss.expected`, but is a SampledLoss."
+        )
+    check_common(loss, rates, stop)
+    require_type("method", method, get_args(Method), "a method of `ode`")
+    times = record_times(train_time, rnn.dtype)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None:
+            check_real(name, tolerance, positive=True)
+    limit = positive_int("max_steps", max_steps)
+    method = suited_method(method, rtol, rnn.dtype)
+    learner = GradientFlow(loss, rates, rtol, atol, limit, method, stop)
+    words = Words(remedy="another tolerance")
+    return record(learner, rnn, target, times, times, words)
