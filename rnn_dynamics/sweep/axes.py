@@ -1,12 +1,13 @@
 """Numbers of a config that may be sweep axes: a number, a list, or a table { start, stop, num, spacing }."""
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic_core.core_schema import no_info_plain_validator_function
+
+from rnn_dynamics.sweep.hints import nearest
 
 # of numbers that are not integers: their products and quotients stay finite
 SMALLEST, LARGEST = 1e-60, 1e60
@@ -83,8 +84,8 @@ class Choice:
         """The word, or a ValueError that names the nearest known one."""
         if isinstance(value, str) and value in self.names:
             return value
-        near = difflib.get_close_matches(show(value).strip("'"), self.names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = nearest(value, self.names) if isinstance(value, str) else None
+        hint = f" (did you mean {near!r}?)" if near else ""
         listed = ", ".join(repr(name) for name in self.names)
         raise ValueError(f"must be one of {listed}, but is {show(value)}{hint}")
 

@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Tag, field_validator, model_validator
+from pydantic import Tag, ValidationError, field_validator, model_validator
 
 from rnn_dynamics.sweep.axes import Choice, Number, Text, Values
 from rnn_dynamics.sweep.learning_tables import GradientDescentTable, GradientFlowTable
+from rnn_dynamics.sweep.problems import ConfigError, sentences
 from rnn_dynamics.sweep.recording import (
     MOST_RECORDS,
     OBSERVABLES,
@@ -181,7 +182,11 @@ Learning = Annotated[
 
 
 class Experiment(Section):
-    """A whole config, checked. `load_experiment` makes one, and checks besides what no key can tell by itself."""
+    """A whole config, checked: each key, and what no key can tell by itself.
+
+    Raises:
+        ConfigError: with every problem.
+    """
 
     target: Target
     network: Network
@@ -189,6 +194,24 @@ class Experiment(Section):
     record: Record = Record()
     theory: Theory = Theory()
     compute: Compute = Compute()
+
+    def __init__(self, /, **tables: Any) -> None:
+        try:
+            super().__init__(**tables)
+        except ValidationError as error:
+            raise ConfigError("The config", sentences(type(self), error)) from None
+        self.check()
+
+    def check(self) -> None:
+        """Refuse keys that contradict each other, as a copy with changes may have.
+
+        Raises:
+            ConfigError: with every problem.
+        """
+        from rnn_dynamics.sweep.contradictions import contradictions  # which knows this class
+
+        if problems := contradictions(self):
+            raise ConfigError("The config", problems)
 
     @property
     def numbers(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 A table and not a look at optax, so that a config error answers at once; a test compares the two.
 """
 
-import difflib
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError, ValidationInfo
@@ -11,6 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import with_info_plain_validator_function
 
 from rnn_dynamics.sweep.axes import Number, show
+from rnn_dynamics.sweep.hints import nearest
 
 
 class Arguments(NamedTuple):
@@ -97,6 +97,6 @@ def _check_argument(optimizer: str, name: str, value: Any) -> Any:
         return value
     if name == "learning_rate":
         raise ValueError("must be absent, as `learning.learning_rate` is given beside it")
-    near = difflib.get_close_matches(name, (*known.numbers, *known.flags), n=1, cutoff=0.0)
-    hint = f" (the nearest known one is `{near[0]}`)" if near else ", which takes no arguments"
+    near = nearest(name, (*known.numbers, *known.flags), cutoff=0.0)
+    hint = f" (the nearest known one is `{near}`)" if near else ", which takes no arguments"
     raise ValueError(f"is unknown to {optimizer!r}{hint}")

@@ -208,11 +208,13 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
 
     Raises:
         TypeError: if the experiment is none.
+        ConfigError: if its keys contradict each other.
     """
     if not isinstance(experiment, Experiment):
         raise TypeError(
             f"Argument `experiment` must be an Experiment, as from load_experiment, but is {show(experiment)}."
         )
+    experiment.check()
     axes = experiment.axes
     shape = (*(len(values) for values in axes.values()), experiment.network.num_seeds)
     indices = np.indices(shape).reshape(len(shape), -1)

@@ -1,12 +1,12 @@
 """What of a run is kept on disk: which observables, and at which records the weights. JAX is not needed."""
 
-import difflib
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 from pydantic_core.core_schema import no_info_plain_validator_function
 
 from rnn_dynamics.sweep.axes import Choice, first_repeated, show
+from rnn_dynamics.sweep.hints import nearest
 
 SCALARS = (
     *("loss", "gradient_norm", "gradient_error", "weight_norm", "weight_change"),
@@ -44,8 +44,8 @@ class Weights:
             return value
         words = ", ".join(repr(word) for word in self.WORDS)
         if not isinstance(value, list | tuple):
-            near = difflib.get_close_matches(show(value).strip("'"), self.WORDS, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            near = nearest(value, self.WORDS) if isinstance(value, str) else None
+            hint = f" (did you mean {near!r}?)" if near else ""
             raise ValueError(f"must be {words} or a list of records, but is {show(value)}{hint}")
         for item in value:
             if isinstance(item, bool) or not isinstance(item, int):
