@@ -25,15 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     from rnn_dynamics.sweep.config import ConfigError
     from rnn_dynamics.sweep.files import StoreError, WriteError
+    from rnn_dynamics.sweep.memory import OutOfMemoryError
 
     try:
         return options.command(options)
+    except (ConfigError, StoreError, OutOfMemoryError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
     except (WriteError, MemoryError) as error:
         print(error, file=sys.stderr)
         return INTERRUPTED
-    except (ConfigError, StoreError) as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from there.", file=sys.stderr)
         return INTERRUPTED
@@ -174,10 +175,14 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _plan(options: argparse.Namespace) -> int:
     from rnn_dynamics.sweep.config import load_experiment
+    from rnn_dynamics.sweep.memory import host_bytes
     from rnn_dynamics.sweep.plan import plan
 
     experiment = load_experiment(options.config, options.overrides)
-    print(plan(experiment), flush=True)
+    layout = plan(experiment)
+    print(layout, flush=True)
+    if layout.shortage(host_bytes()):
+        return BAD_INPUT
     if options.probe:
         _set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
         from rnn_dynamics.sweep.probe import probe
@@ -215,11 +220,13 @@ def _open(directory: Path) -> Any:
 
 def _share_among_cores(experiment: Any) -> None:
     """Make every core of a CPU a device, if learning takes long enough to pay for programs that each device compiles of its own."""
+    from rnn_dynamics.sweep.memory import host_bytes
     from rnn_dynamics.sweep.plan import plan
 
-    cores = os.cpu_count() or 1
-    if plan(experiment).estimated_seconds * cores > LEAST_SECONDS_SHARED:
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
+    layout, cores = plan(experiment), os.cpu_count() or 1
+    if layout.estimated_seconds * cores > LEAST_SECONDS_SHARED:
+        devices = min(cores, layout.devices_that_fit(host_bytes()))
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(devices))
 
 
 def _set_up_jax(dtype: str, cache: bool = False) -> None:

@@ -150,6 +150,15 @@ def first_repeated(values: tuple[Any, ...]) -> Any:
     return None
 
 
+def number_text(number: Any) -> str:
+    """A number as the shortest usual text that reads back as the same one: two numbers never share it."""
+    number = number.item() if isinstance(number, np.generic) else number
+    if isinstance(number, int):
+        return str(number)
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
+
+
 def show(value: Any) -> str:
     """A value as text of at most 60 characters, whatever it is."""
     try:

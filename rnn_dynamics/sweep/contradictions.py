@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rnn_dynamics.sweep.axes import show
+from rnn_dynamics.sweep.axes import number_text, show
 from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
 from rnn_dynamics.sweep.optimizers import UNSCHEDULED
 from rnn_dynamics.sweep.recording import MOST_RECORDS
@@ -69,13 +69,13 @@ def _record_contradictions(experiment: Experiment, every: float) -> list[str]:
         what, ends = "learning time", learning.train_time
     if every > np.min(ends):
         return [
-            f"Key `record.every` must be at most the {what}, {np.min(ends):g}, but is {every:g}."
+            f"Key `record.every` must be at most the {what}, {number_text(np.min(ends))}, but is {number_text(every)}."
         ]
     # in Python, as the quotient may exceed all numbers
     if float(np.max(ends)) / every > MOST_RECORDS:
         return [
             f"Key `record.every` must leave at most {MOST_RECORDS} records up to the {what}, "
-            f"{np.max(ends):g}, but is {every:g}."
+            f"{number_text(np.max(ends))}, but is {number_text(every)}."
         ]
     return []
 

@@ -1,13 +1,20 @@
-"""What learning costs, roughly: gradients of a member, and floating-point operations of a gradient."""
+"""What learning costs, roughly: gradients of a member, operations of a gradient, and memory."""
 
 import numpy as np
 
-from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
+from rnn_dynamics.sweep.applicability import theory_labels
+from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable, GradientFlowTable
 from rnn_dynamics.sweep.sampling import num_time_steps
 
 FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
 # N × N products in one exact gradient by doubling; where Krylov bases are used, it costs as much as about 60 / N
 PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS, LEAST_UNITS = 36, 60, 24
+# N × N matrices of a member's compiled segment, measured at 128 and 512 units: of an exact gradient over an infinite horizon that is
+# refined, or not, and over a finite one; and besides, of a flow over an infinite and a finite one, and of sampled noise
+REFINED_MATRICES, DOUBLED_MATRICES, FINITE_MATRICES = 62, 23, 67
+FLOW_MATRICES, FINITE_FLOW_MATRICES, SAMPLED_MATRICES = 10, 34, 21
+SEQUENCES = 4, 8  # as long as the horizon, for each unit and for each trial of sampled noise
+OF_WORDS = ("word_subspace", "infinite_width")
 SAMPLED_PRODUCTS = 3  # N × N matrix-vector products per time step of a gradient on sampled noise
 
 
@@ -46,3 +53,34 @@ def flops_per_gradient(experiment: Experiment, values: dict[str, np.ndarray]) ->
         (sizes < LEAST_UNITS) | (steps > 0), PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS / sizes
     )
     return 2 * np.where(np.isinf(horizon), infinite, products + 8) * sizes**3
+
+
+def bytes_per_number(experiment: Experiment) -> int:
+    """Size of a real number."""
+    return 8 if experiment.compute.dtype == "float64" else 4
+
+
+def bytes_while_learning(experiment: Experiment, values: dict[str, np.ndarray]) -> np.ndarray:
+    """Memory that a compiled segment needs for each member, (M,): N × N matrices, and sequences of sampled noise."""
+    learning = experiment.learning
+    # theories train networks of as many units as there are words
+    lengths = [n for model, n in theory_labels(experiment).values() if model in OF_WORDS]
+    sizes = np.maximum(values["network.num_units"], num_words(max(lengths, default=-1)))
+    infinite = np.isinf(values["learning.horizon"])
+    refined = experiment.compute.dtype == "float64" and learning.time_step is None
+    exact = REFINED_MATRICES if refined else DOUBLED_MATRICES
+    matrices = np.where(infinite, exact, FINITE_MATRICES)
+    if isinstance(learning, GradientFlowTable):
+        matrices += np.where(infinite, FLOW_MATRICES, FINITE_FLOW_MATRICES)
+    sampled = learning.loss == "sampled"
+    numbers = (matrices + SAMPLED_MATRICES * sampled) * sizes.astype(float) ** 2
+    if sampled:
+        for_units, for_trials = SEQUENCES
+        width = for_units * sizes + for_trials * values["learning.batch_size"]
+        numbers += num_time_steps(values) * width
+    return numbers * bytes_per_number(experiment)
+
+
+def num_words(max_length: int) -> int:
+    """Units of a theory of words of at most so many letters."""
+    return 2 ** (max_length + 2) - 2

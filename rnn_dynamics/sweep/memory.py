@@ -1,12 +1,11 @@
-"""How much memory a device has, and what tells that it was too little."""
+"""How much memory there is, and what tells that it was too little. JAX is needed only for that of devices."""
 
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-
+NARROWEST = 2  # members of a batch: one alone is another program
 SHARE = 0.5  # of a device's memory that a compiled segment may need: the host keeps records, others live there too
 
 
@@ -16,9 +15,16 @@ class OutOfMemoryError(MemoryError):
 
 def most_bytes() -> int | None:
     """What a compiled segment may need on a device, the same for every run on one machine; None if that is unknown."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    total = stats.get("bytes_limit") or host_bytes() / jax.local_device_count()
+    total = device_bytes()
     return int(SHARE * total) if math.isfinite(total) else None
+
+
+def device_bytes() -> float:
+    """The memory of a device; infinite if that is unknown."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return float(stats.get("bytes_limit") or host_bytes() / jax.local_device_count())
 
 
 def host_bytes() -> float:
@@ -32,8 +38,34 @@ def host_bytes() -> float:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a batch needs more memory than there is."""
+    import jax
+
     refused = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     return refused or isinstance(error, MemoryError)
+
+
+def narrower(width: int, error: Exception) -> int:
+    """How many members to try after an error of so many at once.
+
+    Raises:
+        OutOfMemoryError: if there are no fewer.
+        Exception: the error itself, if it is not about memory.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    if width <= NARROWEST:
+        why = (str(error) or "no memory is left").partition("\n")[0]
+        raise OutOfMemoryError(f"{width} networks at once need too much memory: {why}") from None
+    return max(NARROWEST, math.ceil(width / 2))
+
+
+def size_text(num_bytes: float) -> str:
+    """A size in a unit in which it is a small number."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} TB"
 
 
 def _number(path: Path) -> float:

@@ -3,16 +3,17 @@
 import dataclasses
 import math
 import os
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 
 from rnn_dynamics.sweep import costs
-from rnn_dynamics.sweep.applicability import theory_labels, why_not
-from rnn_dynamics.sweep.axes import show
+from rnn_dynamics.sweep.axes import number_text, show
 from rnn_dynamics.sweep.experiment import Compute, Experiment, GradientDescentTable
+from rnn_dynamics.sweep.memory import NARROWEST, SHARE, OutOfMemoryError, size_text
 from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.sampling import shapes
+from rnn_dynamics.sweep.summary import summary
 from rnn_dynamics.sweep.ticks import record_ticks
 
 # Members, and weights of all of them: larger batches are no faster on a CPU, and slower if they leave the cache; accelerators want many, and a
@@ -21,8 +22,6 @@ from rnn_dynamics.sweep.ticks import record_ticks
 MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**17
 MOST_PER_CHUNK_OF_FLOWS_ON_CPU, WEIGHTS_PER_CHUNK_OF_FLOWS_ON_CPU = 16, 2**16
 MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE = 4096, 2**27
-# N × N temporaries of a learning step: solver stages, directions, Gramians, their copies
-MATRICES_PER_MEMBER = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +86,15 @@ class Plan:
 
     def member_name(self, member: int) -> str:
         """A member by the values of its axes and its seed."""
-        names = self.experiment.dimensions
-        parts = [f"{names[key]}={self.values[key][member]:g}" for key in self.experiment.axes]
+        parts = [
+            f"{name}={number_text(self.values[key][member])}"
+            for key, name in self._dimensions.items()
+        ]
         return ", ".join([*parts, f"seed={self.seeds[member]}"])
+
+    @cached_property
+    def _dimensions(self) -> dict[str, str]:
+        return self.experiment.dimensions
 
     @cached_property
     def chunk_of(self) -> np.ndarray:
@@ -124,23 +129,65 @@ class Plan:
     @property
     def result_bytes(self) -> int:
         """Size of the recorded results."""
-        item = 8 if self.experiment.compute.dtype == "float64" else 4
-        record = self.experiment.record
-        scalars, spectra = (sum(map(record.keeps, names)) for names in (SCALARS, SPECTRA))
-        numbers = 0
-        for group in self.groups:
-            n, num_records = group.num_units, len(group.ticks)
-            weights = len(record.weights_at(num_records)) * (n**2 + 2 * n)
-            each = num_records * (scalars + 2 * n * spectra) + weights  # a complex number is two
-            numbers += len(group.members) * each
-        return numbers * item
+        return sum(len(group.members) * self._record_bytes(group) for group in self.groups)
 
     @property
     def chunk_bytes(self) -> int:
-        """Estimated memory of one chunk while it learns."""
-        item = 8 if self.experiment.compute.dtype == "float64" else 4
-        largest = max(group.num_units for group in self.groups)
-        return self.chunk_size * MATRICES_PER_MEMBER * largest**2 * item
+        """Estimated memory of the largest chunk while it learns."""
+        return self.bytes_of(self.chunk_size)
+
+    def bytes_of(self, width: int) -> int:
+        """Estimated memory of so many members, of the compile group that needs most, while they learn."""
+        return width * self._most_per_member
+
+    @cached_property
+    def _most_per_member(self) -> int:
+        first = self.values_of(np.array([group.members[0] for group in self.groups]))
+        learning = costs.bytes_while_learning(self.experiment, first)
+        # records are kept one by one, then as one array
+        records = [2 * self._record_bytes(group) for group in self.groups]
+        return int(np.max(learning + np.asarray(records, float)))
+
+    def _record_bytes(self, group: Group) -> int:
+        """Size of what is recorded of one member."""
+        n, num_records, record = group.num_units, len(group.ticks), self.experiment.record
+        scalars, spectra = (sum(map(record.keeps, names)) for names in (SCALARS, SPECTRA))
+        weights = len(record.weights_at(num_records)) * (n**2 + 2 * n)
+        numbers = num_records * (scalars + 2 * n * spectra) + weights  # a complex number is two
+        return numbers * costs.bytes_per_number(self.experiment)
+
+    def require_memory(self, available: float) -> None:
+        """Refuse networks of which not even the narrowest batch fits into so many bytes.
+
+        Raises:
+            OutOfMemoryError: if so.
+        """
+        needed = self.bytes_of(NARROWEST)
+        if needed > available:
+            units = max(group.num_units for group in self.groups)
+            raise OutOfMemoryError(
+                f"The smallest batch, {NARROWEST} networks of up to {units} units, needs about "
+                f"{size_text(needed)}, but a device has {size_text(available)} of memory."
+            )
+
+    def devices_that_fit(self, available: float) -> int:
+        """How many devices that share so many bytes can each hold the narrowest batch, at least 1."""
+        return max(1, int(min(SHARE * available / self.bytes_of(NARROWEST), 2**31)))
+
+    def shortage(self, available: float) -> str:
+        """Why a chunk does not fit into so many bytes, in a sentence; empty if it does."""
+        try:
+            self.require_memory(available)
+        except OutOfMemoryError as error:
+            return str(error)
+        share, width = SHARE * available, self.chunk_size
+        if width == NARROWEST or self.chunk_bytes <= share:
+            return ""
+        fits = max(NARROWEST, int(share / self._most_per_member))
+        return (
+            f"A chunk of {width} networks needs about {size_text(self.chunk_bytes)}, but it may take "
+            f"{size_text(share)}, a part of the memory: `compute.chunk_size` must be at most {fits}."
+        )
 
     @property
     def estimated_seconds(self) -> float:
@@ -148,51 +195,7 @@ class Plan:
         return self.flops / (costs.FLOPS_PER_SECOND_AND_CORE * (os.cpu_count() or 1))
 
     def __str__(self) -> str:
-        experiment = self.experiment
-        names = experiment.dimensions
-        axes = [f"{names[key]} ({len(v)})" for key, v in experiment.axes.items()]
-        axes.append(f"seed ({experiment.network.num_seeds})")
-        learning = experiment.learning
-        cores = os.cpu_count() or 1
-        lines = [
-            f"members         {self.num_members} = {' x '.join(axes)}",
-            f"target          {experiment.target.kind}",
-            f"learning        {learning.method}, about {self.num_gradients:.3g} gradients each",
-            f"compile groups  {len(self.groups)}",
-            *(
-                f"  {index}: {len(g.members)} members, {g.num_units} units, {len(g.ticks)} records "
-                f"to {g.ticks[-1]:g}"
-                for index, g in enumerate(self.groups)
-            ),
-            f"chunks          {len(self.chunks)} of {self.chunk_size} members",
-            f"memory          about {_size(self.chunk_bytes)} per chunk",
-            f"results         about {_size(self.result_bytes)}",
-            f"work            about {self.flops:.2g} floating-point operations",
-            f"time            about {duration(self.estimated_seconds)} on {cores} cores at "
-            f"{costs.FLOPS_PER_SECOND_AND_CORE:.0e} operations per second each, compilation apart",
-            *self._warm_start_lines(),
-            *self._theory_lines(),
-        ]
-        return "\n".join(lines)
-
-    def _warm_start_lines(self) -> list[str]:
-        network = self.experiment.network
-        if network.warm_start is None:
-            return []
-        record = -1 if network.warm_start_record is None else network.warm_start_record
-        return [f"start           networks of {network.warm_start} at record {record}"]
-
-    def _theory_lines(self) -> list[str]:
-        """The theories, and why they leave members out."""
-        lines = []
-        for label, (model, _) in theory_labels(self.experiment).items():
-            reasons, counts = np.unique(
-                why_not(self.experiment, model, self.values).astype(str), return_counts=True
-            )
-            left_out = [f"not to {n}: {why}" for why, n in zip(reasons, counts, strict=True) if why]
-            lines.append("; ".join([label, *left_out]))
-        head = ["theory          ", *[" " * 16] * len(lines)]
-        return [start + line for start, line in zip(head, lines or ["none"], strict=False)]
+        return summary(self)
 
 
 def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") -> Plan:
@@ -232,10 +235,12 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
     lengths = cells[f"learning.{length}"]
     keys = np.column_stack([cells["network.num_units"], lengths, shapes(experiment, cells)])
     found, which = np.unique(keys.astype(float), axis=0, return_inverse=True)
-    which = np.repeat(which, shape[-1])
+    which = np.repeat(which.ravel(), shape[-1])
+    ordered = np.argsort(which, kind="stable")
+    members = np.split(ordered, np.cumsum(np.bincount(which))[:-1])
+    ticks = cache(partial(record_ticks, experiment))  # groups may share them
     groups = [
-        Group(int(key[0]), record_ticks(experiment, key[1]), np.flatnonzero(which == number))
-        for number, key in enumerate(found)
+        Group(int(key[0]), ticks(key[1]), own) for key, own in zip(found, members, strict=True)
     ]
     most, weights = MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE
     if platform == "cpu" and descends:
@@ -266,20 +271,3 @@ def _with_chunk_size(
     )
     assert isinstance(compute, Compute)
     return experiment.model_copy(update={"compute": compute})
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} TB"
-
-
-def duration(seconds: float) -> str:
-    """A time to two digits, in a unit in which it is not many."""
-    if seconds < 99.5:
-        return f"{seconds:.2g} s"
-    if seconds < 99.5 * 60:
-        return f"{seconds / 60:.2g} min"
-    return f"{seconds / 3600:.3g} h"

@@ -13,7 +13,7 @@ It is assumed that
 """
 
 import dataclasses
-import math
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -29,15 +29,16 @@ from rnn_dynamics.sweep.applicability import theory_labels
 from rnn_dynamics.sweep.chunks import parts_of
 from rnn_dynamics.sweep.descent import train_times
 from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable
-from rnn_dynamics.sweep.memory import is_out_of_memory, most_bytes
-from rnn_dynamics.sweep.plan import Chunk, Plan, duration, plan
+from rnn_dynamics.sweep.memory import NARROWEST, device_bytes, most_bytes, narrower
+from rnn_dynamics.sweep.plan import Chunk, Plan, plan
 from rnn_dynamics.sweep.provenance import Stopwatch
 from rnn_dynamics.sweep.run import require_precision
+from rnn_dynamics.sweep.summary import duration
 from rnn_dynamics.sweep.theories import TRAINED, release_programs, theory_records
 from rnn_dynamics.sweep.ticks import network_time
 from rnn_dynamics.sweep.training import Progress, Watch, train, unwatched
 from rnn_dynamics.sweep.warm_start import WarmStart, load_start
-from rnn_dynamics.sweep.work import MOST_GROUPS, NARROWEST, devices_for
+from rnn_dynamics.sweep.work import MOST_GROUPS, devices_for
 from rnn_dynamics.theory import word_subspace
 
 CLOCK = 1e-3  # seconds, of the stopwatch
@@ -89,6 +90,7 @@ def probe(
     if not isinstance(layout, Plan):
         layout = plan(layout, jax.local_device_count(), jax.default_backend())
     require_precision(layout.experiment.compute.dtype)
+    layout.require_memory(device_bytes())
     start = load_start(layout) if layout.experiment.network.warm_start is not None else None
     seconds = min(seconds_per_group, MOST_SECONDS / len(layout.groups))
     ends = [0.0] * len(devices_for(len(layout.chunks)))
@@ -129,6 +131,8 @@ class _Prober:
         self.layout, self.experiment = layout, layout.experiment
         self.own_compile_seconds = 0.0
         self._start, self._clock = start, clock
+        in_groups = itertools.groupby(layout.chunks, lambda chunk: chunk.group)
+        self._chunks = {group: list(chunks) for group, chunks in in_groups}
         self._descends = isinstance(self.experiment.learning, GradientDescentTable)
         criteria = ("loss", "train_time", "plateau")
         self._stops = any(f"learning.stop.{name}" in layout.values for name in criteria)
@@ -139,7 +143,7 @@ class _Prober:
 
     def costs_of(self, group: int, seconds: float) -> list[float]:
         """Estimated run seconds of each chunk of a group."""
-        chunks = [chunk for chunk in self.layout.chunks if chunk.group == group]
+        chunks = self._chunks[group]
         number = min(len(chunks), MOST_CHUNKS)
         places = np.linspace(0, len(chunks) - 1, number).round().astype(int).tolist()
         # both ends first: the others lie between them if time runs out
@@ -152,9 +156,7 @@ class _Prober:
             try:
                 known[place] = self._cost(chunks[place], width, allowed, first=not known)
             except Exception as error:
-                if not is_out_of_memory(error) or width <= NARROWEST:
-                    raise
-                width = max(NARROWEST, math.ceil(width / 2))  # as a run does
+                width = narrower(width, error)  # as a run does
         found = sorted(known)
         return np.interp(range(len(chunks)), found, [known[n] for n in found]).tolist()
 
@@ -218,8 +220,9 @@ class _Prober:
             tables[model] = own.model_copy(update={"max_length": option})
         theory = self.experiment.theory.model_copy(update=tables)
         experiment = self.experiment.model_copy(update={"theory": theory})
-        groups = tuple(dataclasses.replace(group, ticks=ticks) for group in self.layout.groups)
-        alone = dataclasses.replace(self.layout, experiment=experiment, groups=groups)
+        groups = list(self.layout.groups)
+        groups[batch.group] = dataclasses.replace(groups[batch.group], ticks=ticks)
+        alone = dataclasses.replace(self.layout, experiment=experiment, groups=tuple(groups))
         theory_records(alone, batch.group, batch.members, batch.rnns, batch.targets, watch)
 
     def _foreseen(self, batch: _Batch, allowed: float) -> Callable[[np.ndarray], np.ndarray]:

@@ -20,6 +20,7 @@ from rnn_dynamics.sweep.experiment import Experiment
 from rnn_dynamics.sweep.files import StoreError, WriteError, writing
 from rnn_dynamics.sweep.gather import flags
 from rnn_dynamics.sweep.manifest import read_config, refuse_another
+from rnn_dynamics.sweep.memory import device_bytes
 from rnn_dynamics.sweep.plan import Plan, plan
 from rnn_dynamics.sweep.results import write_results
 from rnn_dynamics.sweep.store import Store
@@ -154,6 +155,7 @@ def run(
     check_shard(shard)
     directory = Path(directory)
     layout = _layout(experiment, directory)
+    layout.require_memory(device_bytes())
     refuse_another(directory, layout.experiment)
     warm = experiment.network.warm_start is not None
     # a finished run needs its start no more, wherever that is by now

@@ -22,7 +22,8 @@ def record_ticks(experiment: Experiment, end: float) -> np.ndarray:
             first = 1.0 if discrete else end * 1e-3
             ticks = np.append(0, np.geomspace(end, min(first, end), num - 1)[::-1])
     if discrete:
-        return np.unique(np.round(ticks).astype(np.int32))
+        steps = np.round(ticks).astype(np.int32)
+        return steps[np.append(True, steps[1:] > steps[:-1])]
     return ticks
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnn_dynamics.ode import Status
+from rnn_dynamics.sweep.axes import number_text
 from rnn_dynamics.sweep.config import ConfigError
 from rnn_dynamics.sweep.dataset import dataset_of, simulation_source
 from rnn_dynamics.sweep.files import StoreError
@@ -186,7 +187,7 @@ def _error(directory: str, *problems: str) -> ConfigError:
 
 
 def _listed(values: Any) -> str:
-    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    texts = [number_text(value) for value in values]
     if len(texts) > 6:
         texts = [*texts[:5], "…", texts[-1]]
     return " or ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]

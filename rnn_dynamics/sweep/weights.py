@@ -8,6 +8,7 @@ import xarray as xr
 
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.ode import Status
+from rnn_dynamics.sweep.axes import number_text
 from rnn_dynamics.sweep.plan import Plan
 
 
@@ -66,7 +67,7 @@ def _member(layout: Plan, dataset: xr.Dataset, where: dict[str, Any]) -> int:
             )
         value = where.get(name, values[0])
         if value not in values:
-            listed = ", ".join(f"{v:g}" for v in values)
+            listed = ", ".join(number_text(v) for v in values)
             raise ValueError(f"Argument `{name}` must be one of {listed}, but is {value!r}.")
         position.append(values.index(value))
     return int(np.ravel_multi_index(position, layout.shape))

@@ -5,7 +5,6 @@ not depend on how many there are, and no device waits for another.
 """
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from rnn_dynamics.sweep.chunks import Part, compute_part, parts_of
 from rnn_dynamics.sweep.claims import Claims
-from rnn_dynamics.sweep.memory import is_out_of_memory, most_bytes
+from rnn_dynamics.sweep.memory import NARROWEST, most_bytes, narrower
 from rnn_dynamics.sweep.plan import Chunk, Plan
 from rnn_dynamics.sweep.progress import Watcher, forget_progress, read_progress
 from rnn_dynamics.sweep.store import Store
@@ -29,7 +28,6 @@ from rnn_dynamics.sweep.warm_start import WarmStart
 # whose compiled programs are kept: one holds up to some thousands of the 65,530 memory maps that Linux allows a process
 MOST_GROUPS = 8
 SECONDS_BETWEEN_LOOKS = 0.5  # at chunks that other processes compute
-NARROWEST = 2  # a batch of one is another program
 
 log = logging.getLogger("rnn_dynamics")
 
@@ -79,7 +77,7 @@ class Work:
         Raises:
             KeyboardInterrupt: as soon as `interrupted` says so; what is done is saved.
             WriteError: if the disk refuses.
-            MemoryError: if two members at once are too many.
+            OutOfMemoryError: if two members at once are too many.
         """
         with self.bar:
             if len(self.devices) == 1:
@@ -148,11 +146,9 @@ class Work:
                 arrays = self._results(chunk, width)
                 break
             except Exception as error:
-                if not is_out_of_memory(error) or width <= NARROWEST:
-                    raise
-                why = str(error).splitlines()[0]
+                fewer, why = narrower(width, error), str(error).partition("\n")[0]
             # outside of the handler, whose error holds on to the batch
-            self._narrow(chunk.group, width, why)
+            self._narrow(chunk.group, width, fewer, why)
         seconds = round(time.perf_counter() - began, 3)
         self.store.commit(chunk.index, arrays, width, {"seconds": seconds})
         forget_progress(self.store, chunk.index)
@@ -178,19 +174,18 @@ class Work:
     def _width(self, group: int) -> int:
         return int(self.store.manifest["widths"].get(str(group), self.layout.chunk_size))
 
-    def _narrow(self, group: int, width: int, why: str) -> None:
-        """Halve the width of a group's programs, for this and every later process."""
-        narrower = max(NARROWEST, math.ceil(width / 2))
+    def _narrow(self, group: int, width: int, fewer: int, why: str) -> None:
+        """Reduce the width of a group's programs, for this and every later process."""
         with self._lock:
             if self._width(group) < width:  # another device was there before
                 return
             log.warning(
                 "Compile group %d: %d members at once need too much memory (%s); going on with %d.",
-                *(group, width, why, narrower),
+                *(group, width, why, fewer),
             )
 
             def change(manifest: dict[str, Any]) -> None:
-                manifest["widths"][str(group)] = narrower
+                manifest["widths"][str(group)] = fewer
 
             self.store.update(change)
             release_programs()

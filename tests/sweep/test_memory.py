@@ -8,7 +8,11 @@ import pytest
 from small_sweep import experiment, same
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep import memory, program, work
+from rnn_dynamics import cli
+from rnn_dynamics.sweep import memory, program, summary, work
+from rnn_dynamics.sweep.config import to_toml
+from rnn_dynamics.sweep.memory import OutOfMemoryError
+from rnn_dynamics.sweep.probe import probe
 from rnn_dynamics.sweep.report import report
 
 CONFIG = {"network__num_seeds": 4, "record__observables": [], "compute__chunk_size": 4}
@@ -28,6 +32,19 @@ def refuse_more_than(most, monkeypatch):
     advance.lower = original.lower
     monkeypatch.setattr(program, "advance", advance)
     return widths
+
+
+def segment_bytes(plan, width):
+    """What a compiled segment of so many members needs."""
+    values, units = plan.values_of(np.arange(width)), plan.groups[0].num_units
+    begun = program.begin(plan.experiment, units, values, plan.seeds[:width])
+    of = (begun.learner, begun.state, begun.targets, jax.numpy.int32(0), jax.numpy.int32(1))
+    lowered = program.advance.lower(*of, jax.numpy.zeros(width), jax.numpy.zeros(()))
+    needs = lowered.compile().memory_analysis()
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(begun.state))
+    assert needs.alias_size_in_bytes == state  # what it becomes takes its place
+    made = needs.output_size_in_bytes - needs.alias_size_in_bytes
+    return needs.argument_size_in_bytes + made + needs.temp_size_in_bytes
 
 
 def test_batches_are_halved_until_they_fit(tmp_path, monkeypatch, caplog):
@@ -52,16 +69,7 @@ def test_batches_are_halved_until_they_fit(tmp_path, monkeypatch, caplog):
 
 def test_what_a_compiled_segment_needs_is_known_before_it_runs(tmp_path, monkeypatch):
     """Compiled for 2 members it needs about half of what it needs for 4: the limit tells the width."""
-    plan = rd.plan(experiment(**CONFIG))
-    values = plan.values_of(np.arange(4))
-    begun = program.begin(plan.experiment, 6, values, plan.seeds[:4])
-    of = (begun.learner, begun.state, begun.targets, jax.numpy.int32(0), jax.numpy.int32(1))
-    lowered = program.advance.lower(*of, jax.numpy.zeros(4), jax.numpy.zeros(()))
-    needs = lowered.compile().memory_analysis()
-    state = sum(leaf.nbytes for leaf in jax.tree.leaves(begun.state))
-    assert needs.alias_size_in_bytes == state  # what it becomes takes its place
-    made = needs.output_size_in_bytes - needs.alias_size_in_bytes
-    total = needs.argument_size_in_bytes + made + needs.temp_size_in_bytes
+    total = segment_bytes(rd.plan(experiment(**CONFIG)), 4)
     monkeypatch.setattr(work, "most_bytes", lambda: int(0.75 * total))
     run = rd.run(experiment(**CONFIG), tmp_path / "run", progress=False)
     assert run.store.manifest["widths"] == {"0": 2}
@@ -70,10 +78,82 @@ def test_what_a_compiled_segment_needs_is_known_before_it_runs(tmp_path, monkeyp
     assert run.store.manifest["widths"] == {}
 
 
-def test_two_members_that_are_too_many_are_an_error_that_says_so(tmp_path, monkeypatch):
+def test_two_members_that_are_too_many_are_an_error_that_says_so(tmp_path, monkeypatch, capsys):
     refuse_more_than(1, monkeypatch)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+    with pytest.raises(OutOfMemoryError, match="2 networks at once need too much memory: RESOURCE"):
         rd.run(experiment(**CONFIG), tmp_path / "run", progress=False)
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(experiment(**CONFIG)))
+    out = str(tmp_path / "again")
+    assert cli.main(["run", str(path), "--out", out, "--quiet"]) == cli.BAD_INPUT
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("2 networks at once need too much memory")
+
+
+HUGE = {
+    "network__num_units": 16384,
+    "record__num": None,
+    "record__every": 1,
+    "record__weights": "all",
+    "learning__num_steps": 4000,
+}
+
+
+@pytest.mark.core
+def test_what_no_machine_can_hold_is_refused_before_anything_is_made(tmp_path, capsys):
+    """Two networks of 16,384 units with all of their weights at 4,000 records: 34 TB."""
+    config = experiment(**HUGE)
+    with pytest.raises(OutOfMemoryError, match="The smallest batch, 2 networks of up to 16384"):
+        rd.run(config, tmp_path / "run", progress=False)
+    with pytest.raises(OutOfMemoryError, match="The smallest batch, 2 networks"):
+        probe(config)
+    path, out = tmp_path / "config.toml", tmp_path / "run"
+    path.write_text(to_toml(config))
+    for command in (["run", str(path), "--out", str(out), "--quiet"], ["plan", str(path)]):
+        capsys.readouterr()
+        assert cli.main(command) == cli.BAD_INPUT
+        found = capsys.readouterr()
+        text = found.err if command[0] == "run" else found.out
+        (line,) = [x for x in text.splitlines() if "The smallest batch, 2 networks" in x]
+        assert "TB" in line
+        assert "Traceback" not in found.err
+    assert not out.exists()
+
+
+@pytest.mark.core
+def test_a_plan_says_that_a_chunk_does_not_fit_and_which_would(tmp_path, capsys, monkeypatch):
+    wide = {"network__num_units": 64, "network__num_seeds": 16, "compute__chunk_size": 32}
+    layout = rd.plan(experiment(**wide))
+    least = layout.bytes_of(2)
+    assert layout.shortage(least * layout.chunk_size) == ""
+    why = layout.shortage(8 * least)  # a half of it may be taken, of which 8 members are as much
+    assert why.startswith("A chunk of 32 networks needs about ")
+    assert why.endswith("`compute.chunk_size` must be at most 8.")
+    assert layout.shortage(0.9 * least).startswith(
+        "The smallest batch, 2 networks of up to 64 unit"
+    )
+    assert [layout.devices_that_fit(n * least) for n in (0.1, 2, 9)] == [1, 1, 4]
+    narrow = rd.plan(experiment(**wide | {"compute__chunk_size": 8}))
+    assert narrow.shortage(8 * least) == ""
+    for module in (summary, memory):
+        monkeypatch.setattr(module, "host_bytes", lambda: 8.0 * least)
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(experiment(**wide)))
+    assert cli.main(["plan", str(path)]) == cli.BAD_INPUT
+    assert "must be at most 8." in capsys.readouterr().out
+    assert cli.main(["plan", str(path), "--set", "compute.chunk_size=8"]) == cli.DONE
+
+
+SAMPLED = {"loss": "sampled", "horizon": 100.0, "time_step": 0.1, "batch_size": 512}
+
+
+@pytest.mark.parametrize("learning", [{}, SAMPLED, {"horizon": 20.0}])
+def test_the_estimate_is_near_what_a_compiled_segment_needs(learning):
+    """A plan must neither promise what does not fit nor refuse what does."""
+    changes = {f"learning__{key}": value for key, value in learning.items()}
+    layout = rd.plan(experiment(network__num_units=64, record__num=2, **changes))
+    needed = segment_bytes(layout, 2)
+    assert 0.6 * needed < layout.bytes_of(2) < 1.7 * needed
 
 
 def test_the_memory_of_this_machine_is_known():

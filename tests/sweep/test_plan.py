@@ -155,3 +155,36 @@ def test_members_of_one_program_share_minibatch_and_number_of_steps():
         assert len(np.unique(batches[group.members])) == 1
     both = rd.plan(experiment(learning__horizon=[2.0, 4.0, float("inf")]))
     assert len(both.groups) == 2
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("learning__num_steps", [1_000_000, 1_000_001, 10_000_000]),
+        ("learning__learning_rate", [0.1, 0.1 + 1e-9, 0.1 + 2e-9, 1e-7]),
+        ("network__weight_scale", [0.3, 0.30000000000000004, 0.0]),
+        ("target__decay", [1e-5, 1.0000001e-5, 1.0]),
+    ],
+)
+def test_no_two_members_share_a_name(axis, values):
+    plan = rd.plan(experiment(**{axis: values}))
+    names = {plan.member_name(i) for i in range(plan.num_members)}
+    assert len(names) == plan.num_members
+    short = axis.rpartition("__")[2]
+    assert {float(name.split(f"{short}=")[1].split(",")[0]) for name in names} == set(values)
+
+
+def test_many_compile_groups_are_planned_and_printed_in_short():
+    steps = {"start": 1000, "stop": 20_999, "num": 20_000}
+    plan = rd.plan(experiment(learning__num_steps=steps, network__num_seeds=1))
+    assert len(plan.groups) == 20_000
+    assert [int(group.ticks[-1]) for group in plan.groups] == list(range(1000, 21_000))
+    for group in plan.groups[::4000]:
+        lengths = plan.values["learning.num_steps"][group.members]
+        assert set(lengths.tolist()) == {int(group.ticks[-1])}
+        assert len(group.members) == 4
+    text = str(plan)
+    assert "compile groups  20000" in text
+    assert "and 19990 more" in text
+    assert len(text) < 3000
