@@ -14,8 +14,8 @@ class Observables(eqx.Module):
     Attributes:
         loss: the loss; of a loss on sampled noise its exact expectation.
         gradient_norm: norm of the gradient of the loss in all parameters.
-        gradient_error: estimate of the relative error of that gradient; of a loss on sampled noise the relative error of the gradient
-            that the next step is made with.
+        gradient_error: estimate of the relative error of that gradient; of a loss on sampled noise the relative noise of the gradient
+            that the next step is made with, its distance from that of the expectation.
         weight_norm: ‖W‖_F.
         weight_change: ‖W - W(0)‖_F.
         relative_change: ‖W - W(0)‖_F / ‖W(0)‖_F; infinite once W has left W(0) = 0.

@@ -86,15 +86,18 @@ class Trajectory(eqx.Module):
         """How many records there are, and how the last one ended."""
         times, made = np.asarray(self.train_time), int(self.num_records)
         clock, status = self.words.clock, Status(int(self.status))
-        name = status.name.replace("_", " ")
+        name = _plain(status)
         if status == Status.ok:
             reason = StopReason(int(self.stop_reason))
             stopped = f", stopped by {reason.name} at record {made - 1}" if reason else ""
             return f"{len(times)} records to {clock} {times[-1]:g}: {name}{stopped}"
-        if not made:
+        if not made and times[0] == 0:
             return f"{name} at the start, before record 1 of {len(times)}"
+        after = (
+            f"after record {made} of {len(times)}" if made else f"before record 1 of {len(times)}"
+        )
         help_ = self._remedy(status)
-        return f"{name} after record {made} of {len(times)} (before {clock} {times[made]:g})" + (
+        return f"{name} {after} (before {clock} {times[made]:g})" + (
             f": {help_} may help" if help_ else ""
         )
 
@@ -108,7 +111,7 @@ class Trajectory(eqx.Module):
         statuses, reasons = np.asarray(self.status).ravel(), np.asarray(self.stop_reason).ravel()
         size, records = " x ".join(map(str, self.status.shape)), self.loss.shape[-1]
         counts = [
-            f"{np.count_nonzero(statuses == status)} {status.name.replace('_', ' ')}"
+            f"{np.count_nonzero(statuses == status)} {_plain(status)}"
             for status in Status
             if (statuses == status).any()
         ]
@@ -130,6 +133,10 @@ class Trajectory(eqx.Module):
         if (made > 0).any():
             lines.append(f"  loss             {_range(last[made > 0])} at their last records")
         return "\n".join(lines)
+
+
+def _plain(status: Status) -> str:
+    return status.name.replace("_", " ")
 
 
 def _range(values: Any) -> str:

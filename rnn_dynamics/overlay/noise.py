@@ -39,7 +39,7 @@ def noise(run: Run) -> Figure:
     """Loss curves on sampled noise against the population curve, and how their distance falls with the batch size B.
 
     Left: the loss against learning time, colours are batch sizes, medians and bands over seeds; the broken line on top is the
-    population curve, of the same networks without noise. Right, against the batch size: the relative error of a minibatch's
+    population curve, of the same networks without noise. Right, against the batch size: the relative noise of a minibatch's
     gradient at records at which the population curve is above a half of its start, and the distance of the curves, log
     L/L_population, from there to 1 %. Both are root mean squares over these records and over seeds, with their standard errors over
     seeds; dotted lines are 1/√B, fitted in height. One row per combination of the other axes.
@@ -73,7 +73,7 @@ def noise(run: Run) -> Figure:
 
 
 def errors(name: str, part: Part) -> np.ndarray:
-    """Root mean square over records of every seed, (S,): of the gradient's relative error, or of log L/L_population.
+    """Root mean square over records of every seed, (S,): of the gradient's relative noise, or of log L/L_population.
 
     NaN of seeds that failed before the last of these records, or have none.
     """
@@ -148,4 +148,4 @@ def _draw_errors(axes: Axes, parts: list[Part], num_seeds: int) -> None:
         style.log_ticks(axes.yaxis)
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.minorticks_off()
-    style.finish(axes, "", "batch size B", "relative error", "" if drawn else "no results yet")
+    style.finish(axes, "", "batch size B", "relative noise", "" if drawn else "no results yet")

@@ -39,6 +39,7 @@ LONG_NAMES = {
     "u": "input weights u",
     "v": "read-out weights v",
 }
+NOISE_NAMES = {"gradient_error": "relative noise of the sampled gradient"}
 FLAGS: dict[str, Any] = {"status": Status, "stop_reason": StopReason}
 TRAILING = {
     "eigenvalues": ("record", "unit"),
@@ -92,11 +93,13 @@ def labelled(source: Source, arrays: dict[str, np.ndarray]) -> xr.Dataset:
     plan, in_theory = source.plan, bool(source.leading)
     trailing = THEORY_TRAILING if in_theory else TRAILING
     variables: dict[str, Any] = {}
+    sampled = plan.experiment.learning.loss == "sampled"
+    long_names = LONG_NAMES | (NOISE_NAMES if sampled else {})
     for name, values in arrays.items():
         # reshaping the member axis alone keeps a broadcast array one
         shape = (*source.leading, *plan.shape, *source.shapes[name][0])
         dims = (*(("model",) if in_theory else ()), *_member_dims(plan))
-        attributes = {"long_name": LONG_NAMES[name] + (" in theory" if in_theory else "")}
+        attributes = {"long_name": long_names[name] + (" in theory" if in_theory else "")}
         own = trailing.get(name, ("record",))
         variables[name] = ((*dims, *own), values.reshape(shape), attributes)
     dataset = _labelled(plan, variables)

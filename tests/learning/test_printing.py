@@ -51,6 +51,8 @@ def test_a_flow_that_fails_says_what_may_help():
     text = str(rd.gradient_flow(RNN, TARGET, [0.0, 0.01, 50.0], max_steps=20))
     assert "max steps after record 2 of 3 (before learning time 50): a larger `max_steps`" in text
     assert "learning rate" not in text
+    late = str(rd.gradient_flow(RNN, TARGET, [50.0, 60.0], max_steps=5))
+    assert "max steps before record 1 of 2 (before learning time 50): a larger `max_steps`" in late
 
 
 def test_sampled_noise_is_not_called_an_error():

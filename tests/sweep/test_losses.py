@@ -86,6 +86,12 @@ def test_sampled_noise_is_laid_over_by_the_same_networks_without_noise(noisy):
     assert why.sel(model="readout_only").item() == "W is trained"
 
 
+def test_noise_is_not_called_an_error(noisy):
+    assert (
+        noisy.dataset.gradient_error.attrs["long_name"] == "relative noise of the sampled gradient"
+    )
+
+
 def keys_of(layout):
     key = jax.random.key(layout.experiment.compute.seed)
     return noise_keys(key, jnp.asarray(layout.seeds), jnp.asarray(identities(layout.values)))
