@@ -6,6 +6,7 @@ import numpy as np
 
 from rnn_dynamics.sweep import program
 from rnn_dynamics.sweep.descent import train_times
+from rnn_dynamics.sweep.memory import SHARE
 from rnn_dynamics.sweep.plan import Chunk, Plan
 from rnn_dynamics.sweep.theories import theory_records
 from rnn_dynamics.sweep.ticks import network_time
@@ -52,6 +53,8 @@ def compute_part(
     most_bytes: int | None = None,
 ) -> Records:
     """Train a part of a chunk of a group on the default device, and integrate its theories: arrays by name with the members first."""
+    if most_bytes is not None:  # networks alone may be more than there is
+        layout.require_memory(most_bytes / SHARE, part.width)
     experiment, ticks = layout.experiment, layout.groups[group].ticks
     num_units, record = layout.groups[group].num_units, experiment.record
     members, count = part.rows, len(part.members)

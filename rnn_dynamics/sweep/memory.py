@@ -54,6 +54,8 @@ def narrower(width: int, error: Exception) -> int:
     if not is_out_of_memory(error):
         raise error
     if width <= NARROWEST:
+        if isinstance(error, OutOfMemoryError):
+            raise error
         why = (str(error) or "no memory is left").partition("\n")[0]
         raise OutOfMemoryError(f"{width} networks at once need too much memory: {why}") from None
     return max(NARROWEST, math.ceil(width / 2))

@@ -156,18 +156,18 @@ class Plan:
         numbers = num_records * (scalars + 2 * n * spectra) + weights  # a complex number is two
         return numbers * costs.bytes_per_number(self.experiment)
 
-    def require_memory(self, available: float) -> None:
-        """Refuse networks of which not even the narrowest batch fits into so many bytes.
+    def require_memory(self, available: float, width: int = NARROWEST) -> None:
+        """Refuse batches of so many networks, by default the narrowest, that do not fit into so many bytes.
 
         Raises:
-            OutOfMemoryError: if so.
+            OutOfMemoryError: if they do not.
         """
-        needed = self.bytes_of(NARROWEST)
+        needed = self.bytes_of(width)
         if needed > available:
             units = max(group.num_units for group in self.groups)
             raise OutOfMemoryError(
-                f"The smallest batch, {NARROWEST} networks of up to {units} units, needs about "
-                f"{size_text(needed)}, but a device has {size_text(available)} of memory."
+                f"{width} networks of up to {units} units need about {size_text(needed)} at once, "
+                f"but a device has {size_text(available)} of memory."
             )
 
     def devices_that_fit(self, available: float) -> int:

@@ -90,7 +90,6 @@ def probe(
     if not isinstance(layout, Plan):
         layout = plan(layout, jax.local_device_count(), jax.default_backend())
     require_precision(layout.experiment.compute.dtype)
-    layout.require_memory(device_bytes())
     start = load_start(layout) if layout.experiment.network.warm_start is not None else None
     seconds = min(seconds_per_group, MOST_SECONDS / len(layout.groups))
     ends = [0.0] * len(devices_for(len(layout.chunks)))
@@ -162,6 +161,7 @@ class _Prober:
 
     def _cost(self, chunk: Chunk, width: int, allowed: float, first: bool) -> float:
         """Estimated run seconds of a chunk: of its first part, times their number."""
+        self.layout.require_memory(device_bytes(), width)
         began, parts = self._now(), parts_of(chunk, width)
         batch = self._batch(chunk.group, parts[0].rows)
         for model, option in self._theories:

@@ -90,6 +90,21 @@ def test_two_members_that_are_too_many_are_an_error_that_says_so(tmp_path, monke
     assert line.startswith("2 networks at once need too much memory")
 
 
+def test_a_chunk_far_too_large_is_halved_before_its_networks_are_drawn(tmp_path, monkeypatch):
+    plan = rd.plan(experiment(**CONFIG))
+    widths, original = [], program.begin
+
+    def begin(*given):
+        widths.append(len(given[3]))
+        return original(*given)
+
+    monkeypatch.setattr(program, "begin", begin)
+    monkeypatch.setattr(work, "most_bytes", lambda: int(0.4 * plan.bytes_of(4)))
+    run = rd.run(experiment(**CONFIG), tmp_path / "run", progress=False)
+    assert set(widths) == {2}
+    assert run.complete
+
+
 HUGE = {
     "network__num_units": 16384,
     "record__num": None,
@@ -103,9 +118,9 @@ HUGE = {
 def test_what_no_machine_can_hold_is_refused_before_anything_is_made(tmp_path, capsys):
     """Two networks of 16,384 units with all of their weights at 4,000 records: 34 TB."""
     config = experiment(**HUGE)
-    with pytest.raises(OutOfMemoryError, match="The smallest batch, 2 networks of up to 16384"):
+    with pytest.raises(OutOfMemoryError, match="2 networks of up to 16384 units"):
         rd.run(config, tmp_path / "run", progress=False)
-    with pytest.raises(OutOfMemoryError, match="The smallest batch, 2 networks"):
+    with pytest.raises(OutOfMemoryError, match="2 networks of up to 16384"):
         probe(config)
     path, out = tmp_path / "config.toml", tmp_path / "run"
     path.write_text(to_toml(config))
@@ -114,7 +129,7 @@ def test_what_no_machine_can_hold_is_refused_before_anything_is_made(tmp_path, c
         assert cli.main(command) == cli.BAD_INPUT
         found = capsys.readouterr()
         text = found.err if command[0] == "run" else found.out
-        (line,) = [x for x in text.splitlines() if "The smallest batch, 2 networks" in x]
+        (line,) = [x for x in text.splitlines() if "2 networks of up to 16384 units" in x]
         assert "TB" in line
         assert "Traceback" not in found.err
     assert not out.exists()
@@ -129,9 +144,7 @@ def test_a_plan_says_that_a_chunk_does_not_fit_and_which_would(tmp_path, capsys,
     why = layout.shortage(8 * least)  # a half of it may be taken, of which 8 members are as much
     assert why.startswith("A chunk of 32 networks needs about ")
     assert why.endswith("`compute.chunk_size` must be at most 8.")
-    assert layout.shortage(0.9 * least).startswith(
-        "The smallest batch, 2 networks of up to 64 unit"
-    )
+    assert layout.shortage(0.9 * least).startswith("2 networks of up to 64 units need")
     assert [layout.devices_that_fit(n * least) for n in (0.1, 2, 9)] == [1, 1, 4]
     narrow = rd.plan(experiment(**wide | {"compute__chunk_size": 8}))
     assert narrow.shortage(8 * least) == ""
