@@ -31,6 +31,7 @@ import rnn_dynamics as rd
 from rnn_dynamics.overlay import error_table, overlay, save_table
 from rnn_dynamics.sweep.config import make_experiment
 from rnn_dynamics.sweep.files import StoreError
+from rnn_dynamics.sweep.outputs import file_damages
 
 jax.config.update("jax_enable_x64", True)
 
@@ -177,7 +178,7 @@ def _problems(directory: Path) -> str:
         run = rd.open_run(directory)
     except StoreError as error:
         return str(error)
-    return " ".join([*run.store.damages().values(), *run.store.file_damages()])
+    return " ".join([*run.store.damages().values(), *file_damages(run.store)])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import xarray as xr
 
 from rnn_dynamics.model import edge_margin, match_eigenvalues
 from rnn_dynamics.sweep.applicability import theory_labels, why_not
-from rnn_dynamics.sweep.files import write_bytes, writing
+from rnn_dynamics.sweep.files import temporary, writing
+from rnn_dynamics.sweep.manifest import TABLE
+from rnn_dynamics.sweep.outputs import put
 from rnn_dynamics.sweep.run import Run, require_run
 
 QUANTITIES = ("weight_change", "input_norm", "output_norm", "overlap")
@@ -136,14 +138,18 @@ def save_table(rows: list[dict[str, Any]], run: Run) -> Path:
     Raises:
         StoreError: if the directory cannot be written.
     """
-    path = run.directory / "overlay.csv"
+    path = run.directory / TABLE
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, rows[0].keys())
     writer.writeheader()
     writer.writerows(rows)
+    partial = temporary(path)
     with writing(run.directory):
-        write_bytes(path, text.getvalue().encode())
-    run.store.register(path.name)
+        try:
+            partial.write_text(text.getvalue(), encoding="utf-8", newline="")
+            put(run.store, partial, TABLE)
+        finally:
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -3,7 +3,6 @@
 `FIGURES` names them all; those in `NEEDS` fit some runs only, and raise a ValueError for others.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +26,9 @@ from rnn_dynamics.overlay.pairs import pair_paths
 from rnn_dynamics.overlay.phase import phase_plane
 from rnn_dynamics.overlay.plane import spectra
 from rnn_dynamics.overlay.regimes import rich_to_lazy
-from rnn_dynamics.sweep.files import writing
+from rnn_dynamics.sweep.files import temporary, writing
+from rnn_dynamics.sweep.manifest import FIGURES as FOLDER
+from rnn_dynamics.sweep.outputs import put
 from rnn_dynamics.sweep.run import Run, require_run
 
 __all__ = [
@@ -95,14 +96,20 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
     """
     require_run(run)
     own = directory is None
-    directory = run.directory / "figures" if directory is None else Path(directory)
+    directory = run.directory / FOLDER if directory is None else Path(directory)
     paths = []
 
     def write(name: str, save: Callable[[Path], None]) -> None:
         path = directory / name
-        beside = path.with_name(f"{path.stem}.{os.getpid()}.partial{path.suffix}")
-        save(beside)
-        beside.replace(path)
+        partial = temporary(path, path.suffix)
+        try:
+            save(partial)
+            if own:
+                put(run.store, partial, f"{FOLDER}/{name}")
+            else:
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         paths.append(path)
 
     with writing(directory):
@@ -113,11 +120,11 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
                 write(f"{name}.{suffix}", lambda path, figure=figure: _save(figure, path))  # type: ignore[misc]
         if not lacks_eigenvalues(run):
             write("spectrum.gif", lambda path: save_animation(run, path))
-    if own:
-        run.store.register("figures")
     return paths
 
 
 def _save(figure: Figure, path: Path) -> None:
     with matplotlib.rc_context({"pdf.fonttype": 42}):  # text stays text
-        figure.savefig(path, dpi=220)
+        # the same figure is the same bytes
+        date = {"CreationDate": None} if path.suffix == ".pdf" else {}
+        figure.savefig(path, dpi=220, metadata=date)

@@ -1,13 +1,20 @@
 """Files that are there whole or not at all, and that know themselves whether they are intact.
 
-A file is written beside its place, synced and renamed. Arrays are an ordinary npz, JSON is ordinary JSON; both end with the sha256 of
-all bytes before it, so that a flipped bit anywhere shows without a second file that could be lost, or lag behind.
+A file is written beside its place, synced and renamed. Its temporary name belongs to one process. Arrays are an ordinary npz, JSON is
+ordinary JSON; both end with the sha256 of all bytes before it, so that a flipped bit anywhere shows without a second file that could
+be lost, or lag behind.
 """
 
 import errno
 import hashlib
+import itertools
 import json
 import os
+import re
+import secrets
+import socket
+import stat
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +24,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 DIGEST = 64  # characters of a sha256
+HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())[:40]
+TEMPORARY = re.compile(r".+\.\w+-\d+-[0-9a-f]{8}\.partial(\.\w+)?")
+# two changes within this time may leave the same times on a file
+RACY_NS = 100_000_000
+_checksums: dict[tuple[int, int], tuple[tuple[int, int, int], str, bool]] = {}
 SEAL = b',\n "sha256": "'
 END = b'"\n}\n'
 
@@ -33,6 +45,13 @@ class DamagedError(ValueError):
     """A file is not what was written."""
 
 
+def in_the_way(path: Path, problem: str) -> StoreError:
+    """The error of a path with something that the run did not write."""
+    return StoreError(
+        f"Path `{path}` must be free or have what the run wrote, but {problem}. Move it to another place, then run again."
+    )
+
+
 @contextmanager
 def writing(directory: Path) -> Iterator[None]:
     """Turn the operating system's refusals into a sentence that says what to do."""
@@ -47,13 +66,46 @@ def writing(directory: Path) -> Iterator[None]:
         ) from error
 
 
+def temporary(path: Path, suffix: str = "") -> Path:
+    """A name beside a file for what is being written; no other process has it."""
+    token = f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f"{path.name}.{token}.partial{suffix}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `temporary` makes such names."""
+    return TEMPORARY.fullmatch(name) is not None
+
+
+def obstacle(path: Path, folder: bool = False) -> str | None:
+    """What is at a path instead of a file, or of a folder: None if it is one, or if nothing is there."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if (stat.S_ISDIR if folder else stat.S_ISREG)(mode):
+        return None if os.access(path, os.R_OK) else "cannot be read"
+    for kind, name in ((stat.S_ISLNK, "link"), (stat.S_ISDIR, "folder"), (stat.S_ISREG, "file")):
+        if kind(mode):
+            return f"is a {name}"
+    return "is neither a file nor a folder"
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     _write(path, lambda file: file.write(content))
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray], identity: dict[str, Any]) -> None:
-    """Write arrays as npz; the same arrays and identity are the same bytes. The archive's comment is the identity and the seal."""
+def write_arrays(
+    path: Path, arrays: dict[str, np.ndarray], identity: dict[str, Any], replace: bool = True
+) -> None:
+    """Write arrays as npz; the same arrays and identity are the same bytes. The archive's comment is the identity and the seal.
+
+    Raises:
+        FileExistsError: if there is a file and `replace` is false.
+    """
 
     def write(file: BinaryIO) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -64,7 +116,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], identity: dict[str, 
         file.seek(length)
         file.write(_digest(file, length).encode())
 
-    _write(path, write)
+    _write(path, write, replace)
 
 
 def identity_of(path: Path) -> dict[str, Any]:
@@ -74,15 +126,21 @@ def identity_of(path: Path) -> dict[str, Any]:
         OSError: if it cannot be read.
         DamagedError: if it is not as written.
     """
-    with path.open("rb") as file:
-        length = file.seek(0, os.SEEK_END) - DIGEST
-        if length < 0:
-            raise DamagedError
-        file.seek(length)
-        if file.read() != _digest(file, length).encode():
-            raise DamagedError
-        with zipfile.ZipFile(file) as archive:
+    if not _checksum(path)[1]:
+        raise DamagedError
+    try:
+        with zipfile.ZipFile(path) as archive:
             return json.loads(archive.comment[:-DIGEST])
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise DamagedError from error
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is an intact one of arrays, of any identity."""
+    try:
+        return bool(identity_of(path))
+    except (OSError, DamagedError):
+        return False
 
 
 def read_arrays(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Any]:
@@ -111,25 +169,29 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a file, which is read again only if it has changed."""
+    return _checksum(path)[0]
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged file, so that nothing on disk is lost when it is written anew."""
-    if path.exists():
-        path.replace(path.with_name(path.name + ".damaged"))
+    """Rename what is damaged to a name that is free, so that nothing on disk is lost when it is written again."""
+    names = itertools.chain([""], map("-{}".format, itertools.count(2)))
+    free = (path.with_name(f"{path.name}.damaged{name}") for name in names)
+    with suppress(FileNotFoundError):
+        path.rename(next(target for target in free if not os.path.lexists(target)))
 
 
-def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+def _write(path: Path, write: Callable[[BinaryIO], Any], replace: bool = True) -> None:
+    partial = temporary(path)
     try:
         with partial.open("w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        if replace:
+            partial.replace(path)
+        else:
+            _link(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     # a rename survives a loss of power once its directory is synced; not every file system can
@@ -141,15 +203,46 @@ def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             os.close(handle)
 
 
+def _link(partial: Path, path: Path) -> None:
+    """Give a file its name, unless another process has given it to a file before."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        partial.replace(path)
+
+
+def _checksum(path: Path) -> tuple[str, bool]:
+    """The sha256 of a file, and whether it ends with that of the bytes before; kept until the file changes."""
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        key, size = (status.st_dev, status.st_ino), status.st_size
+        version = (size, status.st_mtime_ns, status.st_ctime_ns)
+        known = _checksums.get(key)
+        if known is None or known[0] != version:
+            digest = hashlib.sha256()
+            _update(digest, file, max(0, size - DIGEST))
+            body = digest.hexdigest()
+            end = file.read()
+            digest.update(end)
+            known = (version, digest.hexdigest(), end == body.encode())
+            if time.time_ns() - max(version[1:]) > RACY_NS:
+                _checksums[key] = known
+        return known[1:]
+
+
 def _digest(file: BinaryIO, length: int) -> str:
     """The sha256 of a file's first bytes; leaves the file at the end of them."""
     file.seek(0)
-    found = hashlib.sha256()
-    left = length
-    while left:
-        block = file.read(min(left, 1 << 20))
-        if not block:
-            raise DamagedError
-        found.update(block)
-        left -= len(block)
-    return found.hexdigest()
+    digest = hashlib.sha256()
+    _update(digest, file, length)
+    return digest.hexdigest()
+
+
+def _update(digest: Any, file: BinaryIO, length: int) -> None:
+    while length and (block := file.read(min(length, 1 << 20))):
+        digest.update(block)
+        length -= len(block)

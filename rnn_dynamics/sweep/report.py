@@ -6,6 +6,7 @@ import numpy as np
 
 from rnn_dynamics.learning import StopReason
 from rnn_dynamics.sweep.gather import flags
+from rnn_dynamics.sweep.outputs import file_damages, has_results
 from rnn_dynamics.sweep.provenance import SURROUNDINGS, changes
 from rnn_dynamics.sweep.run import Run
 
@@ -28,8 +29,8 @@ def report(run: Run) -> tuple[str, bool]:
     ]
     for index, problem in damages.items():
         lines.append(f"  chunk {index}: {problem}")
-    problems = run.store.file_damages()
-    if not run.store.has_results:
+    problems = file_damages(run.store)
+    if not has_results(run.store):
         problems.append("`results.zarr` is not whole: run the same command again")
     lines.extend(f"  {problem}" for problem in problems)
     failed: dict[str, str] = {}

@@ -1,7 +1,6 @@
 """results.zarr: the whole dataset for other tools, written piece by piece, so that it never has to fit into memory."""
 
 import math
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,13 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from rnn_dynamics.sweep.dataset import simulation_source, template_of, theory_source
-from rnn_dynamics.sweep.files import writing
+from rnn_dynamics.sweep.files import temporary, writing
 from rnn_dynamics.sweep.gather import Source
+from rnn_dynamics.sweep.manifest import RESULTS
+from rnn_dynamics.sweep.outputs import put
 from rnn_dynamics.sweep.plan import Plan
 from rnn_dynamics.sweep.store import Store
 
-NAME = "results.zarr"
 PIECE_BYTES = 8_000_000  # of the largest variable
 
 
@@ -27,19 +27,16 @@ def write_results(plan: Plan, store: Store) -> None:
         WriteError: if the disk is full or cannot be written.
         StoreError: if a chunk is damaged.
     """
-    final = store.directory / NAME
     # a new name each time: zarr may still be writing to the old one when it has told of an error
-    partial = store.directory / f"{NAME}.{secrets.token_hex(4)}.partial"
+    partial = temporary(store.directory / RESULTS)
     with writing(store.directory):
         try:
             _write(simulation_source(plan, store), partial, None)
             if plan.experiment.theory.models:
                 _write(theory_source(plan, store), partial, "theory")
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
+            put(store, partial, RESULTS)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    store.register(NAME)
 
 
 def _write(source: Source, path: Path, group: str | None) -> None:

@@ -14,13 +14,14 @@ from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import require_type, show
 from rnn_dynamics.ode import Status
 from rnn_dynamics.sweep import provenance
-from rnn_dynamics.sweep.claims import RESULTS, Claims
+from rnn_dynamics.sweep.claims import MANIFEST, RESULTS, Claims
 from rnn_dynamics.sweep.dataset import dataset_of, simulation_source, theory_source
 from rnn_dynamics.sweep.experiment import Experiment
 from rnn_dynamics.sweep.files import StoreError, WriteError, writing
 from rnn_dynamics.sweep.gather import flags
-from rnn_dynamics.sweep.manifest import read_config, refuse_another
+from rnn_dynamics.sweep.manifest import check_table, chunk_size, is_locked, refuse_another
 from rnn_dynamics.sweep.memory import device_bytes
+from rnn_dynamics.sweep.outputs import has_results, tidy
 from rnn_dynamics.sweep.plan import Plan, plan
 from rnn_dynamics.sweep.results import write_results
 from rnn_dynamics.sweep.store import Store
@@ -110,7 +111,9 @@ def open_run(directory: str | Path) -> Run:
     """
     require_type("directory", directory, (str, Path), "a text or a Path")
     store = Store.open(Path(directory))
-    return Run(store.directory, plan(store.experiment), store)
+    layout = plan(store.experiment)
+    check_table(store.directory, store.manifest, layout)
+    return Run(store.directory, layout, store)
 
 
 def run(
@@ -156,14 +159,22 @@ def run(
     directory = Path(directory)
     layout = _layout(experiment, directory)
     layout.require_memory(device_bytes())
-    refuse_another(directory, layout.experiment)
+    # of a directory that has a lock another process may just be making a run, which only the lock keeps still
+    if not is_locked(directory):
+        refuse_another(directory, layout.experiment)
     warm = experiment.network.warm_start is not None
     # a finished run needs its start no more, wherever that is by now
-    start = load_start(layout) if warm and not _is_finished(directory) else None
+    finished = _is_finished(directory)
+    start = load_start(layout) if warm and not finished else None
     facts = _facts(experiment)
     facts |= {} if start is None else {"warm_start": start.facts}
     with _claims(directory) as claims:
-        store = Store.create(directory, layout, claims, facts)
+        with claims.alone(MANIFEST):
+            layout = _layout(experiment, directory)
+            refuse_another(directory, layout.experiment)
+            store = Store.create(directory, layout, claims, facts)
+        if warm and start is None and store.damages():
+            start = load_start(layout)
         if start is not None:
             check_unchanged(start, store)
         chunks = layout.chunks[shard[0] - 1 :: shard[1]]
@@ -173,10 +184,10 @@ def run(
                 work.do()
         if not store.damages():
             with claims.alone(RESULTS):
-                store.update()
-                if not store.has_results:
+                store.enter_found_chunks()
+                if not has_results(store):
                     write_results(layout, store)
-                    store.tidy()
+                tidy(store)
     return Run(directory, layout, Store(directory, layout.experiment, store.manifest))
 
 
@@ -228,11 +239,10 @@ def _layout(experiment: Experiment, directory: Path) -> Plan:
     """The plan on this machine's devices; of a run that has begun, with the chunks that it began with."""
     if experiment.compute.chunk_size != "auto":
         return plan(experiment)
-    try:
-        chunk_size = read_config(directory).compute.chunk_size
-    except StoreError:
+    size = chunk_size(directory)
+    if size is None:
         return plan(experiment, jax.local_device_count(), jax.default_backend())
-    compute = experiment.compute.model_copy(update={"chunk_size": chunk_size})
+    compute = experiment.compute.model_copy(update={"chunk_size": size})
     return plan(experiment.model_copy(update={"compute": compute}))
 
 

@@ -1,17 +1,18 @@
-"""A run on disk. Whatever is committed is never lost, and nothing that is damaged is ever used.
+"""A run on disk. What is committed is never lost, what is damaged is never used, and what the run did not write is never touched.
 
     DIR/config.toml           the resolved config
     DIR/manifest.json         schema, config hash, chunk table with sha256, provenance, timings, checksums of the files below
-    DIR/chunks/00000.npz      the results of a chunk: the source of truth, sealed by its own sha256
+    DIR/chunks/00000.npz      the results of a chunk, with the config's hash, the chunk's layout and a sha256 of its own
     DIR/chunks/*.progress     a chunk under way, to go on from; deleted when it is committed
-    DIR/results.zarr          the whole dataset for others' tools, written when the run is complete
+    DIR/results.zarr          the whole dataset for other tools, written when the run is complete
     DIR/overlay.csv, figures/
 
-The manifest tells what the chunks are; where it lags behind them, after a kill or beside other processes, they are right. It is
-changed under a lock, from what is on disk.
+The directory is created, resumed and repaired under the lock of the manifest. Whatever is damaged is set aside then, so that a chunk
+either has no file or an intact one from then on. Where the manifest lags behind the chunks, after a kill or beside other processes,
+the chunks are right.
 """
 
-import shutil
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ from rnn_dynamics.sweep.files import (
     StoreError,
     WriteError,
     identity_of,
+    in_the_way,
+    is_sealed,
+    obstacle,
     read_arrays,
     set_aside,
     sha256,
@@ -39,17 +43,18 @@ from rnn_dynamics.sweep.files import (
     writing,
 )
 from rnn_dynamics.sweep.manifest import (
+    CHUNKS,
     CONFIG,
     MANIFEST,
     DamagedManifestError,
     check_config,
+    check_table,
     new_manifest,
     read_config,
     read_manifest,
 )
 from rnn_dynamics.sweep.plan import Plan
 
-DERIVED = ("results.zarr", "overlay.csv", "figures")
 # the chunks are what counts; thousands of small ones need not wait for it
 SECONDS_BETWEEN_MANIFESTS = 2.0
 
@@ -76,29 +81,38 @@ class Store:
     def create(
         cls, directory: Path, layout: Plan, claims: Claims, provenance: dict[str, Any]
     ) -> "Store":
-        """Begin a run in a directory that `refuse_another` let pass, or go on with the one in it, mended where it is damaged.
+        """Begin, resume or repair the run in a directory that `refuse_another` let pass; the caller has the lock of the manifest.
 
         Raises:
-            StoreError: if it cannot be written.
+            StoreError: if it cannot be written, or has a file in a chunk's place that no run wrote.
         """
-        experiment = layout.experiment
+        experiment, new = layout.experiment, new_manifest(layout, provenance)
         try:
-            with writing(directory), claims.alone(MANIFEST_CLAIM):
-                (directory / "chunks").mkdir(exist_ok=True)
-                try:
-                    manifest = read_manifest(directory)
-                except DamagedManifestError:
-                    set_aside(directory / MANIFEST)
-                    manifest = new_manifest(layout, provenance)
+            manifest = read_manifest(directory)
+        except DamagedManifestError:
+            manifest = new
+        if manifest["config_sha256"] != new["config_sha256"]:
+            manifest = new
+        check_table(directory, manifest, layout)
+        store = cls(directory, experiment, manifest, claims)
+        damaged = store._damaged_chunks()
+        try:
+            with writing(directory):
                 if not _is_config(directory, experiment):
                     set_aside(directory / CONFIG)
                     write_bytes(directory / CONFIG, to_toml(experiment).encode())
                 manifest["files"][CONFIG] = sha256(directory / CONFIG)
+                store._chunk_path(0).parent.mkdir(exist_ok=True)
+                for index in damaged:
+                    set_aside(store._chunk_path(index))
+                    manifest["chunks"][index] = new["chunks"][index]
+                if manifest is new:
+                    set_aside(directory / MANIFEST)
+                for index, row in store._unlisted_chunks().items():
+                    manifest["chunks"][index] |= row
                 write_json(directory / MANIFEST, manifest)
         except WriteError as error:
             raise StoreError(str(error)) from error
-        store = cls(directory, experiment, manifest, claims)
-        store._enter_found_chunks()
         return store
 
     @classmethod
@@ -114,7 +128,8 @@ class Store:
 
     def is_done(self, index: int) -> bool:
         """Whether a chunk was committed, intact or not."""
-        return self.manifest["chunks"][index]["state"] == "done" or self._chunk_path(index).exists()
+        row = self.manifest["chunks"][index]
+        return row["state"] == "done" or os.path.lexists(self._chunk_path(index))
 
     def damages(self) -> dict[int, str]:
         """Every chunk that has to be computed, with the reason: not computed yet, lost, or not as written."""
@@ -123,59 +138,49 @@ class Store:
 
     def damage(self, index: int) -> str | None:
         """What is wrong with a chunk: None if it is committed and intact."""
-        path = self._chunk_path(index)
+        path, row = self._chunk_path(index), self.manifest["chunks"][index]
+        problem = obstacle(path)
+        if problem:
+            return f"`{path.name}` {problem}"
         try:
             identity = identity_of(path)
         except FileNotFoundError:
-            return f"`{path.name}` is lost" if self.is_done(index) else "not computed yet"
+            return f"`{path.name}` is lost" if row["state"] == "done" else "not computed yet"
         except OSError as error:
             return f"`{path.name}` cannot be read: {error.strerror}"
         except DamagedError:
             return f"`{path.name}` does not match its checksum"
-        if identity["config_sha256"] != self.manifest["config_sha256"]:
+        if identity.get("config_sha256") != self.manifest["config_sha256"]:
             return f"`{path.name}` belongs to a run of another config"
-        if identity["chunk"] != index:
-            return f"`{path.name}` is chunk {identity['chunk']}"
+        if (found := identity.get("chunk")) != index:
+            return f"`{path.name}` is {f'chunk {found}' if found is not None else 'no chunk'}"
+        if identity.get("members") != row["members"]:
+            return f"`{path.name}` has other members"
+        if row["state"] == "done" and sha256(path) != row["sha256"]:
+            return f"`{path.name}` does not match its checksum in the manifest"
         return None
-
-    def file_damages(self) -> list[str]:
-        """What is wrong with the files beside the chunks: lost, changed or added since they were written."""
-        written, found = self.manifest["files"], []
-        # of a table and figures beside a manifest that had to be made anew nobody knows whether they are whole
-        paths = [path for name in DERIVED for path in self._files(name)]
-        present = set(written) | set(self._relative(paths))
-        for name in sorted(present):
-            path = self.directory / name
-            if name not in written:
-                found.append(f"`{name}` has no checksum: the run did not write it, or draw it anew")
-            elif not path.is_file():
-                found.append(f"`{name}` is lost")
-            elif sha256(path) != written[name]:
-                found.append(f"`{name}` is not as written")
-        return found
-
-    @property
-    def has_results(self) -> bool:
-        """Whether results.zarr is there, as it was written."""
-        names = [name for name in self.manifest["files"] if name.startswith("results.zarr/")]
-        return bool(names) and not any("results.zarr/" in text for text in self.file_damages())
 
     def commit(
         self, index: int, arrays: dict[str, np.ndarray], width: int, facts: dict[str, Any]
     ) -> None:
-        """Write the results of a chunk, whole or not at all.
+        """Write the results of a chunk, whole or not at all; those that another process has committed meanwhile stay.
 
         Raises:
             WriteError: if the disk is full or cannot be written.
+            StoreError: if something else has come into the chunk's place.
         """
         path = self._chunk_path(index)
         with writing(self.directory):
             path.parent.mkdir(exist_ok=True)
-            write_arrays(path, arrays, self._identity(index, width))
-            digest = sha256(path)
+            try:
+                write_arrays(path, arrays, self._identity(index, width), replace=False)
+            except FileExistsError:
+                problem = self.damage(index)
+                if problem:
+                    raise in_the_way(path, problem) from None
+            row = self._row_of(path)
         with self._lock:
-            row = {"state": "done", "sha256": digest, "width": width, **facts}
-            self._new_rows[index] = row
+            self._new_rows[index] = row | facts
             if time.monotonic() - self._saved > SECONDS_BETWEEN_MANIFESTS:
                 self.update()
 
@@ -195,25 +200,21 @@ class Store:
             )
         return read_arrays(self._chunk_path(index), wanted)
 
-    def tidy(self) -> None:
-        """Delete what killed processes were writing, once the run is complete."""
-        with writing(self.directory), self._alone():
-            for folder in (self.directory, self.directory / "chunks"):
-                for path in folder.glob("*.partial"):
-                    if path.is_dir():
-                        shutil.rmtree(path, ignore_errors=True)
-                    else:
-                        path.unlink(missing_ok=True)
-
-    def update(self, change: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-        """Change the manifest that is on disk, beside other processes that do the same.
+    def update(
+        self,
+        change: Callable[[dict[str, Any]], None] = lambda _: None,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Change the manifest that is on disk, beside other processes that do the same, and do something more under its lock.
 
         Raises:
             WriteError: if it cannot be written.
+            StoreError: if it is of another run.
         """
-        with writing(self.directory), self._alone():
+        with writing(self.directory), self.locks() as claims, claims.alone(MANIFEST_CLAIM):
             try:
                 manifest = read_manifest(self.directory)
+                check_config(self.directory, self.experiment, manifest)
             except DamagedManifestError:
                 set_aside(self.directory / MANIFEST)
                 manifest = self.manifest
@@ -223,62 +224,63 @@ class Store:
             write_json(self.directory / MANIFEST, manifest)
             self.manifest, self._saved = manifest, time.monotonic()
             self._new_rows.clear()
+            then()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Neither another thread nor another process writes what this one is about to."""
-        with self._lock:
-            if self._claims is not None:
-                with self._claims.alone(MANIFEST_CLAIM):
-                    yield
-            else:
-                with Claims(self.directory) as claims, claims.alone(MANIFEST_CLAIM):
-                    yield
-
-    def register(self, *names: str) -> None:
-        """Take the checksums of files and folders that were written beside the chunks.
+    def enter_found_chunks(self) -> None:
+        """Enter chunks into the manifest that are on disk but not in it, whoever committed them.
 
         Raises:
             WriteError: if the manifest cannot be written.
         """
-        paths = [path for name in names for path in self._files(name)]
-        found = dict(zip(self._relative(paths), map(sha256, paths), strict=True))
-
-        def change(manifest: dict[str, Any]) -> None:
-            kept = manifest["files"].items()
-            old = {k: v for k, v in kept if not k.startswith(tuple(f"{n}/" for n in names))}
-            manifest["files"] = old | found
-
-        self.update(change)
-
-    def _enter_found_chunks(self) -> None:
-        """Enter chunks into the manifest that were committed before it was, or that it forgot."""
-        for row in self.manifest["chunks"]:
-            index = row["index"]
-            if row["state"] == "missing" and self.damage(index) is None:
-                path = self._chunk_path(index)
-                width = identity_of(path)["width"]
-                self._new_rows[index] = {"state": "done", "sha256": sha256(path), "width": width}
+        self.update()
+        self._new_rows |= self._unlisted_chunks()
         if self._new_rows:
             self.update()
 
+    @contextmanager
+    def locks(self) -> Iterator[Claims]:
+        """The locks of this process; other threads of it wait."""
+        with self._lock:
+            if self._claims is not None:
+                yield self._claims
+                return
+            with Claims(self.directory) as self._claims:
+                try:
+                    yield self._claims
+                finally:
+                    self._claims = None
+
+    def _damaged_chunks(self) -> list[int]:
+        """The chunks with a damaged or lost file that a run wrote.
+
+        Raises:
+            StoreError: if there is something that no run wrote.
+        """
+        damages = {index: text for index, text in self.damages().items() if self.is_done(index)}
+        for index, problem in damages.items():
+            path, listed = (
+                self._chunk_path(index),
+                self.manifest["chunks"][index]["state"] == "done",
+            )
+            if obstacle(path) or not (listed or is_sealed(path)):
+                raise in_the_way(path, problem)
+        return list(damages)
+
+    def _unlisted_chunks(self) -> dict[int, dict[str, Any]]:
+        """The rows of intact chunks that the manifest does not have."""
+        missing = [row["index"] for row in self.manifest["chunks"] if row["state"] == "missing"]
+        return {i: self._row_of(self._chunk_path(i)) for i in missing if self.damage(i) is None}
+
+    def _row_of(self, path: Path) -> dict[str, Any]:
+        return {"state": "done", "sha256": sha256(path), "width": identity_of(path)["width"]}
+
     def _identity(self, index: int, width: int) -> dict[str, Any]:
-        return {
-            "config_sha256": self.manifest["config_sha256"],
-            "chunk": index,
-            "width": width,
-        }
-
-    def _files(self, name: str) -> list[Path]:
-        """A file, or the files in a folder, that are there."""
-        top = self.directory / name
-        return sorted(path for path in (top, *top.rglob("*")) if path.is_file())
-
-    def _relative(self, paths: list[Path]) -> list[str]:
-        return [path.relative_to(self.directory).as_posix() for path in paths]
+        members = self.manifest["chunks"][index]["members"]
+        config = self.manifest["config_sha256"]
+        return {"config_sha256": config, "chunk": index, "width": width, "members": members}
 
     def _chunk_path(self, index: int) -> Path:
-        return self.directory / "chunks" / f"{index:05d}.npz"
+        return self.directory / CHUNKS / f"{index:05d}.npz"
 
 
 def _is_config(directory: Path, experiment: Experiment) -> bool:

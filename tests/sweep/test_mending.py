@@ -9,8 +9,9 @@ import pytest
 from small_sweep import copy, experiment, same
 
 import rnn_dynamics as rd
-from rnn_dynamics.overlay import error_table, overlay, save_table
-from rnn_dynamics.sweep.files import write_json
+from rnn_dynamics.overlay import error_table, overlay, plot, save_table
+from rnn_dynamics.sweep.files import temporary, write_json
+from rnn_dynamics.sweep.outputs import file_damages
 from rnn_dynamics.sweep.report import report
 
 
@@ -20,7 +21,7 @@ def problems(directory):
         run = rd.open_run(directory)
     except rd.StoreError as error:
         return str(error)
-    return " ".join([*run.store.damages().values(), *run.store.file_damages()])
+    return " ".join([*run.store.damages().values(), *file_damages(run.store)])
 
 
 def test_a_thousand_flipped_bits_are_each_found_and_named(finished, tmp_path):
@@ -89,16 +90,46 @@ def test_a_lost_manifest_or_config_is_made_anew_from_what_is_left(finished, tmp_
     assert chunks == {p.name: p.read_bytes() for p in directory.glob("chunks/*")}
 
 
-def test_a_table_beside_a_new_manifest_has_to_be_written_anew(finished, tmp_path):
+@pytest.mark.parametrize("name", ["overlay.csv", "figures/loss_curves.png"])
+def test_outputs_that_the_manifest_does_not_list_are_kept(finished, tmp_path, name):
+    """After the loss of a manifest nobody knows who wrote them."""
     directory = copy(finished, tmp_path)
-    (directory / "overlay.csv").write_text("who knows")
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).write_text("who knows")
     (directory / "manifest.json").unlink()
     run = rd.run(finished.experiment, directory, progress=False)
-    assert run.store.file_damages() == [
-        "`overlay.csv` has no checksum: the run did not write it, or draw it anew"
-    ]
+
+    def write():
+        if name == "overlay.csv":
+            save_table(error_table(overlay(run)), run)
+        else:
+            plot.save_figures(run)
+
+    with pytest.raises(rd.StoreError, match="must be free or have what the run wrote"):
+        write()
+    assert (directory / name).read_text() == "who knows"
+    (directory / name).unlink()
+    write()
+    assert problems(directory) == ""
+    # what the run would write again stays
+    (directory / "manifest.json").unlink()
+    run = rd.run(finished.experiment, directory, progress=False)
+    write()
+    assert problems(directory) == ""
+    assert not list(directory.rglob("*.damaged*"))
+
+
+def test_an_output_that_was_changed_is_kept_beside_the_new_one(finished, tmp_path):
+    directory = copy(finished, tmp_path)
+    run = rd.open_run(directory)
+    for text in ("mine", "mine too"):
+        save_table(error_table(overlay(run)), run)
+        (directory / "overlay.csv").write_text(text)
+        assert "`overlay.csv` is not as written" in problems(directory)
     save_table(error_table(overlay(run)), run)
     assert problems(directory) == ""
+    kept = {path.read_text() for path in directory.glob("overlay.csv.damaged*")}
+    assert kept == {"mine", "mine too"}
 
 
 def test_a_chunk_in_the_place_of_another_is_found(finished, tmp_path):
@@ -136,12 +167,12 @@ def test_a_run_of_an_older_schema_is_refused_with_what_to_do(finished, tmp_path)
         # earlier schemas had no checksum of their own
         old = {k: v for k, v in manifest.items() if k != "sha256"} | {"schema_version": schema}
         path.write_text(json.dumps(old))
-        with pytest.raises(rd.StoreError, match=f"schema version 4, but has {schema}: {made}"):
+        with pytest.raises(rd.StoreError, match=f"schema version 5, but has {schema}: {made}"):
             rd.open_run(directory)
-        with pytest.raises(rd.StoreError, match=f"schema version 4, but has {schema}"):
+        with pytest.raises(rd.StoreError, match=f"schema version 5, but has {schema}"):
             rd.run(finished.experiment, directory, progress=False)
     write_json(path, old)
-    with pytest.raises(rd.StoreError, match="schema version 4, but has 99"):
+    with pytest.raises(rd.StoreError, match="schema version 5, but has 99"):
         rd.open_run(directory)
 
 
@@ -149,7 +180,7 @@ def test_a_damaged_config_of_another_run_is_left_alone(finished, tmp_path):
     directory = copy(finished, tmp_path)
     (directory / "config.toml").write_text("nonsense")
     before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
-    with pytest.raises(rd.StoreError, match=r"`config.toml` is damaged and what else is there"):
+    with pytest.raises(rd.StoreError, match=r"its `manifest.json` is of another one"):
         rd.run(experiment(compute__seed=5), directory, progress=False)
     assert before == {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
@@ -157,7 +188,8 @@ def test_a_damaged_config_of_another_run_is_left_alone(finished, tmp_path):
 def test_what_a_killed_process_left_before_it_began_is_no_obstacle(finished, tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / "chunks").mkdir()
-    (tmp_path / "config.toml.123.partial").write_text("ha")
+    for name in ("config.toml", "chunks/00000.npz", "results.zarr"):
+        temporary(tmp_path / name).write_text("ha")
     same(rd.run(finished.experiment, tmp_path, progress=False), finished)
     assert not list(tmp_path.rglob("*.partial"))
 

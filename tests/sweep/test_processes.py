@@ -14,6 +14,7 @@ import rnn_dynamics as rd
 from rnn_dynamics import cli
 from rnn_dynamics.sweep.claims import Claims
 from rnn_dynamics.sweep.config import to_toml
+from rnn_dynamics.sweep.outputs import file_damages
 
 CONFIG = {
     "network__weight_scale": [0.1, 0.2, 0.3, 0.4],
@@ -70,7 +71,7 @@ def test_two_shards_of_which_one_is_killed_and_started_again(config, tmp_path, u
     assert ended(started(config, directory, "--shard", "2/2")) == (cli.DONE, "")
     whole = rd.open_run(directory)
     assert whole.complete
-    assert not whole.store.file_damages()
+    assert not file_damages(whole.store)
     same(whole, unbroken)
     shards = [session["shard"] for session in whole.provenance["sessions"]]
     assert sorted(shards)[:1] + sorted(shards)[-1:] == ["1/2", "2/2"]
@@ -96,7 +97,7 @@ def test_two_processes_of_a_job_of_which_one_is_killed(config, tmp_path, unbroke
     assert missing <= {1, 3, 5, 7, 9, 11}
     assert [ended(process)[0] for process in job()] == [cli.DONE, cli.DONE]
     whole = rd.open_run(directory)
-    assert not whole.store.file_damages()
+    assert not file_damages(whole.store)
     same(whole, unbroken)
 
 
