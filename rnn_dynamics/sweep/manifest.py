@@ -173,7 +173,7 @@ def _may_hold_run(directory: Path) -> bool:
         return (
             names <= {LOCK, LOCK_FILE, CHUNKS}
             and not obstacles(directory)
-            and not (LOCK in names and (directory / LOCK).stat().st_size)
+            and not any((directory / name).stat().st_size for name in {LOCK, LOCK_FILE} & names)
             and not (CHUNKS in names and any(not is_temporary(p.name) for p in chunks.iterdir()))
         )
     except NotADirectoryError:

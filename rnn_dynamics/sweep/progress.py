@@ -8,7 +8,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from rnn_dynamics.sweep.chunks import Part
-from rnn_dynamics.sweep.files import DamagedError, identity_of, read_arrays, write_arrays, writing
+from rnn_dynamics.sweep.files import (
+    DamagedError,
+    identity_of,
+    is_sealed,
+    read_arrays,
+    set_aside,
+    write_arrays,
+    writing,
+)
+from rnn_dynamics.sweep.manifest import CHUNKS
 from rnn_dynamics.sweep.store import Store
 from rnn_dynamics.sweep.training import Progress
 
@@ -79,18 +88,22 @@ def read_progress(store: Store, part: Part) -> dict[str, np.ndarray] | None:
     path = _path(store, part)
     try:
         return read_arrays(path) if identity_of(path) == _identity(store, part) else None
-    except (OSError, DamagedError):
+    except OSError:
+        return None
+    except DamagedError:
+        set_aside(path)
         return None
 
 
 def forget_progress(store: Store, index: int) -> None:
     """Delete what is left of a chunk under way."""
-    for path in (store.directory / "chunks").glob(f"{index:05d}-*.progress"):
-        path.unlink(missing_ok=True)
+    for path in (store.directory / CHUNKS).glob(f"{index:05d}-*.progress"):
+        if is_sealed(path):
+            path.unlink(missing_ok=True)
 
 
 def _path(store: Store, part: Part) -> Path:
-    return store.directory / "chunks" / f"{part.name}.progress"
+    return store.directory / CHUNKS / f"{part.name}.progress"
 
 
 def _identity(store: Store, part: Part) -> dict[str, Any]:
