@@ -38,10 +38,9 @@ from typing import Any
 import harness
 import jax
 import numpy as np
-from faults_files import chunks, foreign, problems, row, wrong
+from faults_files import chunks, foreign, problems, row, write_table, wrong
 
 import rnn_dynamics as rd
-from rnn_dynamics.overlay import error_table, overlay, save_table
 from rnn_dynamics.sweep.config import make_experiment
 from rnn_dynamics.sweep.files import StoreError, WriteError
 
@@ -155,7 +154,7 @@ def pairs(random: np.random.Generator, count: int, folder: Path) -> list[dict[st
 
 def flip(random: np.random.Generator, count: int, directory: Path) -> dict[str, Any]:
     """Flip bits of a finished run, one at a time."""
-    _write_table(rd.open_run(directory))
+    write_table(rd.open_run(directory))
     expected = chunks(directory)
     files = sorted(p for p in directory.rglob("*") if p.is_file() and p.stat().st_size)
     sizes = np.array([p.stat().st_size for p in files])
@@ -178,7 +177,7 @@ def flip(random: np.random.Generator, count: int, directory: Path) -> dict[str, 
         if own:
             tried += 1
             try:
-                _write_table(rd.run(EXPERIMENT, directory, progress=False))
+                write_table(rd.run(EXPERIMENT, directory, progress=False))
                 restored += _same(directory, expected) and not problems(directory)
             except StoreError as error:
                 refused += path.name == "config.toml" and "differs in" in str(error)
@@ -193,10 +192,6 @@ def flip(random: np.random.Generator, count: int, directory: Path) -> dict[str, 
         restored=f"{restored} of {tried - refused}",
         note=f"{len(files)} files of {sizes.sum() / 1e3:.0f} kB, {refused} refused",
     )
-
-
-def _write_table(run: rd.Run) -> None:
-    save_table(error_table(overlay(run)), run)
 
 
 def _start(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import rnn_dynamics as rd
+from rnn_dynamics.overlay import error_table, overlay, save_table
 from rnn_dynamics.sweep.files import StoreError, write_arrays
 from rnn_dynamics.sweep.outputs import file_damages
 
@@ -66,7 +67,7 @@ def wrong(
         ends = []
         for _ in range(2):
             try:
-                rd.run(experiment, directory, progress=False)
+                write_table(rd.run(experiment, directory, progress=False))
                 whole_again = chunks(directory) == expected and not problems(directory)
                 ends.append(whole_again and there <= {*_snapshot(directory).values()})
             except StoreError as error:
@@ -99,6 +100,11 @@ def problems(directory: Path) -> str:
     except StoreError as error:
         return str(error)
     return " ".join([*run.store.damages().values(), *file_damages(run.store)])
+
+
+def write_table(run: rd.Run) -> None:
+    """Write overlay.csv."""
+    save_table(error_table(overlay(run)), run)
 
 
 def _put(random: np.random.Generator, place: Path) -> None:

@@ -30,6 +30,7 @@ MANIFEST, RESULTS, RUNNING = 2**40, 2**40 + 1, 2**40 + 2  # bytes beyond any chu
 # a process holds the manifest for much less: who holds it longer is dead
 STALE_SECONDS = 30.0
 _here: set[Path] = set()
+_warned: set[Path] = set()
 
 log = logging.getLogger("rnn_dynamics")
 
@@ -111,11 +112,13 @@ class Claims:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
             self.working = False
-            log.warning(
-                "Directory `%s` is on a file system without locks (%s): processes that run it at the same time may compute chunks "
-                "twice. The results are the same.",
-                *(self._directory, error.strerror),
-            )
+            if self._directory not in _warned:
+                _warned.add(self._directory)
+                log.warning(
+                    "Directory `%s` is on a file system without locks (%s): processes that run it at the same time may compute chunks "
+                    "twice. The results are the same.",
+                    *(self._directory, error.strerror),
+                )
         return True
 
     @contextmanager
