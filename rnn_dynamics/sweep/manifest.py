@@ -120,7 +120,7 @@ def read_config(directory: Path) -> Experiment:
         return load_experiment(directory / CONFIG)
     except ConfigError as error:
         raise StoreError(
-            f"Directory `{directory}` must hold a run, but its config is damaged. {error}"
+            f"Directory `{directory}` must hold a run, but its `{CONFIG}` is damaged. {error.problems[0]}"
         ) from None
 
 

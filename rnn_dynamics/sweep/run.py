@@ -163,20 +163,18 @@ def run(
     if not is_locked(directory):
         refuse_another(directory, layout.experiment)
     warm = experiment.network.warm_start is not None
-    # a finished run needs its start no more, wherever that is by now
-    finished = _is_finished(directory)
-    start = load_start(layout) if warm and not finished else None
+    # a finished run needs its start no more, wherever that is by now; files are hashed here, not under the lock
+    start = load_start(layout) if not _is_finished(directory) and warm else None
     facts = _facts(experiment)
     facts |= {} if start is None else {"warm_start": start.facts}
     with _claims(directory) as claims:
         with claims.alone(MANIFEST):
             layout = _layout(experiment, directory)
             refuse_another(directory, layout.experiment)
+            if warm and not _is_finished(directory):
+                start = start or load_start(layout)
+                check_unchanged(start, directory)
             store = Store.create(directory, layout, claims, facts)
-        if warm and start is None and store.damages():
-            start = load_start(layout)
-        if start is not None:
-            check_unchanged(start, store)
         chunks = layout.chunks[shard[0] - 1 :: shard[1]]
         work = Work(store, layout, chunks, claims, start, interrupted, progress)
         if work.todo:

@@ -17,6 +17,7 @@ from rnn_dynamics.sweep.axes import number_text
 from rnn_dynamics.sweep.config import ConfigError
 from rnn_dynamics.sweep.dataset import dataset_of, simulation_source
 from rnn_dynamics.sweep.files import StoreError
+from rnn_dynamics.sweep.manifest import DamagedManifestError, read_manifest
 from rnn_dynamics.sweep.plan import Plan, plan
 from rnn_dynamics.sweep.store import Store
 from rnn_dynamics.sweep.weights import weights_slot
@@ -86,16 +87,19 @@ def load_start(layout: Plan) -> WarmStart:
     return start
 
 
-def check_unchanged(start: WarmStart, store: Store) -> None:
+def check_unchanged(start: WarmStart, directory: Path) -> None:
     """Refuse to go on with a run from networks other than those that it began with.
 
     Raises:
         StoreError: if they have changed.
     """
-    began = store.manifest["provenance"].get("warm_start", {})
+    try:
+        began = read_manifest(directory)["provenance"].get("warm_start", {})
+    except DamagedManifestError:
+        return  # a new one begins with these
     if began.get("sha256") != start.facts["sha256"]:
         raise StoreError(
-            f"Key `{KEY}` must name the networks that the run in `{store.directory}` began with, but those in "
+            f"Key `{KEY}` must name the networks that the run in `{directory}` began with, but those in "
             f"`{start.directory}` have changed since. Run the config into another directory."
         )
 

@@ -12,16 +12,20 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 
 @pytest.mark.timeout(600)
 def test_six_kills_at_random_moments_are_survived(tmp_path):
-    """SIGKILL, resume, and so on; then every chunk is byte for byte that of an unbroken run. And some flipped bits."""
+    """SIGKILL, resume, and so on; then every chunk is byte for byte that of an unbroken run. And some of all other faults."""
     command = [sys.executable, str(SCRIPT), "--kills", "6", "--flips", "25", "--seed", "1"]
+    command += ["--pairs", "1", "--files", "20"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = (tmp_path / "faults_cpu.jsonl").read_text().splitlines()
-    kills, flips = map(json.loads, lines)
+    kills, *pairs, foreign, wrong, flips = map(json.loads, lines)
     assert (kills["tried"], kills["survived"]) == (6, 6)
     assert (flips["tried"], flips["detected"], flips["silent"]) == (25, 25, 0)
+    assert [(pair["tried"], pair["survived"]) for pair in pairs] == [(1, 1)] * 4
+    assert (foreign["tried"], foreign["survived"]) == (20, 20)
+    assert (wrong["silent"], wrong["restored"]) == (0, "20 of 20")
     restored, _, tried = flips["restored"].split()
     assert restored == tried
     assert int(tried) >= 5

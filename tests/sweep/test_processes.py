@@ -15,6 +15,7 @@ from rnn_dynamics import cli
 from rnn_dynamics.sweep.claims import Claims
 from rnn_dynamics.sweep.config import to_toml
 from rnn_dynamics.sweep.outputs import file_damages
+from rnn_dynamics.sweep.report import report
 
 CONFIG = {
     "network__weight_scale": [0.1, 0.2, 0.3, 0.4],
@@ -34,6 +35,75 @@ def started(config, directory, *options):
 def ended(process):
     _, error = process.communicate(timeout=180)
     return process.returncode, error
+
+
+TOGETHER = """
+import errno, fcntl, os, sys
+import rnn_dynamics.sweep.run
+from rnn_dynamics import cli
+
+def refuse(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+if sys.argv.pop(1) == "no locks":
+    fcntl.lockf = fcntl.flock = refuse
+print("ready", flush=True)
+sys.stdin.readline()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def together(directory, *processes, locks="locks"):
+    """Start processes, each of a config and a number of devices, at the same moment: their exit codes and errors."""
+    begun = []
+    for config, devices in processes:
+        options = ("run", str(config), "--out", str(directory), "--quiet")
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+        command = [sys.executable, "-c", TOGETHER, locks, *options]
+        begun.append(subprocess.Popen(command, **pipes, text=True, env=environment))
+    assert [process.stdout.readline() for process in begun] == ["ready\n"] * len(begun)
+    for process in begun:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return sorted(ended(process) for process in begun)
+
+
+def whole_as_alone(directory, tmp_path):
+    """The run in a directory, which is whole and has the bits of one that a single process made."""
+    run = rd.open_run(directory)
+    text, intact = report(run)
+    assert intact, text
+    same(run, rd.run(run.experiment, tmp_path / "alone", progress=False))
+    assert not list(directory.rglob("*.partial"))
+    return run
+
+
+def test_of_two_configs_at_once_one_is_refused(config, tmp_path, unbroken):
+    other = tmp_path / "other.toml"
+    other.write_text(to_toml(experiment(**CONFIG, learning__learning_rate=0.04)))
+    (first, _), (second, error) = together(tmp_path / "run", (config, 1), (other, 1))
+    assert (first, second) == (cli.DONE, cli.BAD_INPUT)
+    assert "holds one that differs in `learning.learning_rate`." in error
+    whole_as_alone(tmp_path / "run", tmp_path)
+
+
+def test_processes_with_other_numbers_of_devices_share_the_chunks_of_the_first(config, tmp_path):
+    text = config.read_text().replace("chunk_size = 2", 'chunk_size = "auto"')
+    config.write_text(text)
+    both = together(tmp_path / "run", (config, 1), (config, 4))
+    assert [code for code, _ in both] == [cli.DONE, cli.DONE], both
+    run = whole_as_alone(tmp_path / "run", tmp_path)
+    counts = [session.get("chunks", 0) for session in run.provenance["sessions"]]
+    assert sum(counts) == len(run.plan.chunks)
+
+
+def test_two_processes_without_file_locks_end_whole(config, tmp_path, unbroken):
+    both = together(tmp_path / "run", (config, 1), (config, 1), locks="no locks")
+    assert [code for code, _ in both] == [cli.DONE, cli.DONE], both
+    assert [error.count("on a file system without locks") for _, error in both] == [1, 1]
+    same(whole_as_alone(tmp_path / "run", tmp_path), unbroken)
+    assert not (tmp_path / "run" / ".lock.held").exists()
 
 
 def kill_after_a_chunk(process, directory, least):
