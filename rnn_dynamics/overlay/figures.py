@@ -26,7 +26,7 @@ from rnn_dynamics.overlay.pairs import pair_paths
 from rnn_dynamics.overlay.phase import phase_plane
 from rnn_dynamics.overlay.plane import spectra
 from rnn_dynamics.overlay.regimes import rich_to_lazy
-from rnn_dynamics.sweep.files import temporary, writing
+from rnn_dynamics.sweep.files import in_the_way, obstacle, temporary, writing
 from rnn_dynamics.sweep.manifest import FIGURES as FOLDER
 from rnn_dynamics.sweep.outputs import put
 from rnn_dynamics.sweep.run import Run, require_run
@@ -97,6 +97,9 @@ def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
     require_run(run)
     own = directory is None
     directory = run.directory / FOLDER if directory is None else Path(directory)
+    problem = obstacle(directory, folder=True) if own else None
+    if problem:
+        raise in_the_way(directory, problem)
     paths = []
 
     def write(name: str, save: Callable[[Path], None]) -> None:

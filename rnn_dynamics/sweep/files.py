@@ -28,7 +28,8 @@ HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())[:40]
 TEMPORARY = re.compile(r".+\.\w+-\d+-[0-9a-f]{8}\.partial(\.\w+)?")
 # two changes within this time may leave the same times on a file
 RACY_NS = 100_000_000
-_checksums: dict[tuple[int, int], tuple[tuple[int, int, int], str, bool]] = {}
+Checksum = tuple[str, dict[str, Any] | None]
+_checksums: dict[tuple[int, int], tuple[tuple[int, int, int], Checksum]] = {}
 SEAL = b',\n "sha256": "'
 END = b'"\n}\n'
 
@@ -126,13 +127,10 @@ def identity_of(path: Path) -> dict[str, Any]:
         OSError: if it cannot be read.
         DamagedError: if it is not as written.
     """
-    if not _checksum(path)[1]:
+    identity = _checksum(path)[1]
+    if identity is None:
         raise DamagedError
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.comment[:-DIGEST])
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise DamagedError from error
+    return identity
 
 
 def is_sealed(path: Path) -> bool:
@@ -215,23 +213,31 @@ def _link(partial: Path, path: Path) -> None:
         partial.replace(path)
 
 
-def _checksum(path: Path) -> tuple[str, bool]:
-    """The sha256 of a file, and whether it ends with that of the bytes before; kept until the file changes."""
+def _checksum(path: Path) -> Checksum:
+    """The sha256 of a file, and the identity of an intact file of arrays; kept until the file changes."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        key, size = (status.st_dev, status.st_ino), status.st_size
-        version = (size, status.st_mtime_ns, status.st_ctime_ns)
+        key = status.st_dev, status.st_ino
+        version = status.st_size, status.st_mtime_ns, status.st_ctime_ns
         known = _checksums.get(key)
-        if known is None or known[0] != version:
-            digest = hashlib.sha256()
-            _update(digest, file, max(0, size - DIGEST))
-            body = digest.hexdigest()
-            end = file.read()
-            digest.update(end)
-            known = (version, digest.hexdigest(), end == body.encode())
-            if time.time_ns() - max(version[1:]) > RACY_NS:
-                _checksums[key] = known
-        return known[1:]
+        if known is not None and known[0] == version:
+            return known[1]
+        digest = hashlib.sha256()
+        _update(digest, file, max(0, status.st_size - DIGEST))
+        body, end = digest.hexdigest().encode(), file.read()
+        digest.update(end)
+        found = digest.hexdigest(), _identity(file) if body == end else None
+        if time.time_ns() - max(version[1:]) > RACY_NS:
+            _checksums[key] = version, found
+        return found
+
+
+def _identity(file: BinaryIO) -> dict[str, Any] | None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return json.loads(archive.comment[:-DIGEST])
+    except (zipfile.BadZipFile, ValueError):
+        return None
 
 
 def _digest(file: BinaryIO, length: int) -> str:

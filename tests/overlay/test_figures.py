@@ -1,6 +1,5 @@
 """Figures show what the datasets hold: read back from the axes of runs made up with known numbers."""
 
-
 import numpy as np
 import pytest
 from made_up import LENGTHS, MODELS, NOISE, OSCILLATOR, RECORDS, SCALES, UNITS, lines, made_up

@@ -10,9 +10,10 @@ import pytest
 from small_sweep import copy, experiment, same
 
 import rnn_dynamics as rd
+from rnn_dynamics.overlay import error_table, save_table
 from rnn_dynamics.sweep.claims import Claims
-from rnn_dynamics.sweep.files import temporary
-from rnn_dynamics.sweep.outputs import file_damages
+from rnn_dynamics.sweep.files import WriteError, identity_of, temporary, write_arrays
+from rnn_dynamics.sweep.outputs import file_damages, tidy
 from rnn_dynamics.sweep.report import report
 
 
@@ -171,9 +172,24 @@ def test_what_cannot_be_the_runs_is_named_and_refused(finished, other, tmp_path,
     for _ in range(2):
         with pytest.raises(rd.StoreError) as refused:
             rd.run(finished.experiment, directory, progress=False)
-        assert not isinstance(refused.value, rd.sweep.files.WriteError)
+        assert not isinstance(refused.value, WriteError)
         assert "\n" not in str(refused.value)
         assert snapshot(directory) == before
+
+
+@pytest.mark.parametrize("name", ["figures", "overlay.csv"])
+def test_tables_and_figures_are_not_written_over_something_else(finished, tmp_path, name):
+    directory = copy(finished, tmp_path)
+    (directory / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    run = rd.open_run(directory)
+    with pytest.raises(rd.StoreError, match="must be free or have what the run wrote") as refused:
+        if name == "figures":
+            rd.plot.save_figures(run)
+        else:
+            save_table(error_table(rd.overlay(run)), run)
+    assert not isinstance(refused.value, WriteError)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_checkpoint_in_the_place_of_a_chunk(finished, tmp_path):
@@ -196,8 +212,8 @@ def test_a_chunk_of_the_same_identity_and_other_content_is_computed_again(finish
     path = directory / "chunks" / "00001.npz"
     with np.load(path) as file:
         arrays = {name: file[name] * (2 if name.endswith("/loss") else 1) for name in file.files}
-    identity = rd.sweep.files.identity_of(path)
-    rd.sweep.files.write_arrays(path, arrays, identity)
+    identity = identity_of(path)
+    write_arrays(path, arrays, identity)
     assert "`00001.npz` does not match its checksum in the manifest" in named(directory)
     same(rd.run(finished.experiment, directory, progress=False), finished)
 
@@ -227,7 +243,7 @@ def test_temporary_files_belong_to_their_process(finished, tmp_path):
         claims.working = False
         run = rd.open_run(directory)
         run.store._claims = claims
-        rd.sweep.outputs.tidy(run.store)
+        tidy(run.store)
     assert [path.exists() for path in names] == [True, False]
     rd.run(finished.experiment, directory, progress=False)
     assert not new.exists()
