@@ -1,15 +1,31 @@
 """The command line: `rnn-dynamics run | plan | overlay | plot | info`. Thin: every command is one call of the library."""
 
-import argparse
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-DONE, MEMBERS_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 3
+from rnn_dynamics.process import (
+    BAD_INPUT,
+    DONE,
+    INTERRUPTED,
+    MEMBERS_FAILED,
+    STOPPED,
+    UNFORESEEN,
+    Interrupts,
+    UsageError,
+    explain,
+    import_jax,
+    one_line,
+    safe_output,
+    set_up_jax,
+    start_jax,
+)
+
+if TYPE_CHECKING:  # a signal that comes while these are imported would find no handler
+    import argparse
+    from pathlib import Path
 
 # Of learning on one core: below, the cores of a CPU do not become devices of their own, which halves the time of learning and doubles that
 # of compiling.
@@ -20,35 +36,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 done; 1 some members failed, or a run is damaged; 2 bad arguments or config; 3 interrupted, the same command goes on.
+        0 done; 1 some members failed, or a run is corrupt; 2 bad arguments, config, directory or environment; 3 interrupted, the same
+        command goes on; 4 anything unforeseen.
     """
-    options = _parser().parse_args(arguments)
-    from rnn_dynamics.sweep.config import ConfigError
-    from rnn_dynamics.sweep.files import StoreError, WriteError
-    from rnn_dynamics.sweep.memory import OutOfMemoryError
-
     try:
-        return options.command(options)
-    except (ConfigError, StoreError, OutOfMemoryError) as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
-    except (WriteError, MemoryError) as error:
-        print(error, file=sys.stderr)
+        with Interrupts(alone=arguments is None) as interrupts, safe_output():
+            return _answer(arguments, interrupts)
+    except KeyboardInterrupt:  # between two lines of these
         return INTERRUPTED
+
+
+def _answer(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+        options.interrupts = interrupts
+        code = options.command(options)
+        if not interrupts():
+            return code
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from there.", file=sys.stderr)
-        return INTERRUPTED
+        pass
+    except Exception as error:
+        # what a signal interrupts may turn it into another error
+        if not interrupts():
+            code, text = explain(error)
+            print(text, file=sys.stderr)
+            return code
+    print(STOPPED, file=sys.stderr)
+    return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> "argparse.ArgumentParser":
+    import argparse
+    from pathlib import Path
+
     parser = argparse.ArgumentParser(
         prog="rnn-dynamics",
         description="Learning dynamics of linear RNNs: sweeps of networks with the theory laid over them.",
-        epilog="Exit codes: 0 done, 1 some members failed, 2 bad arguments or config, 3 interrupted and resumable.",
+        epilog="Exit codes: 0 done, 1 some members failed, 2 bad arguments, config or directory, 3 interrupted and resumable, "
+        "4 anything unforeseen.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, call: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, call: Any, text: str) -> "argparse.ArgumentParser":
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=call)
         return sub
@@ -106,22 +135,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: "argparse.Namespace") -> int:
+    from pathlib import Path
+
     from rnn_dynamics.sweep.config import load_experiment
 
+    meeting = (options.coordinator, options.num_processes, options.process_id)
+    if not options.distributed and any(value is not None for value in meeting):
+        raise UsageError(
+            "Options `--coordinator`, `--num-processes` and `--process-id` must come with `--distributed`, but it is missing."
+        )
     experiment = load_experiment(options.config, options.overrides)
-    directory = options.out or Path("runs") / options.config.stem
+    directory = options.out or Path("runs", options.config.stem)
     if not options.distributed:
         _share_among_cores(experiment)
-    _set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
+    set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
     shard = options.shard
     if options.distributed:
         from rnn_dynamics.sweep.distributed import join
 
-        shard = join(options.coordinator, options.num_processes, options.process_id)
+        shard = join(*meeting)
+    start_jax()
     from rnn_dynamics.sweep.run import run
 
-    with _signals() as interrupted:
+    with options.interrupts.deferred() as interrupted:
         result = run(
             experiment,
             directory,
@@ -129,51 +166,37 @@ def _run(options: argparse.Namespace) -> int:
             shard=shard,
             interrupted=interrupted,
         )
-        if interrupted():
-            raise KeyboardInterrupt
     print(result)
     if shard != (1, 1):
         print(f"Shard {shard[0]}/{shard[1]} is done.")
-    if experiment.theory.models and result.complete:
-        _show_overlay(result)
-        _show_figures(result)
+    if result.complete:
+        with _informing("table"):
+            if experiment.theory.models:
+                _show_overlay(result, options.interrupts)
+        with _informing("figures"):
+            _show_figures(result, options.interrupts)
     return _report_failures(result)
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C, and the signals by which a batch system says that time is over, end a run after the segment under way; twice, at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        text = "\nStopping after the segment under way; the signal once more stops at once.\n"
-        os.write(sys.stderr.fileno(), text.encode())
-
-    # shells start background jobs with SIGINT ignored
-    names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    for number in numbers:
-        signal.signal(number, ask)
+def _informing(what: str) -> Iterator[None]:
+    """Tables and figures are made anew by `overlay` and `plot`: a run that has ended well says what failed in them, and no more."""
     try:
-        yield lambda: bool(asked)
-    finally:
-        for number in numbers[:2]:
-            signal.signal(number, signal.default_int_handler)
-        for number in numbers[2:]:
-            signal.signal(number, signal.SIG_DFL)
+        yield
+    except Exception as error:
+        print(f"The run is complete, but without {what}. {one_line(error)}", file=sys.stderr)
 
 
 def _shard(text: str) -> tuple[int, int]:
+    import argparse
+
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"must be I/N with 1 <= I <= N, but is {text!r}")
     return int(number), int(count)
 
 
-def _plan(options: argparse.Namespace) -> int:
+def _plan(options: "argparse.Namespace") -> int:
     from rnn_dynamics.sweep.config import load_experiment
     from rnn_dynamics.sweep.memory import host_bytes
     from rnn_dynamics.sweep.plan import plan
@@ -184,35 +207,47 @@ def _plan(options: argparse.Namespace) -> int:
     if layout.shortage(host_bytes()):
         return BAD_INPUT
     if options.probe:
-        _set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
+        set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
+        start_jax()
         from rnn_dynamics.sweep.probe import probe
 
         print(probe(experiment))
     return DONE
 
 
-def _overlay(options: argparse.Namespace) -> int:
-    _show_overlay(_open(options.directory))
+def _overlay(options: "argparse.Namespace") -> int:
+    run = _open(options.directory)
+    if not run.experiment.theory.models:
+        raise UsageError(
+            f"Run `{run.directory}` must have a theory for a table, but its key `theory.models` is empty."
+        )
+    _show_overlay(run, options.interrupts)
     return DONE
 
 
-def _plot(options: argparse.Namespace) -> int:
-    _show_figures(_open(options.directory))
-    return DONE
+def _plot(options: "argparse.Namespace") -> int:
+    return DONE if _show_figures(_open(options.directory), options.interrupts) else UNFORESEEN
 
 
-def _info(options: argparse.Namespace) -> int:
+def _info(options: "argparse.Namespace") -> int:
+    run = _open(options.directory)
     from rnn_dynamics.sweep.report import report
 
-    text, intact = report(_open(options.directory))
+    text, intact = report(run)
     print(text)
     return DONE if intact else MEMBERS_FAILED
 
 
-def _open(directory: Path) -> Any:
+def _open(directory: "Path") -> Any:
+    if not directory.is_dir():
+        raise UsageError(
+            f"Directory `{directory}` must hold a run, but there is no such directory."
+        )
+    import_jax()
     from rnn_dynamics.sweep.manifest import read_config
 
-    _set_up_jax(read_config(directory).compute.dtype)
+    set_up_jax(read_config(directory).compute.dtype)
+    start_jax()
     from rnn_dynamics.sweep.run import open_run
 
     return open_run(directory)
@@ -229,32 +264,28 @@ def _share_among_cores(experiment: Any) -> None:
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(devices))
 
 
-def _set_up_jax(dtype: str, cache: bool = False) -> None:
-    """Precision, threads and compile cache must be chosen before JAX starts; the library itself changes no global setting."""
-    # threads of OpenBLAS beside those of XLA make the spectra wait for each other
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ["JAX_ENABLE_X64"] = str(dtype == "float64")
-    if "jax" in sys.modules:
-        sys.modules["jax"].config.update("jax_enable_x64", dtype == "float64")
-    if cache:
-        from rnn_dynamics.sweep.compile_cache import switch_on_cache
-
-        switch_on_cache()
-
-
-def _show_overlay(run: Any) -> None:
+def _show_overlay(run: Any, interrupts: Interrupts) -> None:
     from rnn_dynamics.overlay import error_table, format_table, overlay, save_table
 
     rows = error_table(overlay(run))
     print(format_table(rows))
-    print(f"table in {save_table(rows, run)}")
+    with interrupts.deferred():
+        path = save_table(rows, run)
+    print(f"table in {path}")
 
 
-def _show_figures(run: Any) -> None:
+def _show_figures(run: Any, interrupts: Interrupts) -> bool:
+    """Draw the figures; whether all could be drawn."""
+    os.environ["MPLBACKEND"] = (
+        "agg"  # nothing is shown, and matplotlib cannot be imported with a wrong one
+    )
     from rnn_dynamics.overlay import plot
 
-    paths = plot.save_figures(run)
-    print(f"figures in {run.directory / 'figures'}: {', '.join(sorted({p.stem for p in paths}))}")
+    with interrupts.deferred() as interrupted:
+        paths = plot.save_figures(run, interrupted=interrupted)
+    drawn = {path.stem for path in paths}
+    print(f"figures in {run.directory / 'figures'}: {', '.join(sorted(drawn))}")
+    return drawn >= plot.drawable(run)
 
 
 def _report_failures(run: Any) -> int:
@@ -266,6 +297,8 @@ def _report_failures(run: Any) -> int:
         print(f"  {name}: {status}", file=sys.stderr)
     return MEMBERS_FAILED
 
+
+__all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "MEMBERS_FAILED", "UNFORESEEN", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ FLAGS = ("-std=gnu11", "-O3", "-funroll-loops", "-fPIC", "-shared", "-pthread")
 FOR_THIS_MACHINE = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
 SWITCH = "RNN_DYNAMICS_NATIVE"
 MOST_SECONDS = 120  # of a compilation
+SECONDS_LEFT_OVER = 3600  # after which nobody writes into a temporary folder any more
 
 log = logging.getLogger("rnn_dynamics")
 _lock = threading.Lock()
@@ -105,19 +107,30 @@ def kept(name: str, make: Callable[[Path], Any]) -> Iterator[Path]:
             stack.enter_context(tempfile.TemporaryDirectory())
         )
         path = directory / name
+        _remove_left_overs(directory)
         if not _is_sealed(path):
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=directory))
             made = Path(folder) / name
             make(made)
-            _seal(made).write_text(_sha256(made))
-            os.replace(_seal(made), _seal(path))
-            os.replace(made, path)
+            _seal(made).write_bytes(_sha256(made))
+            for file in (_seal(path), path):
+                if file.is_dir() and not file.is_symlink():
+                    file.rename(tempfile.mkdtemp(prefix="damaged-", dir=directory))
+                os.replace(made.with_name(file.name), file)
         yield path
 
 
+def _remove_left_overs(directory: Path) -> None:
+    """Remove the folders of processes that were killed while they compiled."""
+    for folder in directory.glob("tmp*"):
+        with suppress(OSError):
+            if time.time() - folder.lstat().st_mtime > SECONDS_LEFT_OVER:
+                shutil.rmtree(folder)
+
+
 def _name(source: str, constants: Mapping[str, float], headers: Path) -> str:
-    texts = [path.read_text() for path in sorted(HERE.glob("*.[ch]"))]
-    texts += [path.read_text() for path in sorted(headers.rglob("*c_api.h"))]
+    paths = [*sorted(HERE.glob("*.[ch]")), *sorted(headers.rglob("*c_api.h"))]
+    texts = [path.read_text("utf-8") for path in paths]
     return name_of(source, [*texts, source, *macros(constants), *FLAGS, kind_of_machine()])
 
 
@@ -144,7 +157,14 @@ def _compile(source: str, constants: Mapping[str, float], headers: Path, path: P
         line = [compiler, *FLAGS, *filter(None, [machine]), *macros(constants)]
         line += [f"-I{headers}", str(HERE / source), "-o", str(path), "-lm", "-ldl"]
         try:
-            subprocess.run(line, check=True, capture_output=True, text=True, timeout=MOST_SECONDS)
+            subprocess.run(
+                line,
+                check=True,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=MOST_SECONDS,
+            )
             break
         except subprocess.CalledProcessError:
             if index == len(FOR_THIS_MACHINE) - 1:
@@ -152,12 +172,15 @@ def _compile(source: str, constants: Mapping[str, float], headers: Path, path: P
 
 
 def _is_sealed(path: Path) -> bool:
-    return path.exists() and _seal(path).exists() and _seal(path).read_text() == _sha256(path)
+    try:
+        return path.is_file() and _seal(path).read_bytes() == _sha256(path)
+    except OSError:
+        return False
 
 
 def _seal(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).hexdigest().encode()

@@ -25,7 +25,7 @@ def compiled(source: str, constants: Mapping[str, float], architecture: str) -> 
     """
     options = [*OPTIONS, f"--gpu-architecture={architecture}", *macros(constants)]
     sources = [HERE / source, *sorted(HERE.glob("*.cuh"))]
-    name = name_of(source, [*(path.read_text() for path in sources), *options])
+    name = name_of(source, [*(path.read_text("utf-8") for path in sources), *options])
     with kept(f"{name}.cubin", lambda path: path.write_bytes(_compile(sources, options))) as path:
         return name, path.read_bytes()
 

@@ -3,7 +3,9 @@
 `FIGURES` names them all; those in `NEEDS` fit some runs only, and raise a ValueError for others.
 """
 
+import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -26,7 +28,7 @@ from rnn_dynamics.overlay.pairs import pair_paths
 from rnn_dynamics.overlay.phase import phase_plane
 from rnn_dynamics.overlay.plane import spectra
 from rnn_dynamics.overlay.regimes import rich_to_lazy
-from rnn_dynamics.sweep.files import in_the_way, obstacle, temporary, writing
+from rnn_dynamics.sweep.files import StoreError, in_the_way, obstacle, temporary, writing
 from rnn_dynamics.sweep.manifest import FIGURES as FOLDER
 from rnn_dynamics.sweep.outputs import put
 from rnn_dynamics.sweep.run import Run, require_run
@@ -49,6 +51,12 @@ __all__ = [
 ]
 
 Draw = Callable[[Run], Figure]
+Save = Callable[[Path], object]
+
+log = logging.getLogger("rnn_dynamics")
+# matplotlib's own settings; text in PDFs stays text
+DEFAULTS = {k: v for k, v in matplotlib.rcParamsDefault.items() if "backend" not in k}
+DEFAULTS |= {"pdf.fonttype": 42}
 
 FIGURES: dict[str, Draw] = {
     "loss_curves": loss_curves,
@@ -82,52 +90,87 @@ def fitting(run: Run) -> dict[str, Draw]:
     }
 
 
-def save_figures(run: Run, directory: str | Path | None = None) -> list[Path]:
+def save_figures(
+    run: Run,
+    directory: str | Path | None = None,
+    *,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> list[Path]:
     """Draw every figure that fits a run and write it as PNG and PDF, and the spectrum's animation as GIF if it has eigenvalues.
 
-    Each file is there whole or not at all.
+    They look the same whatever the user's matplotlibrc says. Each file is there whole or not at all. A figure that fails is named in the
+    log, and the others are drawn.
 
     Args:
         run: a run, finished or not.
         directory: where to; `figures` in the run's directory if it is not given.
+        interrupted: asked before each figure; once it is true, no more are drawn.
+
+    Returns:
+        The files that were written.
 
     Raises:
         StoreError: if the directory cannot be written.
     """
     require_run(run)
     own = directory is None
-    directory = run.directory / FOLDER if directory is None else Path(directory)
-    problem = obstacle(directory, folder=True) if own else None
+    target = run.directory / FOLDER if directory is None else Path(directory)
+    problem = obstacle(target, folder=True) if own else None
     if problem:
-        raise in_the_way(directory, problem)
-    paths = []
-
-    def write(name: str, save: Callable[[Path], None]) -> None:
-        path = directory / name
-        partial = temporary(path, path.suffix)
-        try:
-            save(partial)
-            if own:
-                put(run.store, partial, f"{FOLDER}/{name}")
-            else:
-                partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        paths.append(path)
-
-    with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, draw in fitting(run).items():
-            figure = draw(run)
-            for suffix in ("png", "pdf"):
-                write(f"{name}.{suffix}", lambda path, figure=figure: _save(figure, path))  # type: ignore[misc]
-        if not lacks_eigenvalues(run):
-            write("spectrum.gif", lambda path: save_animation(run, path))
+        raise in_the_way(target, problem)
+    with writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    with matplotlib.rc_context(DEFAULTS):
+        for name, save in _files(run).items():
+            if interrupted():
+                break
+            try:
+                for suffix, write in save():
+                    paths.append(_write(run, own, target / f"{name}{suffix}", write))
+            except StoreError:
+                raise
+            except Exception as error:
+                log.warning(
+                    "Figure `%s` cannot be drawn: %s: %s", name, type(error).__name__, error
+                )
     return paths
 
 
+def drawable(run: Run) -> set[str]:
+    """The names of the files that `save_figures` writes, without their suffixes."""
+    return set(_files(run))
+
+
+def _files(run: Run) -> dict[str, Callable[[], list[tuple[str, Save]]]]:
+    """What draws each figure, and returns its suffixes with what writes a file of each."""
+
+    def draw(draw: Draw) -> list[tuple[str, Save]]:
+        figure = draw(run)
+        return [(".png", partial(_save, figure)), (".pdf", partial(_save, figure))]
+
+    files: dict[str, Callable[[], list[tuple[str, Save]]]]
+    files = {name: partial(draw, one) for name, one in fitting(run).items()}
+    if not lacks_eigenvalues(run):
+        files["spectrum"] = lambda: [(".gif", partial(save_animation, run))]
+    return files
+
+
+def _write(run: Run, own: bool, path: Path, save: Save) -> Path:
+    """Write a file beside its place and move it there, with its checksum in the manifest if it is the run's `own`."""
+    beside = temporary(path, path.suffix)
+    try:
+        save(beside)
+        if own:
+            put(run.store, beside, f"{FOLDER}/{path.name}")
+        else:
+            beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
 def _save(figure: Figure, path: Path) -> None:
-    with matplotlib.rc_context({"pdf.fonttype": 42}):  # text stays text
-        # the same figure is the same bytes
-        date = {"CreationDate": None} if path.suffix == ".pdf" else {}
-        figure.savefig(path, dpi=220, metadata=date)
+    # the same figure is the same bytes
+    date = {"CreationDate": None} if path.suffix == ".pdf" else {}
+    figure.savefig(path, dpi=220, metadata=date)

@@ -1,6 +1,8 @@
 """One run by the processes of a job: they meet once, to be numbered, and then work as shards that share nothing but the directory."""
 
 import os
+import socket
+import threading
 
 import jax
 
@@ -17,27 +19,53 @@ def join(
     takes no other one with it.
 
     Args:
-        coordinator: "host:port" where process 0 listens.
+        coordinator: "host:port" where process 0 listens, and nowhere else (unless JAX_COORDINATOR_BIND_ADDRESS says where).
         num_processes: how many there are.
         process_id: which this one is, from 0.
 
     Raises:
         StoreError: if the processes cannot be found out, or do not meet.
     """
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            _variable("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
-            _variable("JAX_PROCESS_ID") if process_id is None else process_id,
-        )
-        shard = jax.process_index() + 1, jax.process_count()
-        jax.distributed.shutdown()
-    except (ValueError, TypeError, RuntimeError) as error:
+    shards: list[tuple[int, int]] = []
+    failures: list[Exception] = []
+
+    def meet() -> None:
+        try:
+            if coordinator is not None:
+                _resolve(coordinator)
+            jax.distributed.initialize(
+                coordinator,
+                _variable("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
+                _variable("JAX_PROCESS_ID") if process_id is None else process_id,
+                coordinator_bind_address=os.environ.get(
+                    "JAX_COORDINATOR_BIND_ADDRESS", coordinator
+                ),
+            )
+            shards.append((jax.process_index() + 1, jax.process_count()))
+            jax.distributed.shutdown()
+        except Exception as error:
+            failures.append(error)
+
+    # JAX waits for minutes outside of Python: the main thread stays free for signals
+    waiting = threading.Thread(target=meet, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(0.1)
+    if failures:
+        where = f" Process 0 listens on `{coordinator}` alone." if coordinator else ""
         raise StoreError(
             f"Option `--distributed` must be given to all processes of a job that JAX knows, or with `--coordinator`, "
-            f"`--num-processes` and `--process-id`, but: {error}"
-        ) from error
-    return shard
+            f"`--num-processes` and `--process-id`, but: {failures[0]}.{where}"
+        ) from failures[0]
+    return shards[0]
+
+
+def _resolve(coordinator: str) -> None:
+    """Refuse an address that does not exist: JAX crashes where it is to listen there."""
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdecimal() and int(port) < 2**16):
+        raise ValueError(f"the coordinator must be HOST:PORT, but is {coordinator!r}")
+    socket.getaddrinfo(host.strip("[]"), int(port))
 
 
 def _variable(name: str) -> int | None:

@@ -80,7 +80,7 @@ def _number(path: Path) -> float:
 def _limits() -> Iterator[Path]:
     """The files that may say how much memory this process's control groups have, versions 1 and 2."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = os.fsdecode(Path("/proc/self/cgroup").read_bytes()).splitlines()
     except OSError:
         return
     for line in lines:

@@ -35,9 +35,6 @@ class Watched(Protocol):
     @property
     def store(self) -> Store: ...
 
-    @property
-    def bar(self) -> Any: ...
-
     def interrupted(self) -> bool: ...
 
 
@@ -45,18 +42,18 @@ class Watcher:
     """Called after each record of a part's training, and of its theories with None for the progress.
 
     Args:
-        work: where the bar, the store and interruptions come from.
+        work: where the store and interruptions come from.
         part: the part.
-        share: of a chunk's records that one of the part's counts for.
+        count: called at each record, to count it.
     """
 
-    def __init__(self, work: Watched, part: Part, share: float) -> None:
-        self._work, self._part, self._share = work, part, share
+    def __init__(self, work: Watched, part: Part, count: Callable[[], object]) -> None:
+        self._work, self._part, self._count = work, part, count
         self._saved, self._cost = time.monotonic(), 0.0
         self._latest: Callable[[], Progress] | None = None
 
     def __call__(self, progress: Callable[[], Progress] | None) -> None:
-        self._work.bar.update(self._share)
+        self._count()
         self._latest = progress or self._latest
         stop = self._work.interrupted()
         pause = max(SECONDS_BETWEEN_SAVES, LEAST_PAUSE * self._cost)

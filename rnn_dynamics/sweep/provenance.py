@@ -124,16 +124,32 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the package's checkout, with "+" if it has changes; None outside of a checkout."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
-            cwd=here,
+    """The commit of the package's checkout, with "+" if it has changes; None outside of a checkout.
+
+    A repository around an installed package, as that of a project with a virtual environment, does not track this file.
+    """
+    # in a hook of another repository git's variables point to that one
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("GIT_") or k.startswith("GIT_CONFIG")
+    }
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=10,
         )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if not git("ls-files", "--", Path(__file__).name):
+            return None
+        return git("describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*") or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return commit.stdout.strip() or None

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from rnn_dynamics.sweep.bar import Bar
 from rnn_dynamics.sweep.chunks import Part, compute_part, parts_of
 from rnn_dynamics.sweep.claims import Claims
 from rnn_dynamics.sweep.memory import NARROWEST, most_bytes, narrower
@@ -68,11 +69,8 @@ class Work:
         self._under_way: set[int] = set()
         self._recent: set[int] = set()
         self._measured: set[tuple[int, int]] = set()
-        self.bar = tqdm(
-            total=sum(map(self._num_ticks, self.todo.values())),
-            unit="record",
-            disable=not progress or not self.todo,
-        )
+        sizes = {chunk.index: self._num_ticks(chunk) for chunk in chunks}
+        self.bar = Bar(sizes, sizes.keys() - self.todo.keys(), progress)
 
     def do(self) -> None:
         """Compute and commit until nothing is left; wait for chunks that other processes are computing, or have given up.
@@ -118,7 +116,7 @@ class Work:
                 return None
             if self.interrupted():
                 raise KeyboardInterrupt
-            self.bar.set_description(f"waiting for {left} chunks of other processes")
+            self.bar.remark(f" waiting for {left} chunks of other processes")
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _free(self) -> Chunk | None:
@@ -130,13 +128,13 @@ class Work:
             if self.store.damage(chunk.index) is not None:
                 found = chunk
                 self._under_way.add(chunk.index)
-                self.bar.set_description(f"chunk {chunk.index + 1}/{len(self.layout.chunks)}")
+                self.bar.remark("")
                 break
             gone.append(chunk)
         for chunk in gone:
             self._claims.give_back(chunk.index)
             del self.todo[chunk.index]
-            self.bar.update(self._num_ticks(chunk))
+            self.bar.finish(chunk.index)
         return found
 
     def _compute(self, chunk: Chunk) -> None:
@@ -159,19 +157,22 @@ class Work:
             del self.todo[chunk.index]
             self._under_way.discard(chunk.index)
             self.num_chunks += 1
+        self.bar.finish(chunk.index)
 
     def _results(self, chunk: Chunk, width: int) -> Records:
         parts = parts_of(chunk, width)
-        pieces = [self._train(chunk.group, part, len(parts)) for part in parts]
+        pieces = [self._train(chunk, part, 1 / len(parts)) for part in parts]
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
-    def _train(self, group: int, part: Part, num_parts: int) -> Records:
-        saved = read_progress(self.store, part)
+    def _train(self, chunk: Chunk, part: Part, share: float) -> Records:
+        saved, group = read_progress(self.store, part), chunk.group
         progress = None if saved is None else Progress.of(saved)
+        if progress is not None:
+            self.bar.update(chunk.index, share * progress.num_records)
         first = (group, part.width) not in self._measured and part.width > NARROWEST
         self._measured.add((group, part.width))
         limit = most_bytes() if first else None
-        watch = Watcher(self, part, 1 if num_parts == 1 else 1 / num_parts)
+        watch = Watcher(self, part, partial(self.bar.update, chunk.index, share))
         return compute_part(self.layout, group, part, watch, self._start, progress, limit)
 
     def _width(self, group: int) -> int:
