@@ -7,7 +7,7 @@ from typing import Any
 from rnn_dynamics.overlay import figures as plot
 from rnn_dynamics.overlay.compare import error_table, format_table, overlay, save_table
 
-__all__ = ["error_table", "format_table", "overlay", "plot", "save_table"]
+__all__ = ["error_table", "format_table", "overlay", "save_table"]
 
 
 class _Room(ModuleType):

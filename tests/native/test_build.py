@@ -1,6 +1,7 @@
 """How the kernel is compiled, kept and loaded; and that nothing but speed is lost where it cannot be."""
 
 import ctypes
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from rnn_dynamics import native
 from rnn_dynamics.loss import kernel
-from rnn_dynamics.native import build
+from rnn_dynamics.native import build, machine
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
@@ -21,6 +22,7 @@ FLOAT64 = np.dtype("float64")
 def anew(monkeypatch, tmp_path):
     """No library is known or kept."""
     monkeypatch.setattr(build, "_known", {})
+    monkeypatch.setattr(machine, "_told", set())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(build.SWITCH, raising=False)
     return monkeypatch
@@ -52,6 +54,101 @@ def test_it_is_compiled_once_and_what_is_damaged_is_compiled_again(anew, tmp_pat
         assert find() == name
         assert path.read_bytes() == good
     assert kept(tmp_path) == [path]
+
+
+def test_whatever_is_in_the_place_of_a_file_is_repaired(anew, tmp_path):
+    name = find()
+    (path,) = kept(tmp_path)
+    seal = path.with_suffix(".sha256")
+
+    def link(file):
+        file.symlink_to("/dev/null")
+
+    damages = [lambda file: file.write_bytes(b"\xff\xfe"), os.mkdir, os.mkfifo, link]
+    for file in (path, seal):
+        good = file.read_bytes()
+        for damage in damages:
+            file.unlink()
+            damage(file)
+            anew.setattr(build, "_known", {})
+            assert find() == name
+            assert file.read_bytes() == good
+    # whoever made the folders may want them
+    assert len(list(path.parent.glob("damaged-*"))) == 2
+
+
+def test_folders_that_killed_compilers_left_are_removed(anew, tmp_path):
+    folder = tmp_path / "rnn_dynamics" / "native"
+    for name in ("tmp_old", "tmp_young"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "library.so").write_text("")
+    folder.chmod(0o700)
+    folder.parent.chmod(0o700)
+    os.utime(folder / "tmp_old", (1e9, 1e9))
+    assert find() is not None
+    assert [path.name for path in folder.glob("tmp*")] == ["tmp_young"]
+
+
+def others_write(folder):
+    folder.chmod(0o777)
+
+
+def group_writes(folder):
+    folder.chmod(0o770)
+
+
+def another_owns(folder):
+    if os.getuid() != 0:
+        pytest.skip("only root gives folders away")
+    os.chown(folder, 65534, -1)
+
+
+def is_a_link(folder):
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("change", [others_write, group_writes, another_owns, is_a_link])
+@pytest.mark.parametrize("level", ["rnn_dynamics/native", "rnn_dynamics", "."])
+def test_no_code_is_loaded_that_another_user_could_have_written(
+    anew, tmp_path, change, level, caplog
+):
+    anew.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    directory = machine.own_directory("native")
+    assert directory == tmp_path / "cache" / "rnn_dynamics" / "native"
+    folder = tmp_path / "cache" / level
+    change(folder)
+    if level == "." and change is is_a_link:  # of the user's own making, to a folder as good
+        assert machine.own_directory("native") == tmp_path / "elsewhere" / "rnn_dynamics" / "native"
+        return
+    assert machine.own_directory("native") is None
+    assert f"`{folder}` must be a folder of this user" in caplog.text
+    with build.kept("code.so", lambda path: path.write_bytes(b"own")) as path:
+        assert not path.is_relative_to(tmp_path)
+        assert path.read_bytes() == b"own"
+        assert path.parent.stat().st_mode & 0o077 == 0
+    assert not path.parent.exists()
+    assert not any(directory.iterdir())
+
+
+def test_a_cache_in_a_folder_where_all_may_write_is_used_if_none_may_replace_it(anew, tmp_path):
+    """As in /tmp."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    anew.setenv("XDG_CACHE_HOME", str(tmp_path / "shared" / "own"))
+    assert machine.own_directory("native") is not None
+    (tmp_path / "shared").chmod(0o777)
+    assert machine.own_directory("native") is None
+
+
+def test_without_a_home_there_is_no_cache(anew, tmp_path):
+    anew.setenv("XDG_CACHE_HOME", "relative")
+    anew.setenv("HOME", str(tmp_path))
+    assert machine.own_directory("a") == tmp_path / ".cache" / "rnn_dynamics" / "a"
+    for home in ("also/relative", "/proc/nobody"):
+        anew.setenv("HOME", home)
+        assert machine.own_directory("a") is None
 
 
 def test_without_a_compiler_there_is_none(anew, caplog):
