@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: Sequence[str] | None, interrupts: Interrupts) -> int:
+    # no figure is shown, and matplotlib cannot be imported with a backend that it does not know
+    os.environ["MPLBACKEND"] = "agg"
     try:
         options = _parser().parse_args(arguments)
         options.interrupts = interrupts
@@ -276,9 +278,6 @@ def _show_overlay(run: Any, interrupts: Interrupts) -> None:
 
 def _show_figures(run: Any, interrupts: Interrupts) -> bool:
     """Draw the figures; whether all could be drawn."""
-    os.environ["MPLBACKEND"] = (
-        "agg"  # nothing is shown, and matplotlib cannot be imported with a wrong one
-    )
     from rnn_dynamics.overlay import plot
 
     with interrupts.deferred() as interrupted:

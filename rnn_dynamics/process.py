@@ -40,10 +40,11 @@ def explain(error: Exception) -> tuple[int, str]:
 
     cause = error.__cause__ if isinstance(error, WriteError) else error
     refused = isinstance(cause, OSError) and cause.errno in BAD_PATH
-    if isinstance(error, ConfigError | StoreError | UsageError | OutOfMemoryError):
-        return BAD_INPUT, str(error)
-    if isinstance(error, WriteError | MemoryError) and not refused:
+    if isinstance(error, WriteError) and not refused:
         return INTERRUPTED, str(error)
+    # a job that is queued again would end for want of memory again
+    if isinstance(error, ConfigError | StoreError | UsageError | OutOfMemoryError | MemoryError):
+        return BAD_INPUT, str(error) or one_line(error)
     if isinstance(error, OSError) and refused:
         name = os.fsdecode(error.filename or ".")
         return BAD_INPUT, f"Path `{name}` cannot be used: {error.strerror}."

@@ -1,13 +1,16 @@
 """Theory beside simulation: errors, tables and figures. The room itself is callable: `rnn_dynamics.overlay(run)`."""
 
+import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rnn_dynamics.overlay import figures as plot
 from rnn_dynamics.overlay.compare import error_table, format_table, overlay, save_table
 
-__all__ = ["error_table", "format_table", "overlay", "save_table"]
+if TYPE_CHECKING:
+    from rnn_dynamics.overlay import figures as plot
+
+__all__ = ["error_table", "format_table", "overlay", "plot", "save_table"]
 
 
 class _Room(ModuleType):
@@ -15,6 +18,12 @@ class _Room(ModuleType):
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return overlay(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """The figures, without which there is no need of matplotlib."""
+        if name != "plot":
+            raise AttributeError(f"Module `{__name__}` has no name `{name}`.")
+        return importlib.import_module("rnn_dynamics.overlay.figures")
 
 
 sys.modules[__name__].__class__ = _Room

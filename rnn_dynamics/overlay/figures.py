@@ -110,7 +110,7 @@ def save_figures(
         The files that were written.
 
     Raises:
-        StoreError: if the directory cannot be written.
+        StoreError: if the directory cannot be written, or the run is corrupt.
     """
     require_run(run)
     own = directory is None
@@ -128,7 +128,7 @@ def save_figures(
             try:
                 for suffix, write in save():
                     paths.append(_write(run, own, target / f"{name}{suffix}", write))
-            except StoreError:
+            except StoreError:  # of the run, not of a figure
                 raise
             except Exception as error:
                 log.warning(
