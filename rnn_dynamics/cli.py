@@ -223,12 +223,15 @@ def _overlay(options: "argparse.Namespace") -> int:
         raise UsageError(
             f"Run `{run.directory}` must have a theory for a table, but its key `theory.models` is empty."
         )
+    start_jax()
     _show_overlay(run, options.interrupts)
     return DONE
 
 
 def _plot(options: "argparse.Namespace") -> int:
-    return DONE if _show_figures(_open(options.directory), options.interrupts) else UNFORESEEN
+    run = _open(options.directory)
+    start_jax()
+    return DONE if _show_figures(run, options.interrupts) else UNFORESEEN
 
 
 def _info(options: "argparse.Namespace") -> int:
@@ -249,7 +252,6 @@ def _open(directory: "Path") -> Any:
     from rnn_dynamics.sweep.manifest import read_config
 
     set_up_jax(read_config(directory).compute.dtype)
-    start_jax()
     from rnn_dynamics.sweep.run import open_run
 
     return open_run(directory)

@@ -1,6 +1,7 @@
 """What a command makes of its process: exit codes, output that never fails, signals that end it in order, and JAX as configs want it."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -36,14 +37,13 @@ def explain(error: Exception) -> tuple[int, str]:
 
     from rnn_dynamics.sweep.config import ConfigError
     from rnn_dynamics.sweep.files import StoreError, WriteError
-    from rnn_dynamics.sweep.memory import OutOfMemoryError
 
     cause = error.__cause__ if isinstance(error, WriteError) else error
     refused = isinstance(cause, OSError) and cause.errno in BAD_PATH
     if isinstance(error, WriteError) and not refused:
         return INTERRUPTED, str(error)
     # a job that is queued again would end for want of memory again
-    if isinstance(error, ConfigError | StoreError | UsageError | OutOfMemoryError | MemoryError):
+    if isinstance(error, ConfigError | StoreError | UsageError | MemoryError):
         return BAD_INPUT, str(error) or one_line(error)
     if isinstance(error, OSError) and refused:
         name = os.fsdecode(error.filename or ".")
@@ -65,9 +65,9 @@ class Output:
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream: Any = stream or _null()
+        self._stream: Any = stream or io.StringIO()
         if hasattr(self._stream, "reconfigure"):
-            self._stream.reconfigure(errors="replace", line_buffering=True)
+            self._try(lambda: self._stream.reconfigure(errors="replace", line_buffering=True))
 
     def write(self, text: str) -> int:
         self._try(self._stream.write, text)
@@ -88,7 +88,7 @@ class Output:
                 # Python still holds what it could not write, and would fail with it at exit
                 os.dup2(null, self._stream.fileno())
             except (OSError, ValueError):
-                self._stream = _null()
+                self._stream = io.StringIO()  # nobody reads it
             os.close(null)
 
 
@@ -229,7 +229,3 @@ def _tell(text: str) -> None:
     """Write to standard error where a signal may have come in the middle of another write."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
-
-
-def _null() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")

@@ -202,7 +202,7 @@ def test_a_directory_that_cannot_be_entered_is_exit_code_2(folder, tmp_path, cap
     ],
 )
 def test_environments_in_which_jax_cannot_start_are_exit_code_2(folder, name, value):
-    for command in (["run", "small.toml", "--out", "new"], ["info", "done"]):
+    for command in (["run", "small.toml", "--out", "new"], ["plot", "done"]):
         process = start(folder, *command, **{name: value})
         _, error = process.communicate()
         assert process.returncode == cli.BAD_INPUT, error
@@ -227,13 +227,12 @@ def test_a_signal_in_the_first_moments_is_exit_code_3(folder, tmp_path, number):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_signals_while_figures_are_drawn_are_exit_code_3(folder, tmp_path, number):
+def test_signals_while_figures_are_drawn_are_exit_code_3(folder, tmp_path):
     out = tmp_path / "run"
     process = start(folder, "run", "small.toml", "--out", str(out), "--quiet")
     wait_until((out / "figures").exists, process)
-    process.send_signal(number)
-    process.send_signal(number)
+    process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGTERM)
     output, error = process.communicate()
     assert process.returncode == cli.INTERRUPTED
     assert "Traceback" not in error
@@ -265,7 +264,7 @@ def test_process_0_listens_at_the_coordinators_address_alone(folder):
     assert process.returncode == cli.INTERRUPTED
 
 
-@pytest.mark.parametrize("where", ["203.0.113.1:9", "no.such.host.invalid:9", "9", "localhost:x"])
+@pytest.mark.parametrize("where", ["203.0.113.1:9", "no.such.host.invalid:9", "9"])
 def test_a_coordinator_that_cannot_listen_is_exit_code_2(folder, where):
     arguments = ["--distributed", "--coordinator", where, "--num-processes", "1"]
     process = start(folder, "run", "small.toml", "--out", "new", *arguments, "--process-id", "0")

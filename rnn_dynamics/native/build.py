@@ -164,6 +164,7 @@ def _compile(source: str, constants: Mapping[str, float], headers: Path, path: P
                 encoding="utf-8",
                 errors="replace",
                 timeout=MOST_SECONDS,
+                start_new_session=True,  # Ctrl-C is for the run, which ends in order
             )
             break
         except subprocess.CalledProcessError:

@@ -144,6 +144,7 @@ def _git_commit() -> str | None:
             encoding="utf-8",
             errors="replace",
             timeout=10,
+            start_new_session=True,  # Ctrl-C is for the run, which ends in order
         )
         return done.stdout.strip() if done.returncode == 0 else ""
 

@@ -14,7 +14,6 @@ from rnn_dynamics.overlay.figures import (
     impulse_responses,
     loss_curves,
     outlier_curves,
-    save_figures,
     spectra,
 )
 
@@ -287,15 +286,3 @@ def test_figures_are_offered_only_to_runs_that_they_fit():
     assert "phase_plane" not in fitting(made_up(MODES))
     for name in FIGURES:
         assert getattr(rd.plot, name) is FIGURES[name]
-
-
-def test_figures_are_written_whole_beside_the_run(tmp_path):
-    run = made_up(weight_scale=0.1, models=(), seeds=1)
-    run.dataset = run.dataset.isel(record=slice(0, 4))
-    paths = save_figures(run, tmp_path / "figures")
-    names = ("loss_curves", "outlier_curves", "spectra", "impulse_responses", "phase_plane")
-    expected = {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf")}
-    expected.add("spectrum.gif")
-    assert {path.name for path in paths} == expected
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
-    assert all(path.stat().st_size > 1000 for path in paths)

@@ -1,0 +1,89 @@
+"""Figures are written whole and look the same for every user; one that fails takes no other along."""
+
+from types import SimpleNamespace
+
+import matplotlib
+import pytest
+from made_up import made_up
+
+from rnn_dynamics.overlay import figures
+from rnn_dynamics.overlay.figures import save_figures
+from rnn_dynamics.sweep.files import StoreError
+
+NAMES = {"loss_curves", "outlier_curves", "spectra", "impulse_responses", "phase_plane"}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A small run; `registered` is what its store was told of."""
+    run = made_up(weight_scale=0.1, models=(), seeds=1)
+    run.dataset = run.dataset.isel(record=slice(0, 4))
+    run.directory, run.registered = tmp_path, []
+    run.store = SimpleNamespace(register=run.registered.append)
+    return run
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two of the figures; a file of each is quick to draw."""
+    some = {name: figures.FIGURES[name] for name in ("loss_curves", "impulse_responses")}
+    monkeypatch.setattr(figures, "FIGURES", some)
+    monkeypatch.setattr(figures, "save_animation", lambda run, path: path.write_text("animation"))
+    return some
+
+
+def test_figures_are_written_whole_beside_the_run(run, tmp_path):
+    paths = save_figures(run)
+    assert run.registered == ["figures"]
+    expected = {f"{name}.{suffix}" for name in NAMES for suffix in ("png", "pdf")}
+    expected.add("spectrum.gif")
+    assert {path.name for path in paths} == expected
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+@pytest.mark.core
+def test_a_users_settings_change_nothing(run, few, tmp_path):
+    settings = {
+        "text.usetex": True,  # LaTeX need not be there
+        "font.size": 40,
+        "axes.facecolor": "red",
+        "savefig.bbox": "tight",
+        "figure.autolayout": True,
+    }
+    save_figures(run, tmp_path / "plain")
+    with matplotlib.rc_context(settings):
+        save_figures(run, tmp_path / "own")
+        assert matplotlib.rcParams["font.size"] == 40
+    for name in few:
+        plain, own = ((tmp_path / where / f"{name}.png").read_bytes() for where in ("plain", "own"))
+        assert plain == own
+
+
+def test_a_figure_that_fails_is_named_and_the_others_are_drawn(run, few, tmp_path, caplog):
+    def fail(run):
+        raise ZeroDivisionError("no such colour")
+
+    few["loss_curves"] = fail
+    figures.save_animation = lambda run, path: fail(path.write_text("half"))
+    paths = save_figures(run)
+    assert {path.name for path in paths} == {"impulse_responses.png", "impulse_responses.pdf"}
+    assert set(paths) == set((tmp_path / "figures").iterdir())
+    for name in ("loss_curves", "spectrum"):
+        said = f"Figure `{name}` cannot be drawn: ZeroDivisionError: no such colour"
+        assert said in caplog.text
+
+
+def test_a_corrupt_run_is_not_the_fault_of_a_figure(run, few):
+    def corrupt(run):
+        raise StoreError("Chunk 0 must be intact, but is lost.")
+
+    few["impulse_responses"] = corrupt
+    with pytest.raises(StoreError, match="Chunk 0"):
+        save_figures(run)
+
+
+def test_who_is_interrupted_draws_no_more(run, few):
+    asked = iter([False, True])
+    paths = save_figures(run, interrupted=lambda: next(asked))
+    assert {path.stem for path in paths} == {"loss_curves"}
