@@ -39,16 +39,18 @@ def folder(tmp_path_factory):
 
 def start(folder, *arguments, **variables):
     """A command as a process of its own; SIGHUP is not ignored, as it is below nohup."""
-    line = [sys.executable, "-m", "rnn_dynamics", *arguments]
-    return subprocess.Popen(
-        line,
-        cwd=folder,
-        env=os.environ | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-    )
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "rnn_dynamics", *arguments],
+            cwd=folder,
+            env=os.environ | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def wait_until(condition, process):

@@ -31,15 +31,13 @@ def join(
 
     def meet() -> None:
         try:
-            if coordinator is not None:
-                _resolve(coordinator)
+            count = _variable("JAX_NUM_PROCESSES") if num_processes is None else num_processes
+            number = _variable("JAX_PROCESS_ID") if process_id is None else process_id
+            listen_at = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
+            if listen_at is not None:
+                _check(listen_at, number == 0)
             jax.distributed.initialize(
-                coordinator,
-                _variable("JAX_NUM_PROCESSES") if num_processes is None else num_processes,
-                _variable("JAX_PROCESS_ID") if process_id is None else process_id,
-                coordinator_bind_address=os.environ.get(
-                    "JAX_COORDINATOR_BIND_ADDRESS", coordinator
-                ),
+                coordinator, count, number, coordinator_bind_address=listen_at
             )
             shards.append((jax.process_index() + 1, jax.process_count()))
             jax.distributed.shutdown()
@@ -60,12 +58,17 @@ def join(
     return shards[0]
 
 
-def _resolve(coordinator: str) -> None:
-    """Refuse an address that does not exist: JAX crashes where it is to listen there."""
-    host, _, port = coordinator.rpartition(":")
+def _check(where: str, listens: bool) -> None:
+    """Refuse an address that does not exist, or at which this process cannot listen: JAX would crash."""
+    host, _, port = where.rpartition(":")
     if not (host and port.isdecimal() and int(port) < 2**16):
-        raise ValueError(f"the coordinator must be HOST:PORT, but is {coordinator!r}")
-    socket.getaddrinfo(host.strip("[]"), int(port))
+        raise ValueError(f"the coordinator must be HOST:PORT, but is {where!r}")
+    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    family, kind, protocol, _, address = found[0]
+    if listens:
+        with socket.socket(family, kind, protocol) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
 
 
 def _variable(name: str) -> int | None:
