@@ -114,14 +114,15 @@ def _parser() -> "argparse.ArgumentParser":
         help="directory of the run (default: runs/<config's name>)",
     )
     run.add_argument("--quiet", action="store_true", help="draw no progress bar")
-    run.add_argument(
+    share = run.add_mutually_exclusive_group()
+    share.add_argument(
         "--shard",
         type=_shard,
         default=(1, 1),
         metavar="I/N",
         help="compute the I-th of N shares of the chunks, one of N independent processes",
     )
-    run.add_argument(
+    share.add_argument(
         "--distributed",
         action="store_true",
         help="share the chunks among the processes of a SLURM, Open MPI or TPU pod job, or of those named by the next three",
@@ -298,8 +299,6 @@ def _report_failures(run: Any) -> int:
         print(f"  {name}: {status}", file=sys.stderr)
     return MEMBERS_FAILED
 
-
-__all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "MEMBERS_FAILED", "UNFORESEEN", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -95,7 +95,8 @@ def test_bad_configs_and_directories_are_exit_code_2(config, capsys, tmp_path, d
     assert cli.main(changed) == cli.BAD_INPUT
     assert "differs in `compute.seed`" in capsys.readouterr().err
     assert cli.main(["info", str(tmp_path / "nothing")]) == cli.BAD_INPUT
-    for arguments in ([], ["fly"], ["run"], ["plan", "a", "--sharp"]):
+    both = ["run", "a", "--shard", "1/2", "--distributed"]
+    for arguments in ([], ["fly"], ["run"], ["plan", "a", "--sharp"], both):
         with pytest.raises(SystemExit) as stopped:
             cli.main(arguments)
         assert stopped.value.code == cli.BAD_INPUT
