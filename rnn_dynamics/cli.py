@@ -300,5 +300,7 @@ def _report_failures(run: Any) -> int:
     return MEMBERS_FAILED
 
 
+__all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "MEMBERS_FAILED", "UNFORESEEN", "main"]
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -174,7 +174,8 @@ def _compile(source: str, constants: Mapping[str, float], headers: Path, path: P
 
 def _is_sealed(path: Path) -> bool:
     try:
-        return path.is_file() and _seal(path).read_bytes() == _sha256(path)
+        whole = path.is_file() and _seal(path).is_file()
+        return whole and _seal(path).read_bytes() == _sha256(path)
     except OSError:
         return False
 
