@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 import threading
@@ -174,10 +175,17 @@ def _compile(source: str, constants: Mapping[str, float], headers: Path, path: P
 
 def _is_sealed(path: Path) -> bool:
     try:
-        whole = path.is_file() and _seal(path).is_file()
-        return whole and _seal(path).read_bytes() == _sha256(path)
+        own = _is_own(path) and _is_own(_seal(path))
+        return own and _seal(path).read_bytes() == _sha256(path)
     except OSError:
         return False
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is one, and the user's: the owner of another could change it through a link elsewhere."""
+    status = path.lstat()
+    user = os.getuid() if hasattr(os, "getuid") else status.st_uid
+    return stat.S_ISREG(status.st_mode) and status.st_uid == user
 
 
 def _seal(path: Path) -> Path:

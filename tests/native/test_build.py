@@ -71,12 +71,21 @@ def test_whatever_is_in_the_place_of_a_file_is_repaired(anew, tmp_path):
     def link(file):
         file.symlink_to("/dev/null")
 
-    for damage in (lambda file: file.write_bytes(b"\xff\xfe"), os.mkdir, os.mkfifo, link):
+    def give_away(file):
+        file.write_bytes(b"code" if file == path else good)
+        if os.getuid() == 0:  # who else may?
+            os.chown(file, 65534, -1)
+
+    def garble(file):
+        file.write_bytes(b"\xff\xfe")
+
+    for damage in (garble, give_away, os.mkdir, os.mkfifo, link):
         for file in (path, seal):
             file.unlink()
             damage(file)
             assert keep() == path
             assert seal.read_bytes() == good
+            assert file.stat().st_uid == os.getuid()
     # whoever made the folders may want them
     assert len(list(path.parent.glob("damaged-*"))) == 2
 
