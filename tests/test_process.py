@@ -1,28 +1,21 @@
 """What only informs never ends a run; signals and errors end it with the exit codes that batch systems go by."""
 
+import errno
 import io
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
+from commands import CONFIG, start
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
 from rnn_dynamics.process import Output
+from rnn_dynamics.sweep.files import StoreError, WriteError, writing
 
-CONFIG = """
-target = { kind = "leaky_integrator", decay = 0.3 }
-network = { num_units = 3, weight_scale = 0.3, num_seeds = 2 }
-learning = { learning_rate = 0.05, num_steps = 40 }
-record = { num = 3, observables = [] }
-compute = { chunk_size = 2 }
-"""
 COMMAND = f"{sys.executable} -m rnn_dynamics"
 LONG = "x" * 300
 
@@ -35,36 +28,6 @@ def folder(tmp_path_factory):
     arguments = ["run", str(folder / "small.toml"), "--out", str(folder / "done"), "--quiet"]
     assert cli.main(arguments) == cli.DONE
     return folder
-
-
-def start(folder, *arguments, **variables):
-    """A command as a process of its own; SIGHUP is not ignored, as it is below nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "rnn_dynamics", *arguments],
-            cwd=folder,
-            env=os.environ | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def wait_until(condition, process):
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
-def handles(process, number):
-    """Whether a process has a handler for a signal."""
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("SigCgt:"):
-            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False
 
 
 @pytest.mark.core
@@ -158,6 +121,36 @@ def test_what_is_unforeseen_is_exit_code_4_and_one_line(folder, monkeypatch, cap
     assert "in fail\n" in path.read_text()
 
 
+def refused(number):
+    """What a run raises where the operating system refuses to write."""
+    try:
+        with writing(Path("run")):
+            raise OSError(number, os.strerror(number))
+    except WriteError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (refused(errno.ENOSPC), cli.INTERRUPTED),
+        (refused(errno.EIO), cli.INTERRUPTED),
+        (refused(errno.EACCES), cli.BAD_INPUT),  # a job would be queued again for ever
+        (MemoryError(), cli.BAD_INPUT),
+        (StoreError("The run is another one."), cli.BAD_INPUT),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), cli.BAD_INPUT),
+        (KeyboardInterrupt(), cli.INTERRUPTED),
+    ],
+)
+def test_errors_have_their_exit_codes(folder, monkeypatch, capsys, error, code):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("rnn_dynamics.sweep.plan.plan", fail)
+    assert cli.main(["plan", str(folder / "small.toml")]) == code
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -211,66 +204,3 @@ def test_environments_in_which_jax_cannot_start_are_exit_code_2(folder, name, va
         assert value in error
         assert len(error.splitlines()) == 1
     assert not (folder / "new").exists()
-
-
-NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_a_signal_in_the_first_moments_is_exit_code_3(folder, tmp_path, number):
-    process = start(folder, "run", "small.toml", "--out", str(tmp_path / "run"))
-    # the handler of SIGUSR1 is among the last to be set
-    wait_until(lambda: handles(process, signal.SIGUSR1), process)
-    process.send_signal(number)
-    _, error = process.communicate()
-    assert (process.returncode, error.strip()) == (
-        cli.INTERRUPTED,
-        "Interrupted. The same command goes on from there.",
-    )
-
-
-def test_signals_while_figures_are_drawn_are_exit_code_3(folder, tmp_path):
-    out = tmp_path / "run"
-    process = start(folder, "run", "small.toml", "--out", str(out), "--quiet")
-    wait_until((out / "figures").exists, process)
-    process.send_signal(signal.SIGUSR1)
-    process.send_signal(signal.SIGTERM)
-    output, error = process.communicate()
-    assert process.returncode == cli.INTERRUPTED
-    assert "Traceback" not in error
-    assert "complete" in output
-    assert cli.main(["info", str(out)]) == cli.DONE
-    assert cli.main(["run", str(folder / "small.toml"), "--out", str(out)]) == cli.DONE
-    assert cli.main(["info", str(out)]) == cli.DONE
-
-
-def test_process_0_listens_at_the_coordinators_address_alone(folder):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    where = ["--distributed", "--coordinator", f"127.0.0.1:{port}"]
-    numbers = ["--num-processes", "2", "--process-id", "0"]
-    process = start(folder, "run", "small.toml", "--out", "shared", *where, *numbers)
-
-    def answers(host):
-        try:
-            socket.create_connection((host, port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    wait_until(lambda: answers("127.0.0.1"), process)
-    assert not answers("127.0.0.2")
-    # it waits for the other process
-    process.send_signal(signal.SIGTERM)
-    process.communicate()
-    assert process.returncode == cli.INTERRUPTED
-
-
-@pytest.mark.parametrize("where", ["203.0.113.1:9", "no.such.host.invalid:9", "9"])
-def test_a_coordinator_that_cannot_listen_is_exit_code_2(folder, where):
-    arguments = ["--distributed", "--coordinator", where, "--num-processes", "1"]
-    process = start(folder, "run", "small.toml", "--out", "new", *arguments, "--process-id", "0")
-    _, error = process.communicate()
-    assert process.returncode == cli.BAD_INPUT
-    assert f"Process 0 listens on `{where}` alone." in error
-    assert "Traceback" not in error
