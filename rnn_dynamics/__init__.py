@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         gradient_descent,
         gradient_flow,
     )
-    from rnn_dynamics.loss import PopulationLoss, SampledLoss
+    from rnn_dynamics.loss import Evaluation, PopulationLoss, SampledLoss
     from rnn_dynamics.model import (
         LinearRNN,
         bulk_radius,
@@ -50,7 +50,7 @@ _HOMES = {
             "track_eigenvalues",
         ),
     ),
-    "loss": ("PopulationLoss", "SampledLoss"),
+    "loss": ("Evaluation", "PopulationLoss", "SampledLoss"),
     "learning": (
         *("Rates", "Status", "Stop", "StopReason"),
         *("Trajectory", "gradient_descent", "gradient_flow"),
@@ -67,6 +67,7 @@ _ROOMS = ("ode", "theory", "overlay")
 
 __all__ = [
     "ConfigError",
+    "Evaluation",
     "Experiment",
     "LinearRNN",
     "PopulationLoss",

@@ -100,9 +100,8 @@ class GradientFlow(eqx.Module):
         zero = jnp.zeros((), rnn.dtype)
         y = self.rates.roots.inverses.times(rnn)
         inner = ode.start(self._velocity, zero, y, (target, jnp.int32(ANEW)), **self._options)
-        # finite weights without a finite gradient: the network is unstable
-        failed = jnp.where(all_finite(rnn), jnp.int32(Status.unstable), jnp.int32(Status.diverged))
-        status = jnp.where(inner.status == Status.ok, inner.status, failed)
+        # finite weights without a finite gradient: the first record says why
+        status = jnp.where(all_finite(rnn), jnp.int32(Status.ok), jnp.int32(Status.diverged))
         rest = Rest.start(rnn.dtype)
         return State(rnn, rnn, status, inner.stats.num_evaluations, zero, rest, inner)
 
@@ -110,7 +109,7 @@ class GradientFlow(eqx.Module):
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
     ) -> State:
         # what is enough here is tried first on the way
-        attempt = self.loss.estimate(where_wanted(state.rnn, state.learns), target).attempt
+        here, attempt = self.loss.estimate(where_wanted(state.rnn, state.learns), target)
         inner = ode.advance(
             self._velocity,
             eqx.tree_at(lambda i: i.y, state.inner, where_wanted(state.inner.y, state.learns)),
@@ -124,7 +123,10 @@ class GradientFlow(eqx.Module):
         # not a bit moves without a step
         rnn = where(inner.t > state.inner.t, self.rates.roots.times(y), state.rnn)
         running = state.status == Status.ok
-        status = jnp.where(running, inner.status, state.status)
+        failed = health(here.value, here.gradient_error)
+        failed = jnp.where(inner.t > state.inner.t, jnp.int32(Status.ok), failed)
+        status = jnp.where(failed == Status.ok, inner.status, failed)
+        status = jnp.where(running, status, state.status)
         count, error = inner.stats.num_evaluations, state.gradient_error
         return State(state.initial, rnn, status, count, error, state.rest, inner)
 
@@ -140,7 +142,7 @@ class GradientFlow(eqx.Module):
     def _velocity(self, _: jax.Array, y: LinearRNN, args: Any) -> LinearRNN:
         target, attempt = args
         roots = self.rates.roots
-        gradient = self.loss.estimate(roots.times(y), target, attempt=attempt).gradient
+        gradient = self.loss.estimate(roots.times(y), target, attempt=attempt).evaluation.gradient
         velocity = roots.inverses.times(self.rates.times(gradient))
         return jax.tree.map(jnp.negative, velocity)
 
@@ -208,16 +210,16 @@ class GradientDescent(eqx.Module):
                 for x in (self.rates.W, self.rates.u, self.rates.v)
             )
             return self.loss.step(rnn, target, rates, running, attempt), memory
-        found = self.loss.estimate(rnn, target, key, running, attempt)
+        found, attempt = self.loss.estimate(rnn, target, key, running, attempt)
         optimizer = self.make_optimizer(**self.hyperparameters)
         updates, memory = updated(
             *(optimizer, state.inner, rnn, self.rates, found),
-            lambda rnn: self.loss.estimate(rnn, target, key),
+            lambda rnn: self.loss.estimate(rnn, target, key).evaluation,
         )
         proposal = jax.tree.map(lambda x, d: x + d.astype(x.dtype), rnn, self.rates.times(updates))
-        good = running & (health(found.value, found.error) == Status.ok)
+        good = running & (health(found.value, found.gradient_error) == Status.ok)
         moved = where(good, proposal, rnn)
-        return Step(found.value, moved, found.error, found.attempt), memory
+        return Step(found.value, moved, found.gradient_error, attempt), memory
 
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
         """What the last gradient was estimated to have, ()."""
@@ -242,12 +244,12 @@ def look(
     """
     key = learner.noise_key(tick)
     running = state.learns
-    value, gradient, error = learner.loss.reference(
+    value, gradient, _, error = learner.loss.reference(
         where_wanted(state.rnn, state.learns), target, key
     )
+    failed = health(value, error)
     error = error + learner.gradient_error(state, gradient)
     seen = observe(state.rnn, state.initial, learner.rates, value, gradient, error)
-    failed = health(seen.loss, seen.gradient_norm)
     follows = learner.loss.steps_are_stable(state.rnn, target)
     failed = jnp.where((failed == Status.ok) & ~follows, jnp.int32(Status.unstable), failed)
     status = jnp.where(running, failed, state.status)
@@ -260,13 +262,12 @@ def look(
 
 
 def health(value: jax.Array, error: jax.Array) -> jax.Array:
-    """The status, () int32, that a network has by its loss and the error or the norm of its gradient."""
-    diverged = jnp.isnan(value) | ~jnp.isfinite(error)
-    return jnp.where(
-        jnp.isinf(value),
-        jnp.int32(Status.unstable),
-        jnp.where(diverged, jnp.int32(Status.diverged), jnp.int32(Status.ok)),
-    )
+    """The status, () int32, that a network has by its loss and the relative error of the gradient, as `Evaluation` has them."""
+    finite = jnp.isfinite(value) & jnp.isfinite(error)
+    status = jnp.where(finite, jnp.int32(Status.ok), jnp.int32(Status.diverged))
+    unknown = jnp.isnan(value) & jnp.isposinf(error)
+    status = jnp.where(unknown, jnp.int32(Status.not_proven), status)
+    return jnp.where(jnp.isinf(value), jnp.int32(Status.unstable), status)
 
 
 def where(condition: jax.Array, yes: Any, no: Any) -> Any:

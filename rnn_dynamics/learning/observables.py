@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from rnn_dynamics.learning.rates import Rates
+from rnn_dynamics.loss import relative
 from rnn_dynamics.model import LinearRNN
 
 
@@ -61,5 +62,5 @@ def observe(
             input_norm=jnp.linalg.norm(rnn.u),
             output_norm=jnp.linalg.norm(rnn.v),
             overlap=rnn.u @ rnn.v,
-            conserved_drift=jnp.linalg.norm(C - C0) / scale,
+            conserved_drift=relative(jnp.linalg.norm(C - C0), scale),
         )

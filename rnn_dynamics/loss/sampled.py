@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from rnn_dynamics.loss.doubling import difference
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, only_way, relative
 from rnn_dynamics.loss.panels import euler_step
-from rnn_dynamics.loss.population import PopulationLoss
+from rnn_dynamics.loss.population import SAFETY, PopulationLoss, transposed
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import float_dtype, is_traced, positive_int, random_key, require
@@ -100,6 +100,19 @@ class SampledLoss(eqx.Module):
         require_rnns(rnn=rnn, target=target)
         return _value(self, rnn, target, _required(key))
 
+    def evaluate(
+        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
+    ) -> Evaluation:
+        """The loss and its gradient in the student on the key's noise, and how rounding changes them.
+
+        The errors are four times the distance from the same of the transposed network, which has the same responses and rounds differently.
+
+        Raises:
+            ValueError: if there is no key.
+        """
+        require_rnns(rnn=rnn, target=target)
+        return _compared(self, rnn, target, _required(key))
+
     def value_and_grad(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN]:
@@ -128,7 +141,7 @@ class SampledLoss(eqx.Module):
         _, sampled = self.value_and_grad(rnn, target, key)
         value, gradient = self.expected.value_and_grad(rnn, target)
         gap = jax.tree.map(jnp.subtract, sampled, gradient)
-        return value, gradient, norm(gap) / norm(gradient)
+        return value, gradient, relative(norm(gap), norm(gradient))
 
     def estimate(
         self,
@@ -148,9 +161,10 @@ class SampledLoss(eqx.Module):
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
-    ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """What is recorded: as `gradient_and_error`."""
-        return self.gradient_and_error(rnn, target, key)
+    ) -> Evaluation:
+        """What is recorded: the expected loss and its gradient, with the noise of the key's gradient as its error."""
+        value, gradient, noise = self.gradient_and_error(rnn, target, key)
+        return Evaluation(value, gradient, jnp.zeros_like(value), noise)
 
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
         """Whether the Euler scheme follows both networks, () bool: it may grow no faster than they do."""
@@ -179,6 +193,20 @@ def _value_and_grad(
     N = rnn.num_units
     parts = (gradient.W[:N, :N], gradient.u[:N], gradient.v[:N])
     return value, eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
+
+
+@jax.jit
+def _compared(
+    loss: SampledLoss, rnn: LinearRNN, target: LinearRNN, key: jax.Array
+) -> Evaluation:
+    """Loss and gradient, and their distances from those of the transposed network."""
+    value, gradient = _value_and_grad(loss, rnn, target, key)
+    other, turned = _value_and_grad(loss, transposed(rnn), transposed(target), key)
+    gap = jax.tree.map(jnp.subtract, gradient, transposed(turned))
+    errors = SAFETY * relative(jnp.abs(value - other), value), SAFETY * relative(
+        norm(gap), norm(gradient)
+    )
+    return only_way(rnn, Evaluation(value, gradient, *errors)).evaluation
 
 
 def _prepared(loss: SampledLoss, rnn: LinearRNN, target: LinearRNN, key: jax.Array) -> Any:

@@ -11,6 +11,7 @@ class Status(enum.IntEnum):
     - `unstable`: the dynamics of the network lost stability (set by learning, never by `ode`).
     - `max_steps`: the budget of attempted steps ran out before the last record.
     - `not_run`: nothing was computed yet.
+    - `not_proven`: the network is neither proven to be stable nor shown to be unstable (set by learning, never by `ode`).
     """
 
     ok = 0
@@ -18,3 +19,4 @@ class Status(enum.IntEnum):
     unstable = 2
     max_steps = 3
     not_run = 4
+    not_proven = 5
