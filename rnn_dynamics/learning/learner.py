@@ -109,12 +109,12 @@ class GradientFlow(eqx.Module):
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
     ) -> State:
         # what is enough here is tried first on the way
-        here, attempt = self.loss.estimate(where_wanted(state.rnn, state.learns), target)
+        here = self.loss.estimate(where_wanted(state.rnn, state.learns), target)
         inner = ode.advance(
             self._velocity,
             eqx.tree_at(lambda i: i.y, state.inner, where_wanted(state.inner.y, state.learns)),
             jnp.where(state.rest.at_rest, jnp.zeros_like(next_tick), next_tick),
-            (target, attempt),
+            (target, here.attempt),
             max_steps=self.max_steps,
             **self._options,
         )
@@ -142,7 +142,7 @@ class GradientFlow(eqx.Module):
     def _velocity(self, _: jax.Array, y: LinearRNN, args: Any) -> LinearRNN:
         target, attempt = args
         roots = self.rates.roots
-        gradient = self.loss.estimate(roots.times(y), target, attempt=attempt).evaluation.gradient
+        gradient = self.loss.estimate(roots.times(y), target, attempt=attempt).gradient
         velocity = roots.inverses.times(self.rates.times(gradient))
         return jax.tree.map(jnp.negative, velocity)
 
@@ -210,16 +210,16 @@ class GradientDescent(eqx.Module):
                 for x in (self.rates.W, self.rates.u, self.rates.v)
             )
             return self.loss.step(rnn, target, rates, running, attempt), memory
-        found, attempt = self.loss.estimate(rnn, target, key, running, attempt)
+        found = self.loss.estimate(rnn, target, key, running, attempt)
         optimizer = self.make_optimizer(**self.hyperparameters)
         updates, memory = updated(
             *(optimizer, state.inner, rnn, self.rates, found),
-            lambda rnn: self.loss.estimate(rnn, target, key).evaluation,
+            lambda rnn: self.loss.estimate(rnn, target, key),
         )
         proposal = jax.tree.map(lambda x, d: x + d.astype(x.dtype), rnn, self.rates.times(updates))
         good = running & (health(found.value, found.gradient_error) == Status.ok)
         moved = where(good, proposal, rnn)
-        return Step(found.value, moved, found.gradient_error, attempt), memory
+        return Step(found.value, moved, found.gradient_error, found.attempt), memory
 
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
         """What the last gradient was estimated to have, ()."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import doubling, kernel
-from rnn_dynamics.loss.estimate import ANEW, Estimate, Evaluation, Step, stepped
+from rnn_dynamics.loss.estimate import ANEW, Estimate, Step, stepped
 from rnn_dynamics.loss.kernel import DONE, MOST_TARGET_UNITS
 from rnn_dynamics.loss.projected import (
     LARGEST_RESIDUAL,
@@ -157,11 +157,10 @@ def step(
         def double(carry: tuple[jax.Array, Step]) -> tuple[jax.Array, Step]:
             before = _tied(carry[1].rnn, carry[0])
             exact = doubling.gradient(before, target, jnp.ones((), rnn.dtype), refines=False)
-            return jnp.int32(DONE), stepped(before, Estimate(exact, jnp.int32(last)), rates)
+            return jnp.int32(DONE), stepped(before, Estimate(*exact, jnp.int32(last)), rates)
 
         with jax.default_matmul_precision("highest"):
-            value, moved, _, error = made.evaluation
-            made = Step(value, moved, error, made.attempt)
+            made = Step(made.value, made.gradient, made.gradient_error, made.attempt)
             return jax.lax.while_loop(partial(_is_at, last), double, (turn, made))[1]
 
     @call.defjvp
@@ -189,7 +188,7 @@ def _resort(rnn: LinearRNN, target: LinearRNN, carry: Any, last: int) -> Estimat
     def double(carry: Any) -> Any:
         one = jnp.ones((), rnn.dtype)
         exact = doubling.gradient(_tied(rnn, carry[0]), target, one, refines=False)
-        return jnp.int32(DONE), Estimate(exact, jnp.int32(last))
+        return jnp.int32(DONE), Estimate(*exact, jnp.int32(last))
 
     with jax.default_matmul_precision("highest"):
         return jax.lax.while_loop(partial(_is_at, last), double, carry)[1]
@@ -215,7 +214,7 @@ def attempts_by_products(
     (turn,) = jax.lax.while_loop(partial(_is_at, ANEW), guess, (turn,))
     nan = jnp.asarray(jnp.nan, rnn.dtype)
     nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), rnn)
-    carry: Any = turn, Estimate(Evaluation(nan, nothing, nan, nan), jnp.int32(ANEW))
+    carry: Any = turn, Estimate(nan, nothing, nan, nan, jnp.int32(ANEW))
 
     def project(index: int, size: int) -> Any:
         def one_way(carry: Any) -> Any:
@@ -224,8 +223,8 @@ def attempts_by_products(
             enough = jnp.all(small.truncation <= jnp.maximum(aims, small.rounding))
             following = jnp.where(small.reliable & enough, jnp.int32(DONE), jnp.int32(index + 1))
             value_error, error = small.truncation + small.rounding
-            found = Evaluation(small.value, small.gradient, value_error, error)
-            return following, Estimate(found, jnp.int32(index))
+            found = small.value, small.gradient, value_error, error
+            return following, Estimate(*found, jnp.int32(index))
 
         return one_way
 

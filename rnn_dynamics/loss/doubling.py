@@ -28,6 +28,7 @@ def gradient(
     panel_scale: jax.Array,
     time_step: Any = None,
     refines: bool = True,
+    values: bool = False,
 ) -> Evaluation:
     """The loss over an infinite horizon and its gradient in the student.
 
@@ -36,7 +37,8 @@ def gradient(
         target: the target.
         panel_scale: as in `gramians`.
         time_step: of the Euler scheme, which is not refined, or None.
-        refines: whether what has cancelled is refined, if that is possible: it takes two to five times as long then.
+        refines: whether a gradient that has cancelled is refined, if that is possible: it takes two to five times as long then.
+        values: whether a loss that has cancelled is refined too. If not, who asks for the gradient alone need not compute the loss.
     """
     both = difference(rnn, target)
     G = gramians(both, panel_scale.astype(rnn.dtype), time_step)
@@ -46,7 +48,7 @@ def gradient(
         G.energy, own, relative(lost.value, G.energy), relative(lost.gradient, norm(own))
     )
     if refines and time_step is None and can_refine(rnn):
-        found = _refined(rnn, both, G, found)
+        found = _refined(rnn, both, G, found, values)
     unknown = jnp.where(jnp.isnan(G.energy), jnp.inf, jnp.nan)  # neither stable nor unstable
     errors = (jnp.where(G.stable, error, unknown) for error in found[2:])
     return Evaluation(found.value, found.gradient, *errors)
@@ -82,29 +84,37 @@ def can_refine(rnn: LinearRNN) -> bool:
     return rnn.dtype == jnp.float64 and jax.default_backend() != "tpu"
 
 
-def _refined(rnn: LinearRNN, both: LinearRNN, G: Gramians, found: Evaluation) -> Evaluation:
+def _refined(
+    rnn: LinearRNN, both: LinearRNN, G: Gramians, found: Evaluation, values: bool
+) -> Evaluation:
     """What was found, refined if its error is too large: a loop of at most one pass, which a batch skips if no member wants it."""
     eps = float(jnp.finfo(rnn.dtype).eps)
+    # what is not in the loop need not be computed
+    parts = ["value", "gradient", "value_error", "gradient_error"]
+    parts = parts if values else parts[1::2]
 
     def refine(carry: Any) -> Any:
         # tied to the loop: else the compiler takes it out, and computes it always
         again, P, Q, _ = jax.lax.optimization_barrier((both, G.P, G.Q, carry))
         whole, correction = refined_gradient(again, P, Q)
-        own = student(whole, rnn)
-        value = both.v @ whole.v / 2
+        own, value = student(whole, rnn), both.v @ whole.v / 2
         # a correction is as good as what it corrects; it rounds by itself
-        left = SAFETY * correction.gradient * (correction.relative + eps * G.panels)
-        lost = SAFETY * correction.value * (correction.relative + eps * G.panels)
-        errors = (
-            eps + relative(lost + eps * (jnp.abs(both.v) @ jnp.abs(whole.v)), value),
-            eps + relative(left, norm(own)),
+        share = SAFETY * (correction.relative + eps * G.panels)
+        lost = share * correction.value + eps * (jnp.abs(both.v) @ jnp.abs(whole.v))
+        after = Evaluation(
+            value,
+            own,
+            eps + relative(lost, value),
+            eps + relative(share * correction.gradient, norm(own)),
         )
-        return jnp.zeros((), bool), Evaluation(value, own, *errors)
+        return jnp.zeros((), bool), {part: getattr(after, part) for part in parts}
 
-    wanted = (jnp.maximum(found.value_error, found.gradient_error) > MOST_ERROR) | (
-        G.growth > LARGEST_GROWTH
-    )
-    return jax.lax.while_loop(lambda carry: carry[0], refine, (wanted & G.stable, found))[1]
+    carry = {part: getattr(found, part) for part in parts}
+    wanted = (found.gradient_error > MOST_ERROR) | (G.growth > LARGEST_GROWTH)
+    if values:
+        wanted |= found.value_error > MOST_ERROR
+    after = jax.lax.while_loop(lambda carry: carry[0], refine, (wanted & G.stable, carry))[1]
+    return found._replace(**after)
 
 
 def difference(rnn: LinearRNN, target: LinearRNN) -> LinearRNN:

@@ -32,12 +32,20 @@ class Estimate(NamedTuple):
     """An evaluation, and how it was found.
 
     Attributes:
-        evaluation: value, gradient and their errors.
+        value, gradient, value_error, gradient_error: as in `Evaluation`.
         attempt: which of the ways of finding it was good enough, () int32, of those that get better and dearer; 0 if there is one only.
     """
 
-    evaluation: Evaluation
+    value: jax.Array
+    gradient: LinearRNN
+    value_error: jax.Array
+    gradient_error: jax.Array
     attempt: jax.Array
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The same without the attempt."""
+        return Evaluation(*self[:4])
 
 
 class Step(NamedTuple):
@@ -58,11 +66,11 @@ class Step(NamedTuple):
 
 def stepped(rnn: LinearRNN, found: Estimate, rates: tuple[jax.Array, ...]) -> Step:
     """The step that a gradient means: W - rates[0] ∂L/∂W and so on, each rate ()."""
-    value, g, _, error = found.evaluation
+    value, g, _, error, attempt = found
     parts = zip((rnn.W, rnn.u, rnn.v), (g.W, g.u, g.v), rates, strict=True)
     good = jnp.isfinite(value + error)
     moved = LinearRNN(*(jnp.where(good, x - rate * g, x) for x, g, rate in parts))
-    return Step(value, moved, error, found.attempt)
+    return Step(value, moved, error, attempt)
 
 
 def only_way(rnn: LinearRNN, evaluation: Evaluation) -> Estimate:
@@ -71,7 +79,7 @@ def only_way(rnn: LinearRNN, evaluation: Evaluation) -> Estimate:
     finite = all_finite(rnn)
     value, gradient, *errors = evaluation
     errors = [jnp.where(finite, error, nan) for error in errors]
-    return Estimate(Evaluation(jnp.where(finite, value, nan), gradient, *errors), jnp.int32(0))
+    return Estimate(jnp.where(finite, value, nan), gradient, *errors, jnp.int32(0))
 
 
 def where_wanted(rnn: LinearRNN, wanted: jax.Array) -> LinearRNN:

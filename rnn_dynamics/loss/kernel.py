@@ -18,7 +18,7 @@ import numpy as np
 from rnn_dynamics import native
 from rnn_dynamics.loss import cuda, doubling, projected
 from rnn_dynamics.loss.arnoldi import REPEAT
-from rnn_dynamics.loss.estimate import Estimate, Evaluation
+from rnn_dynamics.loss.estimate import Estimate
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.native.build import complain
 
@@ -165,8 +165,7 @@ def attempts(
         sizes=np.asarray(sizes, np.int32),
         **more,
     )
-    found = Evaluation(value, LinearRNN(W, u, v), errors[0], errors[1])
-    return turn, Estimate(found, attempt)
+    return turn, Estimate(value, LinearRNN(W, u, v), errors[0], errors[1], attempt)
 
 
 class _Checked(NamedTuple):
@@ -233,8 +232,8 @@ def _computes(kernel: Kernel, dtype: np.dtype, units: int, target_units: int) ->
     # whatever device the caller computes on
     with jax.default_device(jax.local_devices()[0]), jax.ensure_compile_time_eval():
         turn, found = jax.jit(find)(*map(jnp.asarray, checked.given))
-        value, g, *_ = found.evaluation
-        right = checked.agrees([value, g.W, g.u, g.v], aim) and int(turn) == DONE
+        g = found.gradient
+        right = checked.agrees([found.value, g.W, g.u, g.v], aim) and int(turn) == DONE
     if not right:
         complain("it was compiled, but computes something else")
     return right

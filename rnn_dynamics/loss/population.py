@@ -150,7 +150,7 @@ class PopulationLoss(eqx.Module):
         Raises:
             ValueError: if the horizon is infinite and the target unstable.
         """
-        return self.estimate(rnn, target).evaluation[:2]
+        return self.estimate(rnn, target)[:2]
 
     def check(self, target: LinearRNN) -> None:
         """Refuse a target that has an infinite loss; one that is being traced is passed over.
@@ -281,14 +281,15 @@ def _estimate(
     target = target.astype(rnn.dtype)
     if loss.by_columns(rnn, target):
         return columns.gradient(rnn, target, wanted, attempt)
-    found = _by_doubling(loss, where_wanted(rnn, wanted), target)
-    return Estimate(found, jnp.int32(0))
+    rnn, whole = where_wanted(rnn, wanted), jnp.ones((), rnn.dtype)
+    return only_way(rnn, doubling.gradient(rnn, target, whole, loss.time_step))
 
 
 @jax.jit
 def _by_doubling(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> Evaluation:
     whole = jnp.ones((), rnn.dtype)
-    return only_way(rnn, doubling.gradient(rnn, target, whole, loss.time_step)).evaluation
+    found = doubling.gradient(rnn, target, whole, loss.time_step, values=True)
+    return only_way(rnn, found).evaluation
 
 
 @jax.jit

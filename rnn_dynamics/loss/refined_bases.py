@@ -54,16 +54,15 @@ def refine(rnn: LinearRNN, target: LinearRNN, found: Estimate, enough: float) ->
         def once(carry: tuple[jax.Array, Estimate]) -> tuple[jax.Array, Estimate]:
             # tied to the loop: else the compiler takes it out, and computes it always
             own, before = jax.lax.optimization_barrier((rnn, carry[1]))
-            after = Estimate(refined_in_bases(own, target, size, probe(own)), before.attempt)
-            # never of an unstable one
-            better = after.evaluation.gradient_error < before.evaluation.gradient_error
+            after = Estimate(*refined_in_bases(own, target, size, probe(own)), before.attempt)
+            better = after.gradient_error < before.gradient_error  # never of an unstable one
             return jnp.zeros((), bool), jax.tree.map(partial(jnp.where, better), after, before)
 
         return once
 
     with jax.default_matmul_precision("highest"):
         for size in INVERTED_SIZES if rnn.num_units <= MOST_INVERTED else SIZES:
-            wanted = found.evaluation.gradient_error > enough
+            wanted = found.gradient_error > enough
             found = jax.lax.while_loop(lambda carry: carry[0], better_by(size), (wanted, found))[1]
     return found
 

@@ -62,7 +62,7 @@ def test_the_kernel_does_what_products_do(units, dtype, target):
             np.testing.assert_allclose(kept[0].value, kept[1].value, rtol=20 * eps)
             # what is estimated of rounding differs: other signs, and both sides of the factors instead of one
             most = {"rtol": 1e-4, "atol": 500 * eps} if dtype == "float64" else {"rtol": 1.0}
-            np.testing.assert_allclose(kept[0].error, kept[1].error, **most)
+            np.testing.assert_allclose(kept[0].gradient_error, kept[1].gradient_error, **most)
 
 
 @pytest.mark.parametrize(
