@@ -5,7 +5,6 @@ import pytest
 from support import make_target
 
 import rnn_dynamics as rd
-from rnn_dynamics.theory.single_outlier import transfer_function
 
 
 @pytest.mark.core
@@ -60,16 +59,6 @@ def test_a_frozen_input_is_exact_from_a_silent_read_out():
     theory = rd.theory.single_outlier(target, start, times, rates)
     full = rd.gradient_flow(rnn, target, times, rates=rates)
     np.testing.assert_allclose(theory.loss, full.loss, rtol=0, atol=1e-7)
-
-
-def test_transfer_function_is_the_laplace_transform():
-    target = rd.parallel(rd.leaky_integrator(0.1), rd.damped_oscillator(0.3, 2.0, 0.5))
-    numerator, denominator = transfer_function(target)
-    for c in (0.01, 0.5, 3.0):
-        complex_part = np.exp(0.5j) / (c + 0.3 - 2.0j)
-        expected = 1 / (c + 0.1) + complex_part.real
-        got = np.polyval(numerator, c) / np.polyval(denominator, c)
-        assert got == pytest.approx(expected, rel=1e-12)
 
 
 def test_long_memory_is_not_out_of_reach_and_batches_work():
