@@ -36,36 +36,41 @@ def gradient_descent(
 ) -> Trajectory:
     """Train a network by steps of an optax optimiser.
 
-        W <- W + η_W Δ_W,    u <- u + η_u Δ_u,    v <- v + η_v Δ_v        with the optimiser's updates Δ
+        W <- W + η_W Δ_W,    u <- u + η_u Δ_u,    v <- v + η_v Δ_v
 
-    Records are made at steps 0, record_every, 2 record_every, … and at the last step. Learning time is declared: it is the sum of
-    `learning_rate` over the steps before a record. For plain gradient descent, which is the Euler scheme of the flow, that is the
-    flow's time. Without a `learning_rate`, records count steps.
+    with the optimiser's updates Δ and the rates η. Records are made at steps 0, record_every, 2
+    record_every, … and at the last step. Learning time is declared: it is the sum of
+    `learning_rate` over the steps before a record. For plain gradient descent, which is the Euler
+    scheme of the flow, that is the flow's time. Without a `learning_rate`, records count steps.
 
     Args:
         rnn: the network at step 0, N units.
         target: any `LinearRNN`, stable if the horizon of the loss is infinite.
-        loss: by default `PopulationLoss()`; with a `SampledLoss`, the recorded loss is its exact expectation.
-        optimizer: any optax gradient transformation, for example `optax.adam(0.02)`; by default plain gradient descent,
-            Δ = -learning_rate · gradient. It gets a gradient of 0 for a parameter that is frozen, and the arguments `value`, `grad`
-            and `value_fn` of a line search: the loss after updates Δ as a function of the parameters plus Δ.
+        loss: by default `PopulationLoss()`; with a `SampledLoss`, the recorded loss is its exact
+            expectation.
+        optimizer: any optax gradient transformation, for example `optax.adam(0.02)`; by default
+            plain gradient descent, Δ = -learning_rate · gradient. It gets a gradient of 0 for a
+            parameter that is frozen, and the arguments `value`, `grad` and `value_fn` of a line
+            search: the loss after updates Δ as a function of the parameters plus Δ.
         num_steps: number of steps, positive.
         record_every: steps between records, positive.
         rates: multiply the updates, by default 1; 0 freezes a parameter.
         key: a JAX random key for losses that sample noise, folded with the step.
         stop: criteria to stop at a record before the last.
-        learning_rate: a positive number, or a schedule: a function of the step, an integer (), which JAX can trace, like those of optax.
-            Beside an `optimizer` it only tells the learning time.
+        learning_rate: a positive number, or a schedule: a function of the step, an integer (),
+            which JAX can trace, like those of optax. Beside an `optimizer` it only tells the
+            learning time.
 
     Returns:
-        The trajectory. Failure is a status, never an exception; so is a time step with which the Euler scheme does not follow the
-        networks (`unstable`).
+        The trajectory. Failure is a status, never an exception; so is a time step with which the
+        Euler scheme does not follow the networks (`unstable`).
 
     Raises:
-        TypeError: if `optimizer` is not an optax transformation, `learning_rate` neither a number nor a schedule, or a count is not
-            an integer.
-        ValueError: if there is neither an `optimizer` nor a `learning_rate`, or that is not positive, a count is below 1, the target
-            has an infinite loss, or a loss that samples noise has no key.
+        TypeError: if `optimizer` is not an optax transformation, `learning_rate` neither a number
+            nor a schedule, or a count is not an integer.
+        ValueError: if there is neither an `optimizer` nor a `learning_rate`, or that is not
+            positive, a count is below 1, the target has an infinite loss, or a loss that samples
+            noise has no key.
 
     Example:
         >>> rd.gradient_descent(rnn, target, learning_rate=0.02, num_steps=500)

@@ -15,16 +15,18 @@ class Observables(eqx.Module):
     Attributes:
         loss: the loss; of a loss on sampled noise its exact expectation.
         gradient_norm: norm of the gradient of the loss in all parameters.
-        gradient_error: estimate of the relative error of that gradient; of a loss on sampled noise the relative noise of the gradient
-            that the next step is made with, its distance from that of the expectation.
+        gradient_error: estimate of the relative error of that gradient; of a loss on sampled noise
+            the relative noise of the gradient that the next step is made with, its distance from
+            that of the expectation.
         weight_norm: ‖W‖_F.
         weight_change: ‖W - W(0)‖_F.
         relative_change: ‖W - W(0)‖_F / ‖W(0)‖_F; infinite once W has left W(0) = 0.
         input_norm: |u|.
         output_norm: |v|.
         overlap: u · v.
-        conserved_drift: change of the conserved matrix C since the start, relative to the sum of the norms of its terms: an
-            integration error for a gradient flow, of the order of the step for gradient descent; NaN if a rate is 0.
+        conserved_drift: change of the conserved matrix C since the start, relative to the sum of
+            the norms of its terms: an integration error for a gradient flow, of the order of the
+            step for gradient descent; NaN if a rate is 0.
     """
 
     loss: jax.Array

@@ -28,7 +28,8 @@ def updated(
 ) -> tuple[LinearRNN, Any]:
     """The updates Δ of an optimiser, which the rates are to multiply, and what it keeps.
 
-    A frozen parameter has a gradient of 0. Line searches get the loss of the network that updates lead to, which is where the rates
+    A frozen parameter has a gradient of 0. Line searches get the loss of the network that updates
+    lead to, which is where the rates
     lead: `value_fn` of w + Δ is the loss at w + η Δ.
 
     Args:
@@ -68,8 +69,8 @@ def updated(
 class MakeOptimizer:
     """Makes an optimiser inside of a program; equal, for the compile cache, for equal settings.
 
-    With the gradient g, clipped to the norm `clip_norm`, the optimiser's update Δ of it and the learning rate
-    η = learning_rate · f(step) of the schedule f,
+    With the gradient g, clipped to the norm `clip_norm`, the optimiser's update Δ of it and the
+    learning rate η = learning_rate · f(step) of the schedule f,
 
         w <- w + Δ(g, η) - η · weight_decay · w
 
@@ -94,10 +95,12 @@ class MakeOptimizer:
         """The optimiser with these hyperparameters.
 
         Args:
-            learning_rate: η where the schedule is 1, (); or η itself as a function of the step, with a schedule that is constant.
+            learning_rate: η where the schedule is 1, (); or η itself as a function of the step,
+                with a schedule that is constant.
             arguments: the optimiser's own arguments by optax's names, each ().
             schedule: parameters of the schedule, each ().
-            clip_norm: the largest norm of the gradient of all parameters together, (); by default there is none.
+            clip_norm: the largest norm of the gradient of all parameters together, (); by default
+                there is none.
             weight_decay: (); by default 0.
         """
         clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
@@ -118,7 +121,8 @@ class MakeOptimizer:
         def update(gradient: Any, state: Any, params: Any = None) -> Any:
             count, inner = state
             with jax.numpy_dtype_promotion("standard"):
-                # made anew at each step, as not every optimiser takes a schedule in place of its learning rate
+                # made anew at each step, as not every optimiser takes a schedule in place of its
+                # learning rate
                 updates, inner = make(rate(count)).update(gradient, inner, params)
                 if weight_decay is not None:
                     decay = rate(count) * weight_decay

@@ -1,7 +1,7 @@
 """Learning rates that change with the step, and their sums, which are the learning time.
 
-A caller's schedule is any function of the step. Those of configs are factors of a learning rate: optax's own schedules check their
-arguments in Python and so cannot take traced numbers.
+A caller's schedule is any function of the step. Those of configs are factors of a learning rate:
+optax's own schedules check their arguments in Python and so cannot take traced numbers.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,8 @@ class GivenSchedule(eqx.Module):
     dtype: Any = eqx.field(static=True)
 
     def __call__(self, step: jax.Array) -> jax.Array:
-        # schedules mix counts of steps, which are integers, with real numbers: 64 bits of one make 64 bits of the other
+        # schedules mix counts of steps, which are integers, with real numbers: 64 bits of one make
+        # 64 bits of the other
         with jax.numpy_dtype_promotion("standard"):
             return jnp.asarray(self.function(step.astype(int)), self.dtype)
 
@@ -59,7 +60,7 @@ def _no_schedule(given: Any) -> TypeError:
 
 @eqx.filter_jit
 def learning_times(rate: Rate, steps: jax.Array) -> jax.Array:
-    """Sums of the learning rates of the steps before each record, (R,), at which `steps`, (R,) int32, have been made."""
+    """Sums of the rates of the steps before each record, (R,), from their numbers, (R,) int32."""
     if not callable(rate):
         return steps.astype(rate.dtype) * rate
 
@@ -67,7 +68,8 @@ def learning_times(rate: Rate, steps: jax.Array) -> jax.Array:
         total, lost = carry
         own = rate(step)
         after = total + own
-        # what rounding takes from the sum is summed by itself: thousands of steps of float32 keep all digits
+        # what rounding takes from the sum is summed by itself: thousands of steps of float32 keep
+        # all digits
         kept = after - total
         return after, lost + ((total - (after - kept)) + (own - kept))
 
@@ -85,7 +87,8 @@ class Schedule(NamedTuple):
 
     Attributes:
         factor: (step, **parameters) → f(step), all () of one real dtype, traced or not.
-        total: (steps, **parameters) → f(0) + … + f(steps - 1) in closed form, NumPy arrays that broadcast, float64.
+        total: (steps, **parameters) → f(0) + … + f(steps - 1) in closed form, NumPy arrays that
+            broadcast, float64.
     """
 
     factor: Callable[..., jax.Array]

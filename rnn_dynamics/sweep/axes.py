@@ -151,7 +151,7 @@ def first_repeated(values: tuple[Any, ...]) -> Any:
 
 
 def number_text(number: Any) -> str:
-    """A number as the shortest usual text that reads back as the same one: two numbers never share it."""
+    """A number as a short text that reads back as the same one: no two numbers share it."""
     number = number.item() if isinstance(number, np.generic) else number
     if isinstance(number, int):
         return str(number)

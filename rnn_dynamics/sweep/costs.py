@@ -7,10 +7,12 @@ from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable, Grad
 from rnn_dynamics.sweep.sampling import num_time_steps
 
 FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
-# N × N products in one exact gradient by doubling; where Krylov bases are used, it costs as much as about 60 / N
+# N × N products in one exact gradient by doubling; where Krylov bases are used, it costs as much
+# as about 60 / N
 PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS, LEAST_UNITS = 36, 60, 24
-# N × N matrices of a member's compiled segment, measured at 128 and 512 units: of an exact gradient over an infinite horizon that is
-# refined, or not, and over a finite one; and besides, of a flow over an infinite and a finite one, and of sampled noise
+# N × N matrices of a member's compiled segment, measured at 128 and 512 units: of an exact
+# gradient over an infinite horizon that is refined, or not, and over a finite one; and besides, of
+# a flow over an infinite and a finite one, and of sampled noise
 REFINED_MATRICES, DOUBLED_MATRICES, FINITE_MATRICES = 62, 23, 67
 FLOW_MATRICES, FINITE_FLOW_MATRICES, SAMPLED_MATRICES = 10, 34, 21
 SEQUENCES = 4, 8  # as long as the horizon, for each unit and for each trial of sampled noise
@@ -21,10 +23,11 @@ SAMPLED_PRODUCTS = 3  # N × N matrix-vector products per time step of a gradien
 def gradients(experiment: Experiment, values: dict[str, np.ndarray]) -> np.ndarray:
     """Gradients of each member, (M,): the steps of a descent; for a flow an estimate from its fastest rate.
 
-    Near a solution that decays at s the fastest rate is 1/(4 s³) (section 3.1 of the theory note); a horizon T acts like a decay of
-    1/T. An explicit pair takes steps of at most 3.3 / rate, of 6 gradients; stabilised methods need 6.7 times the square root of
-    learning time and rate (measured at a tolerance of 1e-5), and what is stiff in few directions only 300 for each power of ten of them
-    (at 1e-8, benchmarks/flow.py).
+    Near a solution that decays at s the fastest rate is 1/(4 s³) (section 3.1 of the theory note);
+    a horizon T acts like a decay of 1/T. An explicit pair takes steps of at most 3.3 / rate, of 6
+    gradients; stabilised methods need 6.7 times the square root of learning time and rate
+    (measured at a tolerance of 1e-5), and what is stiff in few directions only 300 for each power
+    of ten of them (at 1e-8, benchmarks/flow.py).
     """
     learning = experiment.learning
     if isinstance(learning, GradientDescentTable):
@@ -61,7 +64,7 @@ def bytes_per_number(experiment: Experiment) -> int:
 
 
 def bytes_while_learning(experiment: Experiment, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Memory that a compiled segment needs for each member, (M,): N × N matrices, and sequences of sampled noise."""
+    """Memory of each member's compiled segment, (M,): matrices, and sequences of sampled noise."""
     learning = experiment.learning
     # theories train networks of as many units as there are words
     lengths = [n for model, n in theory_labels(experiment).values() if model in OF_WORDS]

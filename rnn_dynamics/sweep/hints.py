@@ -70,7 +70,7 @@ def meant(word: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known word that a misspelt one may mean, or None: the same one, a synonym, or one of nearly the same letters."""
+    """The known word that another may mean, or None: the same, a synonym, or of like letters."""
     word = word[:60]  # longer ones take long to compare
     by_plain = {name.lower(): name for name in known}
     for candidate in (meant(word), word.lower()):

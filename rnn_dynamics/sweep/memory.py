@@ -1,4 +1,4 @@
-"""How much memory there is, and what tells that it was too little. JAX is needed only for that of devices."""
+"""How much memory there is, and what tells that it was too little. Only devices need JAX."""
 
 import math
 import os

@@ -137,7 +137,7 @@ class Plan:
         return self.bytes_of(self.chunk_size)
 
     def bytes_of(self, width: int) -> int:
-        """Estimated memory of so many members, of the compile group that needs most, while they learn."""
+        """Estimated memory of so many members, of the group that needs most, while they learn."""
         return width * self._most_per_member
 
     @cached_property
@@ -157,7 +157,7 @@ class Plan:
         return numbers * costs.bytes_per_number(self.experiment)
 
     def require_memory(self, available: float, width: int = NARROWEST) -> None:
-        """Refuse batches of so many networks, by default the narrowest, that do not fit into so many bytes.
+        """Refuse batches of so many networks, by default the narrowest, that do not fit.
 
         Raises:
             OutOfMemoryError: if they do not.

@@ -1,4 +1,4 @@
-"""What is wrong with a config, in sentences that name the key and what it may mean. JAX is not needed."""
+"""What is wrong with a config, in sentences that name the key. JAX is not needed."""
 
 import functools
 import json

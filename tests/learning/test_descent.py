@@ -1,4 +1,4 @@
-"""Descent by any optimiser: its learning time is the sum of the rates that are declared, and it gets what optax passes on."""
+"""Descent by any optimiser: learning time is the sum of the rates that are declared."""
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +130,7 @@ def test_the_extra_arguments_are_the_loss_and_its_gradient(make):
 
 
 def test_a_line_search_follows_the_rates():
-    """Frozen parameters stay; the others are trained as if there were no more, and no step of a line search goes up."""
+    """Frozen parameters stay, the others are trained, and no step of a line search goes up."""
     rates = rd.Rates(W=1.0, u=0.0, v=0.25)
     got = descend(optimizer=optax.lbfgs(), num_steps=30, record_every=1, rates=rates)
     np.testing.assert_array_equal(got.rnn.u, RNN.u)
