@@ -1,8 +1,10 @@
 """results.zarr, written in pieces, is the dataset."""
 
+import hashlib
 import json
 import math
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -88,6 +90,39 @@ def test_sessions_tell_who_computed_what_with_what(finished, tmp_path, monkeypat
         assert total == pytest.approx(timings["seconds"], abs=0.0011)
     whole = again.provenance["timings"]["seconds"]
     assert whole == pytest.approx(first["timings"]["seconds"] + second["timings"]["seconds"])
+
+
+def test_a_process_hashes_each_file_once(finished, tmp_path, monkeypatch):
+    """Unless it changes; the manifest is small and is read again."""
+    directory = shutil.copytree(finished.directory, tmp_path / "run")
+    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    time.sleep(
+        0.2
+    )  # a file that has just been written may be written again within a tick of the clock
+    hashed = []
+
+    class Counting:
+        def __init__(self, data=b""):
+            self.digest_so_far = sha256()
+            self.update(data)
+
+        def update(self, data):
+            hashed.append(len(data))
+            self.digest_so_far.update(data)
+
+        def hexdigest(self):
+            return self.digest_so_far.hexdigest()
+
+    sha256 = hashlib.sha256
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "sha256", Counting)
+        run = rd.run(finished.experiment, directory, progress=False)
+        assert report(run)[1]
+        _ = run.dataset, run.theory, run.failed
+    assert size / 2 < sum(hashed) < 2 * size
+    path = directory / "chunks" / "00000.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert not run.complete
 
 
 def test_the_stopwatch_counts_overlapping_compilations_once(monkeypatch):
