@@ -1,23 +1,29 @@
-"""What a run on disk survives: kills, processes that meet, other people's files, wrong files, and flipped bits. Counts of trials.
+"""What a run on disk survives: kills, processes that meet, other people's files, wrong files, and
+flipped bits. Counts of trials.
 
-SIGKILL: a process runs a small sweep with theories and is killed at a moment drawn uniformly from the duration of a whole run; the
-same command goes on, is killed again, and so on, until it ends; then every array of its chunks is compared, byte for byte, with a run
-that nothing disturbed, and another directory begins. A kill counts as survived if the run that it hit ended with these bits.
+SIGKILL: a process runs a small sweep with theories and is killed at a moment drawn uniformly from
+the duration of a whole run; the same command goes on, is killed again, and so on, until it ends;
+then every array of its chunks is compared, byte for byte, with a run that nothing disturbed, and
+another directory begins. A kill counts as survived if the run that it hit ended with these bits.
 
-Two processes start at the same moment in one directory, which survives if it ends whole, with the bits of an undisturbed run:
-with two configs that differ (one of them is refused), with one config on 1 and 4 devices that leaves the chunk size to the machine,
-where the file system has no locks, and where it has none and one of the two is killed and starts again.
+Two processes start at the same moment in one directory, which survives if it ends whole, with the
+bits of an undisturbed run: with two configs that differ (one of them is refused), with one config
+on 1 and 4 devices that leaves the chunk size to the machine, where the file system has no locks,
+and where it has none and one of the two is killed and starts again.
 
-Foreign files (faults_files.py): a folder has things with names like those of a run. Survived: the run is refused and nothing is touched.
-Wrong files (faults_files.py): something else is in the place of a file of a run. Detected: opening or checking the run names it. Restored:
-the same command makes the run whole again, or is refused in one sentence; what was there is kept.
+Foreign files (faults_files.py): a folder has things with names like those of a run. Survived: the
+run is refused and nothing is touched. Wrong files (faults_files.py): something else is in the
+place of a file of a run. Detected: opening or checking the run names it. Restored: the same
+command makes the run whole again, or is refused in one sentence; what was there is kept.
 
-Bit flip: one bit of one file of a finished run, half of them drawn uniformly over all bytes and half uniformly over the files first.
-Detected: opening or checking the run names the file. Without effect: every array is still the same. Restored: the same command makes
-the run whole again, with the same bits (tried on the flips of chunks, config and manifest); a flip that turns the config into another
-valid one is refused instead.
+Bit flip: one bit of one file of a finished run, half of them drawn uniformly over all bytes and
+half uniformly over the files first. Detected: opening or checking the run names the file. Without
+effect: every array is still the same. Restored: the same command makes the run whole again, with
+the same bits (tried on the flips of chunks, config and manifest); a flip that turns the config
+into another valid one is refused instead.
 
     python benchmarks/faults.py [--kills 200] [--pairs 50] [--files 300] [--flips 1000] [--seed 0]
+
 """
 
 import os
@@ -104,7 +110,8 @@ def kill(random: np.random.Generator, count: int, folder: Path) -> dict[str, Any
         else:
             kills, hits = kills + 1, hits + 1
             committed += len(list(directory.glob("chunks/*.npz")))
-    note = f"{committed / max(kills, 1):.1f} of {len(expected)} chunks committed when killed, run of {duration:.2g} s"
+    note = f"{committed / max(kills, 1):.1f} of {len(expected)} chunks committed when killed, "
+    note += f"run of {duration:.2g} s"
     return row("SIGKILL", kills, survived=survived, restored=f"{number} runs", note=note)
 
 

@@ -1,11 +1,12 @@
 """Locks between processes that run the same directory.
 
-Each lock is on one byte of `DIR/.lock`: the operating system releases it when the process dies, however it dies. The lock of the
-manifest keeps changes of the directory apart. Locks of chunks only save work: chunks are committed whole, and two processes that
-compute the same chunk find the same bits.
+Each lock is on one byte of `DIR/.lock`: the operating system releases it when the process dies,
+however it dies. The lock of the manifest keeps changes of the directory apart. Locks of chunks
+only save work: chunks are committed whole, and two processes that compute the same chunk find the
+same bits.
 
-Where a file system has no locks, a file that only one process can create stands for the lock of the manifest, and all other locks are
-granted.
+Where a file system has no locks, a file that only one process can create stands for the lock of
+the manifest, and all other locks are granted.
 """
 
 import errno
@@ -42,7 +43,8 @@ class Claims:
         working: whether the file system has locks.
 
     Raises:
-        StoreError: if this process is running the directory already: the operating system's locks are between processes.
+        StoreError: if this process is running the directory already: the locks are between
+            processes.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -94,7 +96,7 @@ class Claims:
 
     @contextmanager
     def only_process(self) -> Iterator[bool]:
-        """Whether the locks say that no other process runs the directory; if so, none starts meanwhile."""
+        """Whether no other process runs the directory; if so, none starts meanwhile."""
         alone = self._lock(RUNNING) and self.working
         try:
             yield alone
@@ -115,8 +117,8 @@ class Claims:
             if self._directory not in _warned:
                 _warned.add(self._directory)
                 log.warning(
-                    "Directory `%s` is on a file system without locks (%s): processes that run it at the same time may compute chunks "
-                    "twice. The results are the same.",
+                    "Directory `%s` is on a file system without locks (%s): processes that run it at "
+                    "the same time may compute chunks twice. The results are the same.",
                     *(self._directory, error.strerror),
                 )
         return True

@@ -1,8 +1,8 @@
 """Files that are there whole or not at all, and that know themselves whether they are intact.
 
-A file is written beside its place, synced and renamed. Its temporary name belongs to one process. Arrays are an ordinary npz, JSON is
-ordinary JSON; both end with the sha256 of all bytes before it, so that a flipped bit anywhere shows without a second file that could
-be lost, or lag behind.
+A file is written beside its place, synced and renamed. Its temporary name belongs to one process.
+Arrays are an ordinary npz, JSON is ordinary JSON; both end with the sha256 of all bytes before
+it, so that a flipped bit anywhere shows without a second file that could be lost, or lag behind.
 """
 
 import errno
@@ -49,7 +49,8 @@ class DamagedError(ValueError):
 def in_the_way(path: Path, problem: str) -> StoreError:
     """The error of a path with something that the run did not write."""
     return StoreError(
-        f"Path `{path}` must be free or have what the run wrote, but {problem}. Move it to another place, then run again."
+        f"Path `{path}` must be free or have what the run wrote, but {problem}. "
+        "Move it to another place, then run again."
     )
 
 
@@ -79,7 +80,7 @@ def is_temporary(name: str) -> bool:
 
 
 def obstacle(path: Path, folder: bool = False) -> str | None:
-    """What is at a path instead of a file, or of a folder: None if it is one, or if nothing is there."""
+    """What is in the place of a file, or of a folder: None if nothing wrong is."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -102,7 +103,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_arrays(
     path: Path, arrays: dict[str, np.ndarray], identity: dict[str, Any], replace: bool = True
 ) -> None:
-    """Write arrays as npz; the same arrays and identity are the same bytes. The archive's comment is the identity and the seal.
+    """Write arrays as npz; the same arrays and identity are the same bytes.
+
+    The archive's comment is the identity and the seal.
 
     Raises:
         FileExistsError: if there is a file and `replace` is false.
@@ -172,7 +175,7 @@ def sha256(path: Path) -> str:
 
 
 def set_aside(path: Path) -> None:
-    """Rename what is damaged to a name that is free, so that nothing on disk is lost when it is written again."""
+    """Rename what is damaged to a name that is free, so that nothing is lost."""
     names = itertools.chain([""], map("-{}".format, itertools.count(2)))
     free = (path.with_name(f"{path.name}.damaged{name}") for name in names)
     with suppress(FileNotFoundError):
@@ -214,7 +217,7 @@ def _link(partial: Path, path: Path) -> None:
 
 
 def _checksum(path: Path) -> Checksum:
-    """The sha256 of a file, and the identity of an intact file of arrays; kept until the file changes."""
+    """The sha256 of a file, and the identity of intact arrays; cached until it changes."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         key = status.st_dev, status.st_ino

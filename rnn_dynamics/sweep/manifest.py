@@ -1,4 +1,4 @@
-"""manifest.json and config.toml of a run: what they say, and whether a directory holds the run of a config."""
+"""manifest.json and config.toml, and whether a directory holds the run of a config."""
 
 import hashlib
 import json
@@ -59,8 +59,8 @@ def check_table(directory: Path, manifest: dict[str, Any], layout: Plan) -> None
     rows = [{name: row.get(name) for name in _row(layout.chunks[0])} for row in manifest["chunks"]]
     if rows != [_row(chunk) for chunk in layout.chunks]:
         raise StoreError(
-            f"File `{directory / MANIFEST}` must have the chunks of its config, but another release has divided the members otherwise. "
-            "Run the config into another directory."
+            f"File `{directory / MANIFEST}` must have the chunks of its config, but another release "
+            "has divided the members otherwise. Run the config into another directory."
         )
 
 
@@ -120,7 +120,8 @@ def read_config(directory: Path) -> Experiment:
         return load_experiment(directory / CONFIG)
     except ConfigError as error:
         raise StoreError(
-            f"Directory `{directory}` must hold a run, but its `{CONFIG}` is damaged. {error.problems[0]}"
+            f"Directory `{directory}` must hold a run, but its `{CONFIG}` is damaged. "
+            f"{error.problems[0]}"
         ) from None
 
 
@@ -140,13 +141,13 @@ def check_config(directory: Path, config: Experiment, manifest: dict[str, Any]) 
     """
     if config.fingerprint() != manifest["config_sha256"]:
         raise StoreError(
-            f"Files `{CONFIG}` and `{MANIFEST}` of `{directory}` must be of the same run, but are of different ones: one of them was "
-            "changed or replaced."
+            f"Files `{CONFIG}` and `{MANIFEST}` of `{directory}` must be of the same run, but are of "
+            "different ones: one of them was changed or replaced."
         )
 
 
 def obstacles(directory: Path) -> list[str]:
-    """Every folder, link or other thing in a place where a run has a file, and the other way round."""
+    """Every folder or link in the place of a run's file, and the other way round."""
     problems = {name: obstacle(directory / name, folder) for name, folder in PLACES.items()}
     if not problems[CHUNKS]:
         # chunks are named with all others
@@ -158,7 +159,7 @@ def obstacles(directory: Path) -> list[str]:
 
 
 def _may_hold_run(directory: Path) -> bool:
-    """Whether a directory has nothing in it, what a killed process left before it had begun, or the files of a run.
+    """Whether a directory is empty, or has files of a run or of a start that was killed.
 
     Raises:
         StoreError: if the directory cannot be read.
@@ -227,7 +228,8 @@ def refuse_another(directory: Path, experiment: Experiment) -> None:
 
 def _foreign(directory: Path) -> StoreError:
     return StoreError(
-        f"Directory `{directory}` must be empty or hold a run of this config, but holds something else."
+        f"Directory `{directory}` must be empty or hold a run of this config, "
+        "but holds something else."
     )
 
 

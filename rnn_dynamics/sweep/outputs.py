@@ -1,4 +1,4 @@
-"""Files beside the chunks: results.zarr, the table and the figures, each with its checksum in the manifest, and temporary files."""
+"""Files beside the chunks, each with its checksum in the manifest; temporary files."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ SECONDS_UNTIL_OLD = 86_400.0  # without a change; then nobody is writing a file 
 
 
 def file_damages(store: Store) -> list[str]:
-    """What is wrong with the files beside the chunks: lost, changed or added since they were written, or no files."""
+    """What is wrong with the files beside the chunks: lost, changed, added, or no files."""
     listed, found = store.manifest["files"], obstacles(store.directory)
     unlisted = {**_checksums(store, RESULTS), **_checksums(store, TABLE)}
     # systems leave hidden files in any folder
@@ -39,7 +39,7 @@ def has_results(store: Store) -> bool:
 
 
 def put(store: Store, partial: Path, name: str) -> None:
-    """Enter the checksums of a file or folder that was written beside its place, and give it its name.
+    """Enter the checksums of a file or folder that was written, and give it its name.
 
     What was there before is set aside if it is damaged.
 
@@ -71,7 +71,7 @@ def put(store: Store, partial: Path, name: str) -> None:
 
 
 def tidy(store: Store) -> None:
-    """Delete what killed processes were writing: all of it if no other process runs the directory, else what is old."""
+    """Delete what killed processes were writing; beside other processes what is old."""
     with writing(store.directory), store.locks() as locks, locks.only_process() as alone:
         now = (store.directory / MANIFEST).stat().st_mtime
         for folder in (store.directory, store.directory / CHUNKS, store.directory / FIGURES):

@@ -159,11 +159,11 @@ def run(
     directory = Path(directory)
     layout = _layout(experiment, directory)
     layout.require_memory(device_bytes())
-    # of a directory that has a lock another process may just be making a run, which only the lock keeps still
+    # another process may just be creating a run in a directory that has a lock
     if not is_locked(directory):
         refuse_another(directory, layout.experiment)
     warm = experiment.network.warm_start is not None
-    # a finished run needs its start no more, wherever that is by now; files are hashed here, not under the lock
+    # a finished run does not need its start; files are hashed here, not under the lock
     start = load_start(layout) if not _is_finished(directory) and warm else None
     facts = _facts(experiment)
     facts |= {} if start is None else {"warm_start": start.facts}

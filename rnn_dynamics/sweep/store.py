@@ -1,15 +1,15 @@
-"""A run on disk. What is committed is never lost, what is damaged is never used, and what the run did not write is never touched.
+"""A run on disk. Nothing committed is lost, nothing damaged is used, nothing foreign is touched.
 
     DIR/config.toml           the resolved config
     DIR/manifest.json         schema, config hash, chunk table with sha256, provenance, timings, checksums of the files below
-    DIR/chunks/00000.npz      the results of a chunk, with the config's hash, the chunk's layout and a sha256 of its own
+    DIR/chunks/00000.npz      the results of a chunk, the config's hash, its layout, its sha256
     DIR/chunks/*.progress     a chunk under way, to go on from; deleted when it is committed
     DIR/results.zarr          the whole dataset for other tools, written when the run is complete
     DIR/overlay.csv, figures/
 
-The directory is created, resumed and repaired under the lock of the manifest. Whatever is damaged is set aside then, so that a chunk
-either has no file or an intact one from then on. Where the manifest lags behind the chunks, after a kill or beside other processes,
-the chunks are right.
+The directory is created, resumed and repaired under the lock of the manifest. Whatever is damaged
+is set aside then, so that a chunk either has no file or an intact one from then on. Where the
+manifest lags behind the chunks, after a kill or beside other processes, the chunks are right.
 """
 
 import os
@@ -81,7 +81,9 @@ class Store:
     def create(
         cls, directory: Path, layout: Plan, claims: Claims, provenance: dict[str, Any]
     ) -> "Store":
-        """Begin, resume or repair the run in a directory that `refuse_another` let pass; the caller has the lock of the manifest.
+        """Begin, resume or repair the run in a directory that `refuse_another` let pass.
+
+        The caller has the lock of the manifest.
 
         Raises:
             StoreError: if it cannot be written, or has a file in a chunk's place that no run wrote.
@@ -163,7 +165,7 @@ class Store:
     def commit(
         self, index: int, arrays: dict[str, np.ndarray], width: int, facts: dict[str, Any]
     ) -> None:
-        """Write the results of a chunk, whole or not at all; those that another process has committed meanwhile stay.
+        """Write the results of a chunk, unless another process has committed them meanwhile.
 
         Raises:
             WriteError: if the disk is full or cannot be written.
@@ -205,7 +207,7 @@ class Store:
         change: Callable[[dict[str, Any]], None] = lambda _: None,
         then: Callable[[], None] = lambda: None,
     ) -> None:
-        """Change the manifest that is on disk, beside other processes that do the same, and do something more under its lock.
+        """Change the manifest on disk, and do something more under its lock.
 
         Raises:
             WriteError: if it cannot be written.

@@ -54,7 +54,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def together(directory, *processes, locks="locks"):
-    """Start processes, each of a config and a number of devices, at the same moment: their exit codes and errors."""
+    """Start processes of a config and a number of devices each, at the same moment."""
     begun = []
     for config, devices in processes:
         options = ("run", str(config), "--out", str(directory), "--quiet")

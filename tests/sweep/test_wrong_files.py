@@ -1,4 +1,4 @@
-"""Files that no run wrote are never touched; wrong files in the places of a run are named, and repaired or refused."""
+"""Foreign files are never touched; wrong files of a run are named, and repaired or refused."""
 
 import os
 import shutil
