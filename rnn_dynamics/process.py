@@ -17,7 +17,7 @@ BAD_PATH |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 # Ctrl-C, a lost terminal, and what batch systems send before time is over
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-STOPPING = "\nStopping after the current step. Progress is saved; more signals change nothing."
+STOPPING = "\nStopping after the segment under way. Progress is saved; more signals change nothing."
 STOPPED = "\nInterrupted. The same command goes on from there."
 
 # XLA ends the process at a flag that it does not know
