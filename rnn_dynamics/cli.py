@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 done; 1 some members failed, or a run is corrupt; 2 bad arguments, config, directory or environment; 3 interrupted, the same
-        command goes on; 4 anything unforeseen.
+        0 done; 1 some members failed, or a run is corrupt; 2 bad arguments, config, directory or
+        environment; 3 interrupted, the same command goes on; 4 anything unforeseen.
     """
     try:
         with Interrupts(alone=arguments is None) as interrupts, safe_output():
@@ -74,8 +74,8 @@ def _parser() -> "argparse.ArgumentParser":
     parser = argparse.ArgumentParser(
         prog="rnn-dynamics",
         description="Learning dynamics of linear RNNs: sweeps of networks with the theory laid over them.",
-        epilog="Exit codes: 0 done, 1 some members failed, 2 bad arguments, config or directory, 3 interrupted and resumable, "
-        "4 anything unforeseen.",
+        epilog="Exit codes: 0 done, 1 some members failed, 2 bad arguments, config or directory, "
+        "3 interrupted and resumable, 4 anything unforeseen.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -146,7 +146,8 @@ def _run(options: "argparse.Namespace") -> int:
     meeting = (options.coordinator, options.num_processes, options.process_id)
     if not options.distributed and any(value is not None for value in meeting):
         raise UsageError(
-            "Options `--coordinator`, `--num-processes` and `--process-id` must come with `--distributed`, but it is missing."
+            "Options `--coordinator`, `--num-processes` and `--process-id` must come with "
+            "`--distributed`, but it is missing."
         )
     experiment = load_experiment(options.config, options.overrides)
     directory = options.out or Path("runs", options.config.stem)
@@ -183,7 +184,7 @@ def _run(options: "argparse.Namespace") -> int:
 
 @contextmanager
 def _informing(what: str) -> Iterator[None]:
-    """Tables and figures are made anew by `overlay` and `plot`: a run that has ended well says what failed in them, and no more."""
+    """Say what failed in a table or a figure, and no more: `overlay` and `plot` make them anew."""
     try:
         yield
     except Exception as error:
@@ -222,7 +223,8 @@ def _overlay(options: "argparse.Namespace") -> int:
     run = _open(options.directory)
     if not run.experiment.theory.models:
         raise UsageError(
-            f"Run `{run.directory}` must have a theory for a table, but its key `theory.models` is empty."
+            f"Run `{run.directory}` must have a theory for a table, but its key `theory.models` "
+            "is empty."
         )
     start_jax()
     _show_overlay(run, options.interrupts)

@@ -1,4 +1,4 @@
-"""What a command makes of its process: exit codes, output that never fails, signals that end it in order, and JAX as configs want it."""
+"""The process of a command: exit codes, output that never fails, signals, and the start of JAX."""
 
 import errno
 import io
@@ -59,9 +59,9 @@ def explain(error: Exception) -> tuple[int, str]:
 
 
 class Output:
-    """A text stream that never fails: after an error whatever is written goes to the null device, also what C code writes.
+    """A text stream that never fails.
 
-    Text that the stream's encoding lacks is written as question marks.
+    After an error whatever is written goes to the null device, also what C code writes. Text that the stream's encoding lacks is written as question marks.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -94,12 +94,12 @@ class Output:
 
 @contextmanager
 def safe_output() -> Iterator[None]:
-    """Let no output fail while this context is open: nothing that only informs may end what computes."""
+    """Let no output fail while this context is open: what only informs may end nothing."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # else the next file that is opened, say of a result, gets the number and takes the messages
+            # else the next file, say of a result, gets the number and takes the messages
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Output(streams[0]), Output(streams[1])
@@ -114,11 +114,13 @@ def safe_output() -> Iterator[None]:
 class Interrupts:
     """The signals that ask a command to end. Calling it tells whether one has come.
 
-    A signal ends the process at once, or is only noted where something must be finished first (`deferred`); more change nothing. No
-    exception is raised in the middle of other code, which may lose it, as garbage collection does.
+    A signal ends the process at once, or is only noted where something must be finished first
+    (`deferred`); more change nothing. No exception is raised in the middle of other code, which may
+    lose it, as garbage collection does.
 
     Args:
-        alone: whether the process is there for this command alone, and ends with it; else a signal raises KeyboardInterrupt.
+        alone: whether the process is there for this command alone, and ends with it; else a signal
+            raises KeyboardInterrupt.
     """
 
     def __init__(self, alone: bool) -> None:
@@ -155,7 +157,7 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[Callable[[], bool]]:
-        """Only note signals while this context is open; at its end raise KeyboardInterrupt if one came."""
+        """Only note signals while this context is open; at its end raise KeyboardInterrupt."""
         self._deferred = True
         try:
             yield self
@@ -186,7 +188,7 @@ def import_jax() -> None:
 
 
 def set_up_jax(dtype: str, cache: bool = False) -> None:
-    """Set precision, threads and compile cache before JAX starts: the library itself changes no global setting."""
+    """Set precision, threads and compile cache before JAX starts: the library itself does not."""
     # threads of OpenBLAS beside those of XLA make the spectra wait for each other
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ["JAX_ENABLE_X64"] = str(dtype == "float64")

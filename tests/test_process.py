@@ -1,4 +1,4 @@
-"""What only informs never ends a run; signals and errors end it with the exit codes that batch systems go by."""
+"""What only informs never ends a run; errors end it with the exit codes that jobs go by."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""What README.md shows runs as it is pasted. A comment before a block, which says why, keeps it from being run here."""
+"""What README.md shows runs as it is pasted, but for blocks below a comment that says why not."""
 
 import os
 import re

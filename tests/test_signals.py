@@ -1,4 +1,4 @@
-"""Signals end a command in order from its first moments on, also where it waits for other processes."""
+"""Signals end a command in order from its first moments on, also where it waits for others."""
 
 import signal
 import socket

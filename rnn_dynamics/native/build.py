@@ -182,7 +182,7 @@ def _is_sealed(path: Path) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file is one, and the user's: the owner of another could change it through a link elsewhere."""
+    """Whether a file is one, and the user's: another owner could change it by a link elsewhere."""
     status = path.lstat()
     user = os.getuid() if hasattr(os, "getuid") else status.st_uid
     return stat.S_ISREG(status.st_mode) and status.st_uid == user

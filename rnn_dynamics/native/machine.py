@@ -45,7 +45,8 @@ def own_directory(name: str) -> Path | None:
                 if folder not in _told:
                     _told.add(folder)
                     log.warning(
-                        "Compiled programs are not kept: `%s` must be a folder of this user, no link, and writable by nobody else.",
+                        "Compiled programs are not kept: `%s` must be a folder of this user, "
+                        "no link, and writable by nobody else.",
                         folder,
                     )
                 return None
@@ -55,7 +56,7 @@ def own_directory(name: str) -> Path | None:
 
 
 def _is_safe(folder: Path, directory: Path) -> bool:
-    """Whether nobody but the user and root can change what is in a folder on the way to a directory."""
+    """Whether only the user and root can change what is in a folder on the way to a directory."""
     if not hasattr(os, "getuid"):  # Windows
         return True
     status, above = folder.lstat(), folder != directory

@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 0.1, 10.0  # on a terminal; elsewhere, where every line 
 
 
 class Bar:
-    """How much of its chunks a process has done. A context manager that draws a last time at its end.
+    """How much of its chunks a process has done: a context manager that draws once more at its end.
 
     Args:
         sizes: the records of every chunk of this process, by index.

@@ -19,7 +19,8 @@ def join(
     takes no other one with it.
 
     Args:
-        coordinator: "host:port" where process 0 listens, and nowhere else (unless JAX_COORDINATOR_BIND_ADDRESS says where).
+        coordinator: "host:port" where process 0 listens, and nowhere else (unless
+            JAX_COORDINATOR_BIND_ADDRESS says where).
         num_processes: how many there are.
         process_id: which this one is, from 0.
 
@@ -59,7 +60,7 @@ def join(
 
 
 def _check(where: str, listens: bool) -> None:
-    """Refuse an address that does not exist, or at which this process cannot listen: JAX would crash."""
+    """Refuse an address that is none, or at which this process cannot listen: JAX would crash."""
     host, _, port = where.rpartition(":")
     if not (host and port.isdecimal() and int(port) < 2**16):
         raise ValueError(f"the coordinator must be HOST:PORT, but is {where!r}")

@@ -126,7 +126,8 @@ def _version(package: str) -> str | None:
 def _git_commit() -> str | None:
     """The commit of the package's checkout, with "+" if it has changes; None outside of a checkout.
 
-    A repository around an installed package, as that of a project with a virtual environment, does not track this file.
+    A repository around an installed package, as that of a project with a virtual environment, does
+    not track this file.
     """
     # in a hook of another repository git's variables point to that one
     environment = {

@@ -1,4 +1,4 @@
-"""Figures are written whole and look the same for every user; one that fails takes no other along."""
+"""Figures are written whole and look the same for every user; one may fail alone."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The progress bar counts what is done, also of earlier processes, and whatever happens to it the run goes on."""
+"""The progress bar counts what is done, also by earlier processes, and never ends a run."""
 
 import io
 import sys

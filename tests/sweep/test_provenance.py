@@ -16,7 +16,7 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def commit(monkeypatch, tmp_path):
-    """The commit that is recorded where this file is installed; the folder is a repository with one commit."""
+    """The commit that is recorded for a file in a repository with one commit."""
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "first")
 
