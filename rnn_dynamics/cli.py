@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rnn_dynamics.process import BAD_INPUT as BAD_INPUT
 from rnn_dynamics.process import (
-    BAD_INPUT,
     DONE,
     INTERRUPTED,
     MEMBERS_FAILED,
@@ -223,8 +223,7 @@ def _overlay(options: "argparse.Namespace") -> int:
     run = _open(options.directory)
     if not run.experiment.theory.models:
         raise UsageError(
-            f"Run `{run.directory}` must have a theory for a table, but its key `theory.models` "
-            "is empty."
+            f"Run `{run.directory}` must have a theory for a table, but `theory.models` is empty."
         )
     start_jax()
     _show_overlay(run, options.interrupts)
@@ -301,8 +300,6 @@ def _report_failures(run: Any) -> int:
         print(f"  {name}: {status}", file=sys.stderr)
     return MEMBERS_FAILED
 
-
-__all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "MEMBERS_FAILED", "UNFORESEEN", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

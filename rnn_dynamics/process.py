@@ -61,7 +61,8 @@ def explain(error: Exception) -> tuple[int, str]:
 class Output:
     """A text stream that never fails.
 
-    After an error whatever is written goes to the null device, also what C code writes. Text that the stream's encoding lacks is written as question marks.
+    After an error whatever is written goes to the null device, also what C code writes. Text that
+    the stream's encoding lacks is written as question marks.
     """
 
     def __init__(self, stream: TextIO | None) -> None:

@@ -98,8 +98,8 @@ def save_figures(
 ) -> list[Path]:
     """Draw every figure that fits a run and write it as PNG and PDF, and the spectrum's animation as GIF if it has eigenvalues.
 
-    They look the same whatever the user's matplotlibrc says. Each file is there whole or not at all.
-    A figure that fails is named in the log, and the others are drawn.
+    They look the same whatever the user's matplotlibrc says. Each file is there whole or not at
+    all. A figure that fails is named in the log, and the others are drawn.
 
     Args:
         run: a run, finished or not.
