@@ -96,10 +96,9 @@ def test_loaded_programs_give_the_bits_of_compiled_ones_and_damage_is_mended(sta
             "",
         )
     entries = [path for path in Path(tmp_path, "cache").rglob("*-cache") if path.is_file()]
-    assert len(entries) == 3
-    entries[0].write_bytes(entries[0].read_bytes()[:-100])
-    entries[1].write_bytes(b"")
-    entries[2].write_bytes(os.urandom(3000))
+    assert len(entries) >= 3  # those of the run, and small ones of its figures
+    for index, path in enumerate(entries):
+        path.write_bytes((path.read_bytes()[:-100], b"", os.urandom(3000))[index % 3])
     assert start("damaged")() == (bits, {"compiled": 3, "loaded": 0}, "")
     assert start("warm")() == (bits, {"compiled": 0, "loaded": 3}, "")
     assert "programs 0 compiled, 3 loaded" in report(rd.open_run(tmp_path / "warm"))[0]
