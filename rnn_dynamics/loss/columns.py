@@ -149,9 +149,10 @@ def step(
     @jax.custom_jvp
     def call(rnn: LinearRNN, target: LinearRNN, rates: Any, turn: jax.Array) -> Step:
         largest = [largest_scale(rnn, target, size, found.inverted) for size in tried]
-        turn, made = kernel.attempts(
+        turn, moved = kernel.attempts(
             rnn, target, turn, found, tried, largest, tolerance(rnn.dtype), rates
         )
+        made = Step(moved.value, moved.gradient, moved.gradient_error, moved.attempt)
         last = len(tried)
 
         def double(carry: tuple[jax.Array, Step]) -> tuple[jax.Array, Step]:
@@ -160,7 +161,6 @@ def step(
             return jnp.int32(DONE), stepped(before, Estimate(*exact, jnp.int32(last)), rates)
 
         with jax.default_matmul_precision("highest"):
-            made = Step(made.value, made.gradient, made.gradient_error, made.attempt)
             return jax.lax.while_loop(partial(_is_at, last), double, (turn, made))[1]
 
     @call.defjvp

@@ -77,9 +77,11 @@ def only_way(rnn: LinearRNN, evaluation: Evaluation) -> Estimate:
     """The estimate by the only way there is, with NaN for what is not finite."""
     nan = jnp.asarray(jnp.nan, evaluation.value.dtype)
     finite = all_finite(rnn)
-    value, gradient, *errors = evaluation
-    errors = [jnp.where(finite, error, nan) for error in errors]
-    return Estimate(jnp.where(finite, value, nan), gradient, *errors, jnp.int32(0))
+    value, value_error, gradient_error = (
+        jnp.where(finite, x, nan)
+        for x in (evaluation.value, evaluation.value_error, evaluation.gradient_error)
+    )
+    return Estimate(value, evaluation.gradient, value_error, gradient_error, jnp.int32(0))
 
 
 def where_wanted(rnn: LinearRNN, wanted: jax.Array) -> LinearRNN:

@@ -196,15 +196,14 @@ def _value_and_grad(
 
 
 @jax.jit
-def _compared(
-    loss: SampledLoss, rnn: LinearRNN, target: LinearRNN, key: jax.Array
-) -> Evaluation:
+def _compared(loss: SampledLoss, rnn: LinearRNN, target: LinearRNN, key: jax.Array) -> Evaluation:
     """Loss and gradient, and their distances from those of the transposed network."""
     value, gradient = _value_and_grad(loss, rnn, target, key)
     other, turned = _value_and_grad(loss, transposed(rnn), transposed(target), key)
     gap = jax.tree.map(jnp.subtract, gradient, transposed(turned))
-    errors = SAFETY * relative(jnp.abs(value - other), value), SAFETY * relative(
-        norm(gap), norm(gradient)
+    errors = (
+        SAFETY * relative(jnp.abs(value - other), value),
+        SAFETY * relative(norm(gap), norm(gradient)),
     )
     return only_way(rnn, Evaluation(value, gradient, *errors)).evaluation
 

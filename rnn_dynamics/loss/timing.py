@@ -8,8 +8,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panel, longest_panel
-from rnn_dynamics.model.balancing import balancing_units, in_units
 from rnn_dynamics.model.arguments import is_traced, real_scalar, require, show
+from rnn_dynamics.model.balancing import balancing_units, in_units
 
 MAX_STEPS = 2**20  # of a horizon
 LARGEST = float(np.finfo(float).max)

@@ -117,9 +117,7 @@ def test_what_few_vectors_cannot_do_is_done_by_doubling():
         value, gradient = LOSS.value_and_grad(rnn, target)
         exact = doubling.gradient(rnn, target, jnp.ones(()))
         assert float(value) == pytest.approx(float(exact[0]), rel=1e-8)
-        assert norm(
-            jax.tree.map(jnp.subtract, gradient, exact[1])
-        ) <= 1e-8 * norm(exact[1])
+        assert norm(jax.tree.map(jnp.subtract, gradient, exact[1])) <= 1e-8 * norm(exact[1])
 
 
 def test_bases_of_the_weights_alone():
