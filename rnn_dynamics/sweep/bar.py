@@ -1,13 +1,15 @@
-"""The progress bar of a run: one line of standard error, written over and over."""
+"""The progress bar of a run."""
 
-import shutil
+import os
 import sys
 import threading
-import time
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from typing import Any
 
-CELLS = 10
+FORMAT = (
+    "{percentage:3.0f}% |{bar:10}| {desc}{n:.0f} of {total} records "
+    "[{elapsed}, {remaining} left]{postfix}"
+)
 SECONDS_BETWEEN_LINES = 0.1, 10.0  # on a terminal; elsewhere, where every line stays
 
 
@@ -21,65 +23,97 @@ class Bar:
     """
 
     def __init__(self, sizes: Mapping[int, int], done: Iterable[int], shown: bool) -> None:
-        self._sizes, self._done = sizes, set(done)
+        self._sizes, self._done, self._lock = sizes, set(done), threading.Lock()
         self._counts = {index: float(sizes[index]) for index in self._done}
-        self._initial, self._total = sum(self._counts.values()), sum(sizes.values())
-        self._stream = sys.stderr if shown and len(self._done) < len(sizes) else None
-        self._lock, self._remark, self._width = threading.Lock(), "", 0
-        self._began, self._drawn = time.monotonic(), -float("inf")
+        stream = _Stream()
+        # every argument is given: tqdm would take others from environment variables
+        self._bar: Any = _tqdm()(
+            total=sum(sizes.values()),
+            initial=sum(self._counts.values()),
+            file=stream,
+            ascii=" #",
+            bar_format=FORMAT,
+            desc=None,
+            disable=not shown or len(self._done) == len(sizes),
+            dynamic_ncols=True,
+            ncols=None,
+            nrows=None,
+            leave=True,
+            position=0,
+            mininterval=SECONDS_BETWEEN_LINES[not stream.isatty()],
+            maxinterval=SECONDS_BETWEEN_LINES[1],
+            miniters=0,
+            smoothing=0.3,
+            unit="record",
+            unit_scale=False,
+            unit_divisor=1000,
+            postfix=None,
+            colour=None,
+            delay=0,
+            gui=False,
+            write_bytes=False,
+        )
 
     def __enter__(self) -> "Bar":
-        self._draw()
+        self._describe()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._draw("\n")
+        self._bar.close()
 
     def update(self, index: int, count: float) -> None:
         """Count records of a chunk."""
         with self._lock:
-            self._counts[index] = min(self._counts.get(index, 0.0) + count, self._sizes[index])
-        self._draw_when_due()
+            before = self._counts.get(index, 0.0)
+            self._counts[index] = min(before + count, self._sizes[index])
+            self._bar.update(self._counts[index] - before)
 
     def finish(self, index: int) -> None:
         """Count a chunk as done."""
+        self.update(index, self._sizes[index])
         with self._lock:
-            self._counts[index] = float(self._sizes[index])
             self._done.add(index)
-        self._draw_when_due()
+        self._describe()
 
     def remark(self, text: str) -> None:
         """Say what the process is waiting for, nothing if it is not."""
-        self._remark = text
-        self._draw_when_due()
+        self._bar.set_postfix_str(text, refresh=True)
 
-    def _draw_when_due(self) -> None:
+    def _describe(self) -> None:
+        self._bar.set_description_str(f"{len(self._done)} of {len(self._sizes)} chunks, ")
+
+
+def _tqdm() -> Any:
+    """The class `tqdm.tqdm`, whose import fails where an environment variable for it is wrong."""
+    settings = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("TQDM_")}
+    try:
+        from tqdm import tqdm
+    finally:
+        os.environ.update(settings)
+    return tqdm
+
+
+class _Stream:
+    """Standard error, or nothing where it cannot be written: no reason to end a run."""
+
+    def write(self, text: str) -> int:
         try:
-            pause = SECONDS_BETWEEN_LINES[not (self._stream and self._stream.isatty())]
-        except ValueError:  # the stream was closed
-            pause = SECONDS_BETWEEN_LINES[1]
-        if time.monotonic() - self._drawn > pause:
-            self._draw()
+            sys.stderr.write(text)
+        except (OSError, ValueError, AttributeError):
+            pass
+        return len(text)
 
-    def _draw(self, end: str = "") -> None:
-        with self._lock:
-            if self._stream is None:
-                return
-            self._drawn = time.monotonic()
-            text = self._text()[: max(shutil.get_terminal_size().columns - 1, 1)]
-            try:
-                self._stream.write("\r" + text.ljust(self._width) + end)
-                self._stream.flush()
-            except (OSError, ValueError):  # nobody reads it: no reason to end a run
-                self._stream = None
-            self._width = len(text)
+    def flush(self) -> None:
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
 
-    def _text(self) -> str:
-        count, seconds = sum(self._counts.values()), time.monotonic() - self._began
-        share, new = count / self._total, count - self._initial
-        left = timedelta(seconds=round(seconds * (self._total - count) / new)) if new else "?"
-        return (
-            f"{share:4.0%} |{'#' * int(share * CELLS):<{CELLS}}| "
-            f"{len(self._done)} of {len(self._sizes)} chunks, {count:.0f} of {self._total} records "
-            f"[{timedelta(seconds=round(seconds))}, {left} left]{self._remark}"
-        )
+    def isatty(self) -> bool:
+        try:
+            return sys.stderr.isatty()
+        except (ValueError, AttributeError):
+            return False
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
