@@ -100,31 +100,26 @@ def _gramians(rnn: LinearRNN, d: jax.Array, panel_scale: ArrayLike, time_step: A
     scale, one = jnp.asarray(panel_scale, dtype), jnp.ones((), dtype)
     if time_step is None:
         F, X, Z = gauss_panels(W, rnn.u, rnn.v, longest_panel(W) * scale)
-        E, columns = _Propagator(F, one), jnp.stack([X, Z])
+        columns = jnp.stack([X, Z])
     else:
         dt = jnp.asarray(time_step, dtype)
-        step = _Propagator(dt * (W - jnp.eye(num_units, dtype=dtype)), one)
-        more = (scale < 1).astype(dtype)
+        F, more = dt * (W - jnp.eye(num_units, dtype=dtype)), (scale < 1).astype(dtype)
         first = jnp.sqrt(dt) * jnp.stack([rnn.u, rnn.v])[:, :, None]
-        second = step.onward(first)
-        columns = jnp.concatenate([first, more * second, more * step.onward(second)], axis=2)
-        F, twice = step.X, 2 * step.X + step.X @ step.X
-        E = _Propagator(jnp.where(scale < 1, F + twice + F @ twice, F), one)
+        second = _onward(F, first)
+        columns = jnp.concatenate([first, more * second, more * _onward(F, second)], axis=2)
+        twice = 2 * F + F @ F
+        F = jnp.where(scale < 1, F + twice + F @ twice, F)
 
     # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the Gramians themselves: (2, N, J).
-    panels, growth, E = 1, E.size(), E.far()
+    panels = 1
     while 2 * columns.shape[2] <= 1.5 * num_units:
-        columns = jnp.concatenate([columns, E.onward(columns)], axis=2)
-        E, panels = E.squared(), 2 * panels
-        growth = jnp.maximum(growth, E.size())
+        columns = jnp.concatenate([columns, _onward(F, columns)], axis=2)
+        F, panels = 2 * F + F @ F, 2 * panels
     PQ = columns @ jnp.swapaxes(columns, 1, 2)
 
     # Rows vᵀe^{-At} at the starts of blocks as long as X give samples k(t) = rows · X: the energy is a sum of squares.
     remote, rows = jax.lax.scan(
-        lambda row, _: (E.offset * row + row @ E.X, row),
-        rnn.v,
-        None,
-        length=max(1, NUM_PANELS // panels),
+        lambda row, _: (row + row @ F, row), rnn.v, None, length=max(1, NUM_PANELS // panels)
     )
     samples = rows @ columns[0]
 
@@ -133,11 +128,11 @@ def _gramians(rnn: LinearRNN, d: jax.Array, panel_scale: ArrayLike, time_step: A
     def going(carry: _Doubling) -> jax.Array:
         open_ = ~carry.stable & (carry.rounding < MOST_ROUNDING) & ~carry.unstable
         # errors are of P and Q in the units that they are returned in
-        return open_ | (carry.stable & (carry.E.size_in(d) > tolerance))
+        return open_ | (carry.stable & (carry.returned > tolerance))
 
     def double(carry: _Doubling) -> _Doubling:
         PQ, E = carry.E.doubled(carry.PQ), carry.E.squared()
-        size, rounding = E.size(), carry.rounding
+        (size, returned), rounding = E.sizes(units), carry.rounding
         # of a square that is small beside ‖E‖², rounding may be all of the trace
         trace = jnp.abs(jnp.trace(E.X) / num_units + E.offset)
         trace = trace - 1e-3 * carry.size**2 / math.sqrt(num_units)
@@ -147,6 +142,7 @@ def _gramians(rnn: LinearRNN, d: jax.Array, panel_scale: ArrayLike, time_step: A
             PQ=PQ,
             E=E,
             size=size,
+            returned=returned,
             rounding=rounding,
             growth=jnp.maximum(carry.growth, size),
             panels=2 * carry.panels,
@@ -154,7 +150,9 @@ def _gramians(rnn: LinearRNN, d: jax.Array, panel_scale: ArrayLike, time_step: A
             unstable=unstable,
         )
 
-    size, rounding = E.size(), panels * _spoiled(E.size(), num_units)
+    E, units = _Propagator(F, one).far(), (d[None, :] / d[:, None]) ** 2
+    size, returned = E.sizes(units)
+    rounding = panels * _spoiled(size, num_units)
     last = jax.lax.while_loop(
         going,
         double,
@@ -162,8 +160,9 @@ def _gramians(rnn: LinearRNN, d: jax.Array, panel_scale: ArrayLike, time_step: A
             PQ=PQ,
             E=E,
             size=size,
+            returned=returned,
             rounding=rounding,
-            growth=growth,
+            growth=size,
             panels=jnp.asarray(panels, dtype),
             stable=(size <= tolerance) & (rounding < MOST_ROUNDING),
             unstable=jnp.zeros((), bool),
@@ -186,6 +185,11 @@ def _gramians(rnn: LinearRNN, d: jax.Array, panel_scale: ArrayLike, time_step: A
     )
 
 
+def _onward(F: jax.Array, columns: jax.Array) -> jax.Array:
+    """E and Eᵀ of E = 1 + F times columns, (2, N, J): one product of both is cheaper than two."""
+    return columns + jnp.stack([F, F.T]) @ columns
+
+
 class _Propagator(NamedTuple):
     """E = e^{-At} at some t as X, (N, N), plus an offset, (), of 1 or 0 on the diagonal."""
 
@@ -200,10 +204,6 @@ class _Propagator(NamedTuple):
             jnp.where(near, self.X, E), jnp.where(near, self.offset, jnp.zeros_like(self.offset))
         )
 
-    def onward(self, columns: jax.Array) -> jax.Array:
-        """E and Eᵀ times columns, (2, N, J): one product of both is cheaper than two."""
-        return self.offset * columns + jnp.stack([self.X, self.X.T]) @ columns
-
     def squared(self) -> "_Propagator":
         """E²."""
         return _Propagator(2 * self.offset * self.X + self.X @ self.X, self.offset).far()
@@ -215,21 +215,17 @@ class _Propagator(NamedTuple):
         mixed = self.offset * (image + jnp.swapaxes(image, 1, 2))
         return (1 + self.offset) * PQ + (mixed + image @ jnp.swapaxes(X, 1, 2))
 
-    def size(self) -> jax.Array:
-        """‖E‖_F, ()."""
-        return self.size_in(jnp.ones(len(self.X), self.X.dtype))
-
-    def size_in(self, d: jax.Array) -> jax.Array:
-        """‖D⁻¹ E D‖_F, (), of units d, (N,)."""
-        E = self.X + self.offset * jnp.eye(len(self.X), dtype=self.X.dtype)
-        E = jax.lax.stop_gradient(E) / d[:, None] * d[None, :]
-        return jnp.sqrt(jnp.sum(E**2))
+    def sizes(self, units: jax.Array) -> jax.Array:
+        """‖E‖_F, and the same with squares times the squared ratios of `units`, (N, N), (2,)."""
+        E = jax.lax.stop_gradient(self.X) + self.offset * jnp.eye(len(self.X), dtype=self.X.dtype)
+        return jnp.sqrt(jnp.stack([jnp.sum(E**2), jnp.sum(E**2 * units)]))
 
 
 class _Doubling(NamedTuple):
     PQ: jax.Array
     E: _Propagator
-    size: jax.Array
+    size: jax.Array  # of E in balanced units
+    returned: jax.Array  # and in those of the caller
     rounding: jax.Array
     growth: jax.Array
     panels: jax.Array

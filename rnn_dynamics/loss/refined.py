@@ -70,10 +70,10 @@ def refined_gradient(
         ends = jnp.concatenate([X, x[:, :, None]], axis=2)
         more = jnp.concatenate([lack, x_rest[:, :, None]], axis=2)
         high, low = product(X[::-1], ends)
-        found = high + (low + (X[::-1] @ more + lack[::-1] @ ends))
+        changed = X[::-1] @ more + lack[::-1] @ ends
+        found = high + (low + changed)
     parts = (found[0, :, :-1], found[0, :, -1], found[1, :, -1])
     gradient = eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
-    changed = X[::-1] @ more + lack[::-1] @ ends
     share = jnp.max(relative(_norms(lack), _norms(X)))
     return gradient, Correction(
         jnp.abs(rnn.v @ changed[1, :, -1]) / 2,

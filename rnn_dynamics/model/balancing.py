@@ -14,6 +14,8 @@ Source: Stoer and Witzgall, Numerische Mathematik 4, 158 (1962).
 import jax
 import jax.numpy as jnp
 
+# Of what a unit gives and gets, where units are balanced as they are; among few units it varies more.
+LARGEST_RATIO, LARGEST_RATIO_OF_FEW, FEW = 3.0, 5.0, 24
 SMALLEST_RATE = 2.0**-10  # of the largest |1 - W_ii|: a unit without a leak has no time scale
 LARGEST_EXPONENT = {8: 400, 4: 30}  # of D, by the bytes of a number: P scales with D²
 
@@ -33,10 +35,15 @@ def balancing_units(W: jax.Array) -> jax.Array:
         Z = Z @ Z
         return Z / jnp.maximum(jnp.trace(Z) / N, one[0]), x / jnp.max(x), y / jnp.max(y)
 
-    _, x, y = jax.lax.fori_loop(0, N.bit_length() + 1, extend, (Z, one, one))
+    most = LARGEST_RATIO if N >= FEW else LARGEST_RATIO_OF_FEW
+    gets, gives = jnp.sum(Z, axis=1), jnp.sum(Z, axis=0)
+    unequal = jnp.any(jnp.maximum(gets, gives) > most * jnp.minimum(gets, gives))
+    squarings = jnp.where(unequal, jnp.int32(N.bit_length() + 1), jnp.int32(0))
+    _, x, y = jax.lax.fori_loop(0, squarings, extend, (Z, one, one))
     exponent = jnp.round(jnp.log2(y / x) / 2)
-    most = LARGEST_EXPONENT[W.dtype.itemsize]
-    exponent = jnp.clip(jnp.nan_to_num(exponent, nan=0.0, posinf=most, neginf=-most), -most, most)
+    limit = LARGEST_EXPONENT[W.dtype.itemsize]
+    exponent = jnp.nan_to_num(exponent, nan=0.0, posinf=limit, neginf=-limit)
+    exponent = jnp.clip(exponent, -limit, limit)
     return jnp.exp2(exponent - jnp.round(jnp.mean(exponent)))
 
 
