@@ -23,7 +23,12 @@ from rnn_dynamics.loss.estimate import (
     where_wanted,
 )
 from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
-from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
+from rnn_dynamics.loss.timing import (
+    check_stable_target,
+    check_timing,
+    check_weighting,
+    steps_are_stable,
+)
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced
 from rnn_dynamics.model.balancing import in_units
@@ -162,21 +167,7 @@ class PopulationLoss(eqx.Module):
         require_rnns(target=target)
         if not self.is_infinite or is_traced(target.W) or is_traced(self.time_step):
             return
-        eigenvalues, errors = _eigenvalues(np.asarray(target.W, float))
-        largest = float(np.max(eigenvalues.real - errors))
-        if largest >= 1:
-            raise ValueError(
-                "Argument `target` must be stable for an infinite horizon (every eigenvalue of W with a real part below "
-                f"1), but has one at {largest:.6g}."
-            )
-        if self.time_step is not None:
-            dt = float(self.time_step)
-            factor = float(np.max(np.abs(1 + dt * (eigenvalues - 1)) - dt * errors))
-            if factor >= 1:
-                raise ValueError(
-                    "Argument `target` must be stable in steps of `time_step` for an infinite horizon, but grows by a factor "
-                    f"of {factor:.6g} per step."
-                )
+        check_stable_target(target, self.time_step)
 
     def gradient_and_error(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
@@ -237,17 +228,6 @@ class PopulationLoss(eqx.Module):
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
         """Whether the Euler scheme of the time step follows both networks, () bool: it may grow no faster than they do."""
         return steps_are_stable(difference(rnn, target).W, self.time_step)
-
-
-def _eigenvalues(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues of W, (N,) complex, and by how much rounding may have moved those that it moves by more than 1e-8, as in Jordan blocks, (N,)."""
-    eigenvalues, vectors = np.linalg.eig(W)
-    try:
-        conditions = np.linalg.norm(np.linalg.inv(vectors), axis=1)
-    except np.linalg.LinAlgError:  # defective
-        conditions = np.full(len(W), np.inf)
-    errors = len(W) * np.finfo(float).eps * np.linalg.norm(W) * conditions
-    return eigenvalues, np.where(errors < 1e-8, 0.0, errors)
 
 
 def transposed(rnn: LinearRNN) -> LinearRNN:

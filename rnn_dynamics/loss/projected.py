@@ -47,7 +47,7 @@ NUM_DOUBLED = 4  # doublings of columns, before the Gramian itself is cheaper to
 MOST_DOUBLINGS = 40
 # Of the loss beside a gradient, which learning does not use: the larger bases that 1e-8 takes near a solution would not pay.
 LARGEST_VALUE_ERROR = 1e-6
-LARGEST_LOSS = 1e-2  # of the loss: what rounding does to the squared response, if estimates are to be relied on
+LARGEST_LOSS = 0.1  # of the target's response: what rounding does to the network's, if estimates are to be relied on
 LARGEST_GROWTH = 4.0  # of ‖D^j‖_F/√n; 0.7 in random networks
 
 
@@ -154,7 +154,8 @@ def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe
     steps = ROUNDING * jnp.exp2(doublings.astype(dtype))
     # of the samples of k, and of what is left after them
     states, root = jnp.sqrt(variances[0]), jnp.sqrt(2 * value)
-    samples = eps * (bases.norms[1] * sizes[0] + jnp.abs(target.v) @ states[m:])
+    wanted = jnp.abs(target.v) @ states[m:]
+    samples = eps * (bases.norms[1] * sizes[0] + wanted)
     later = jnp.abs(ends[0] @ grams.remote[0]) @ states
     lost = jnp.stack(
         [
@@ -171,7 +172,7 @@ def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe
         truncation=relative(SAFETY * missing, whole),
         rounding=relative(lost, whole),
         reliable=jnp.all(grams.stable & (grams.growth <= LARGEST_GROWTH))
-        & (samples**2 <= LARGEST_LOSS * value),
+        & (samples <= LARGEST_LOSS * wanted),
         doublings=doublings,
     )
 

@@ -87,7 +87,8 @@ def refined_in_bases(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe) 
     G = gramians(both)
     nothing = jax.tree.map(jnp.zeros_like, target)
     whole, correction = refined_gradient(both, G.P, G.Q, difference(rest, nothing))
-    inner, value = student(whole, small), both.v @ whole.v / 2
+    # less than nothing is possible where the bases leave too much out
+    inner, value = student(whole, small), jnp.maximum(both.v @ whole.v / 2, 0)
     C, du, dv = inner.W, inner.u, inner.v
     gradient = LinearRNN(Q.T @ C @ Q, Q.T @ du, Q.T @ dv)
 
@@ -107,8 +108,9 @@ def refined_in_bases(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe) 
     # the loss changes by its derivative in what couples to the bases
     by_value = SAFETY * (neglected + correction.value * share)
     by_value += eps * (jnp.abs(both.v) @ jnp.abs(whole.v))
-    samples = eps * norm(both.v) * jnp.sqrt(jnp.trace(G.P))
-    reliable = (G.growth <= LARGEST_GROWTH) & (samples**2 <= LARGEST_LOSS * value)
+    states = jnp.sqrt(jnp.maximum(jnp.diagonal(G.P), 0))
+    samples, wanted = eps * norm(both.v) * norm(states), jnp.abs(target.v) @ states[rows:]
+    reliable = (G.growth <= LARGEST_GROWTH) & (samples <= LARGEST_LOSS * wanted)
     digits = TAKEN_BACK * eps + seen.residual + jnp.where(reliable, 0.0, jnp.inf)
     errors = digits + relative(by_value, value), digits + relative(lost, norm(inner))
     return Evaluation(value, gradient, *errors)

@@ -8,12 +8,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panel, longest_panel
+from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, real_scalar, require, show
 from rnn_dynamics.model.balancing import balancing_units, in_units
 
 MAX_STEPS = 2**20  # of a horizon
 LARGEST = float(np.finfo(float).max)
 NUM_SQUARINGS = 20  # growth rates are told apart to about log N / 2²⁰
+SHARP = 1e-8  # eigenvalues with smaller errors are what they seem
 SLACK = 1e-4  # growth rates per leak time constant that count as equal
 
 
@@ -63,6 +65,38 @@ def count_steps(horizon: ArrayLike, time_step: ArrayLike) -> int:
             f"Argument `horizon` must be a whole number of time steps, from 1 to {MAX_STEPS}, but is {ratio:.9g} of them."
         )
     return number
+
+
+def check_stable_target(target: LinearRNN, time_step: Any) -> None:
+    """Refuse a target that has an infinite loss over an infinite horizon, with or without Euler steps.
+
+    Eigenvalues that rounding may have moved over the edge, as those of Jordan blocks, are passed over.
+
+    Raises:
+        ValueError: if it is unstable.
+    """
+    W = np.asarray(target.W, float)
+    eigenvalues, vectors = np.linalg.eig(W)
+    try:
+        conditions = np.linalg.norm(np.linalg.inv(vectors), axis=1)
+    except np.linalg.LinAlgError:  # defective
+        conditions = np.full(len(W), np.inf)
+    errors = len(W) * np.finfo(float).eps * np.linalg.norm(W) * conditions
+    errors = np.where(errors < SHARP, 0.0, errors)
+    largest = float(np.max(eigenvalues.real - errors))
+    if largest >= 1:
+        raise ValueError(
+            "Argument `target` must be stable for an infinite horizon (every eigenvalue of W with "
+            f"a real part below 1), but has one at {largest:.6g}."
+        )
+    if time_step is not None:
+        dt = float(time_step)
+        factor = float(np.max(np.abs(1 + dt * (eigenvalues - 1)) - dt * errors))
+        if factor >= 1:
+            raise ValueError(
+                "Argument `target` must be stable in steps of `time_step` for an infinite horizon, "
+                f"but grows by a factor of {factor:.6g} per step."
+            )
 
 
 def steps_are_stable(W: jax.Array, time_step: Any) -> jax.Array:

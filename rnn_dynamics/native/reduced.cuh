@@ -267,6 +267,6 @@ DEVICE Found reduce(Space *s, int m, REAL residual) {
   found.rounding[OF_GRADIENT] = relative(eps * steps * sums[9] * sums[10], length);
   found.reliable = both[0] > 0 && both[1] > 0;
   // else all digits of the response are lost in what it is a sum of
-  found.reliable &= samples * samples <= (REAL)LARGEST_LOSS * found.value;
+  found.reliable &= samples <= (REAL)LARGEST_LOSS * outer;
   return found;
 }

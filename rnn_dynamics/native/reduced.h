@@ -192,7 +192,7 @@ static Found reduce(Space *s, const Problem *p, Index m, REAL residual) {
   REAL products = norm(size, size, s->X, ld) * norm(size, size, s->Y, ld);
   REAL samples = eps * (s->norms[1] * SQRT(states[0]) + outer), root = SQRT(2 * found.value);
   // else all digits of the response are lost in what it is a sum of
-  found.reliable &= samples * samples <= (REAL)LARGEST_LOSS * found.value;
+  found.reliable &= samples <= (REAL)LARGEST_LOSS * outer;
   REAL rounded = samples * (root + samples) + eps * steps * later * later;
   REAL changed = h * FABS(coupling) + both * (root + both);
   found.truncation[OF_VALUE] = relative((REAL)SAFETY * changed, found.value);

@@ -1,5 +1,6 @@
 """The progress bar of a run."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -97,17 +98,13 @@ class _Stream:
     """Standard error, or nothing where it cannot be written: no reason to end a run."""
 
     def write(self, text: str) -> int:
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(text)
-        except (OSError, ValueError, AttributeError):
-            pass
         return len(text)
 
     def flush(self) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             sys.stderr.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
 
     def isatty(self) -> bool:
         try:
