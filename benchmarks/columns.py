@@ -91,7 +91,8 @@ def train(rnns: rd.LinearRNN, targets: rd.LinearRNN, steps: jax.Array) -> Found:
             kept, (value, gradient, _, _), length = carry
             share = length / jnp.maximum(doubling.norm(gradient), 1e-30)
             moved = jax.tree.map(lambda x, g: x - share * g, kept, gradient)
-            found = tuple(LOSS.estimate(moved, target))
+            new = LOSS.estimate(moved, target)
+            found = (new.value, new.gradient, new.gradient_error, new.attempt)
             better = (found[0] < value) & (index <= own)  # never of an unstable one
             picked = where(better, (moved, found), carry[:2])
             return (*picked, length * jnp.where(better, 1.1, 0.5))

@@ -27,8 +27,7 @@ if TYPE_CHECKING:  # a signal that comes while these are imported would find no 
     import argparse
     from pathlib import Path
 
-# Of learning on one core: below, the cores of a CPU do not become devices of their own, which halves the time of learning and doubles that
-# of compiling.
+# Of learning on one core: below, cores do not become devices, which would double the time of compiling.
 LEAST_SECONDS_SHARED = 60.0
 
 
@@ -107,12 +106,8 @@ def _parser() -> "argparse.ArgumentParser":
         action="store_true",
         help="estimate the time by running a few seconds of every compile group; nothing is written",
     )
-    run.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="directory of the run (default: runs/<config's name>)",
-    )
+    out = "directory of the run (default: runs/<config's name>)"
+    run.add_argument("--out", type=Path, metavar="DIR", help=out)
     run.add_argument("--quiet", action="store_true", help="draw no progress bar")
     share = run.add_mutually_exclusive_group()
     share.add_argument(

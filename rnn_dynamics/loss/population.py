@@ -48,16 +48,15 @@ class PopulationLoss(eqx.Module):
     reversed sign, so its gradient is exact: no noise is drawn and no time grid is chosen. Any `LinearRNN` can be the target; it is
     cast to the student's dtype.
 
-    Gradients of networks of 24 units and more (on accelerators without a kernel 129) over an infinite horizon in continuous time are found in Krylov bases
-    (`loss.projected`), with as many vectors as each network needs for a relative error of 1e-8, in float32 4e-6; other gradients, those of
-    targets of more than 8 units among them, and the loss itself when it is called, are exact to rounding, before student and target cancel. In float64
-    gradients over an infinite horizon in continuous time that this would leave with an error above 2e-9, in bases 5e-9, are refined, at any loss, to
-    rounding or to what bases leave out (`loss.refined`, `loss.refined_bases`, and on CPUs `native/refined.h`). Else, and on TPUs, the error near a solution is about eps over
-    the root of the loss, and is reported.
+    Gradients of 24 units and more (on accelerators without a kernel 129) over an infinite horizon in continuous time come from
+    Krylov bases (`loss.projected`), with as many vectors as a relative error of 1e-8 takes, in float32 4e-6. All others, those of
+    more than 8 target units among them, and the loss itself come from doubling (`loss.doubling`), exact to rounding. In float64 a
+    gradient that has cancelled near a solution is refined; else, and on TPUs, its error is about eps over the root of the loss.
+    `evaluate` returns estimates of the errors of both.
 
-    Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient: neither is
-    ever a plausible wrong number. A finite horizon needs no stability; a loss that overflows, or a horizon of more than 2²⁰ panels of
-    about a leak time constant, is infinite.
+    Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient; one that is
+    neither proven stable nor shown to be unstable has a loss of NaN and an infinite error. A finite horizon needs no stability; a
+    loss that overflows, or a horizon of more than 2²⁰ panels of about a leak time constant, is infinite.
 
     With a `time_step` dt both networks are simulated by the Euler scheme, h ← h + dt (W h - h + u x) with noise of variance 1/dt, and
 
@@ -87,7 +86,7 @@ class PopulationLoss(eqx.Module):
         infinite = isinstance(horizon, int | float | np.number) and horizon == math.inf
         self._horizon = None if infinite else check_timing(horizon, time_step)
         if infinite:
-            check_timing(1.0, None if time_step is None else time_step, whole=False)
+            check_timing(1.0, time_step, whole=False)
         self.weighting, self.time_step = check_weighting(weighting), time_step
         if infinite and weighting != "uniform":
             raise ValueError(
@@ -132,11 +131,9 @@ class PopulationLoss(eqx.Module):
     ) -> Evaluation:
         """The loss, its exact gradient in the student, and estimates of the errors of both.
 
-        A result is right within four times its estimate or 1e-8, whatever the units of the state and however far the network is from
-        normal, or its error is infinite: then the network is neither proven to be stable nor shown to be unstable.
-
-        In Krylov bases an instability is found if input or read-out excite it; `gradient_and_error` and every record of a training
-        prove stability.
+        A result is right within four times its estimate or 1e-8, or its error is infinite: then the network is neither proven to be
+        stable nor shown to be unstable. In Krylov bases an instability is found if input or read-out excite it; `gradient_and_error`
+        and every record of a training prove stability.
 
         Raises:
             ValueError: if the horizon is infinite and the target unstable.
@@ -274,10 +271,7 @@ def _by_doubling(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> Eva
 
 @jax.jit
 def _compared(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> Evaluation:
-    """Loss and gradient over a finite horizon, and their distances from those of the transposed network with panels of another length.
-
-    They share no quadrature node, and round differently.
-    """
+    """Loss and gradient over a finite horizon, and how far those of the transposed network in other panels are."""
     values, gradients = jax.lax.map(
         lambda other: _finite(loss, rnn, target, other), jnp.arange(2) == 1
     )
