@@ -331,7 +331,7 @@ def test_a_run_without_any_theory_that_applies_ends_cleanly(tmp_path, capsys):
         ),
         (
             {"schedule": {"kind": "cosine", "warmup_steps": 3}},
-            r"`learning.schedule.warmup_steps` is unknown \(.*`learning.schedule.steps`\)",
+            r"`learning.schedule.warmup_steps` is unknown \(it belongs to warmup_cosine",
         ),
         (
             {"schedule": {"kind": "exponential"}},
