@@ -20,7 +20,7 @@ from rnn_dynamics.learning import GradientDescent, GradientFlow, MakeOptimizer, 
 
 Status = rd.Status
 N, TICKS = 5, np.array([0, 3, 6], np.int32)
-FAILED = {Status.unstable, Status.diverged}
+FAILED = {Status.diverged, Status.unstable, Status.not_proven}
 LOSSES = {
     "infinite": rd.PopulationLoss(),
     "finite": rd.PopulationLoss(4.0),
