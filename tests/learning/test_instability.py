@@ -200,7 +200,7 @@ def test_an_unstable_start_is_a_status_at_the_first_record():
     rnns = networks(matrices, generator, "float64")
     state, records, statuses = train(descent, RATES, rnns, BOTH, np.array([0, 4], np.int32))
     assert np.isin(statuses, (unstable, int(rd.Status.not_proven))).all()
-    assert np.mean(statuses == unstable) > 0.7  # the others are within rounding of the edge
+    assert np.mean(statuses == unstable) > 0.5  # the others are within rounding of the edge
     assert np.isnan(records["loss"]).all()
     np.testing.assert_array_equal(state.rnn.W, rnns.W)
 

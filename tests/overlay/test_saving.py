@@ -1,25 +1,28 @@
 """Figures are written whole and look the same for every user; one may fail alone."""
 
-from types import SimpleNamespace
-
 import matplotlib
 import pytest
 from made_up import made_up
 
 from rnn_dynamics.overlay import figures
 from rnn_dynamics.overlay.figures import save_figures
+from rnn_dynamics.sweep.claims import Claims
 from rnn_dynamics.sweep.files import StoreError
+from rnn_dynamics.sweep.plan import plan
+from rnn_dynamics.sweep.store import Store
 
 NAMES = {"loss_curves", "outlier_curves", "spectra", "impulse_responses", "phase_plane"}
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A small run; `registered` is what its store was told of."""
+    """A small run with a store of its own."""
     run = made_up(weight_scale=0.1, models=(), seeds=1)
     run.dataset = run.dataset.isel(record=slice(0, 4))
-    run.directory, run.registered = tmp_path, []
-    run.store = SimpleNamespace(register=run.registered.append)
+    run.directory = tmp_path
+    with Claims(tmp_path) as claims:
+        Store.create(tmp_path, plan(run.experiment), claims, {})
+    run.store = Store.open(tmp_path)
     return run
 
 
@@ -34,11 +37,14 @@ def few(monkeypatch):
 
 def test_figures_are_written_whole_beside_the_run(run, tmp_path):
     paths = save_figures(run)
-    assert run.registered == ["figures"]
     expected = {f"{name}.{suffix}" for name in NAMES for suffix in ("png", "pdf")}
     expected.add("spectrum.gif")
     assert {path.name for path in paths} == expected
     assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
+    listed = Store.open(tmp_path).manifest["files"]
+    assert {name for name in listed if name.startswith("figures/")} == {
+        f"figures/{name}" for name in expected
+    }
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
