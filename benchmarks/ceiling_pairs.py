@@ -58,7 +58,7 @@ def real(rnn: rd.LinearRNN, size: int) -> rd.LinearRNN:
 
 def exact(rnn: rd.LinearRNN) -> rd.LinearRNN:
     """The gradient by doubling."""
-    return doubling.gradient(rnn, target_of(rnn), jnp.ones((), rnn.dtype))[1]
+    return doubling.gradient(rnn, target_of(rnn))[1]
 
 
 def learn(rnn: rd.LinearRNN) -> rd.LinearRNN:

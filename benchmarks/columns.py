@@ -112,7 +112,7 @@ def dissect(found: Found) -> tuple[rd.LinearRNN, jax.Array]:
 
     def one(found: Found) -> Any:
         sizes = jnp.asarray([*columns.sizes(found.rnn, found.target), 0], jnp.int32)
-        return doubling.gradient(found.rnn, found.target, jnp.ones(()))[1], sizes[found.attempt]
+        return doubling.gradient(found.rnn, found.target)[1], sizes[found.attempt]
 
     return jax.vmap(one)(found)
 

@@ -15,14 +15,13 @@ import optax
 
 from rnn_dynamics import ode
 from rnn_dynamics.learning.observables import Observables, observe
-from rnn_dynamics.learning.optimizers import MakeOptimizer, updated
+from rnn_dynamics.learning.optimizers import updated
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Rest, Stop
 from rnn_dynamics.loss import (
     ANEW,
+    Estimate,
     Loss,
-    PopulationLoss,
-    Step,
     all_finite,
     norm,
     relative,
@@ -180,36 +179,23 @@ class GradientDescent(eqx.Module):
         def step(index: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
             state, attempt = carry
             running = state.learns
-            found, memory = self._step(state, target, self.noise_key(index), attempt)
-            status = jnp.where(running, health(found.value, found.error), state.status)
+            found, rnn, memory = self._step(state, target, self.noise_key(index), attempt)
+            failed = health(found.value, found.gradient_error)
+            status = jnp.where(running, failed, state.status)
             good = running & (status == Status.ok)
             memory = where(good, memory, state.inner)
             count = state.num_gradients + running.astype(jnp.int32)
-            error = jnp.where(good, found.error, state.gradient_error)
-            state = State(state.initial, found.rnn, status, count, error, state.rest, memory)
+            error = jnp.where(good, found.gradient_error, state.gradient_error)
+            state = State(state.initial, rnn, status, count, error, state.rest, memory)
             return state, found.attempt
 
         return jax.lax.fori_loop(tick, next_tick, step, (state, jnp.int32(ANEW)))[0]
 
     def _step(
         self, state: State, target: LinearRNN, key: jax.Array | None, attempt: jax.Array
-    ) -> tuple[Step, Any]:
-        """The network after a step, and what the optimiser then keeps; a network that does not learn, or has no finite gradient, stays."""
+    ) -> tuple[Estimate, LinearRNN, Any]:
+        """What the loss finds, the network after a step, and what the optimiser then keeps; a network that does not learn, or has no finite gradient, stays."""
         rnn, running = state.rnn, state.learns
-        plain = None
-        if isinstance(self.make_optimizer, MakeOptimizer):
-            plain = self.make_optimizer.plain_step(state.inner, **self.hyperparameters)
-        if (
-            plain is not None
-            and isinstance(self.loss, PopulationLoss)
-            and self.loss.steps(rnn, target)
-        ):
-            rate, memory = plain
-            rates = tuple(
-                rate * jnp.asarray(x, rate.dtype)
-                for x in (self.rates.W, self.rates.u, self.rates.v)
-            )
-            return self.loss.step(rnn, target, rates, running, attempt), memory
         found = self.loss.estimate(rnn, target, key, running, attempt)
         optimizer = self.make_optimizer(**self.hyperparameters)
         updates, memory = updated(
@@ -219,7 +205,7 @@ class GradientDescent(eqx.Module):
         proposal = jax.tree.map(lambda x, d: x + d.astype(x.dtype), rnn, self.rates.times(updates))
         good = running & (health(found.value, found.gradient_error) == Status.ok)
         moved = where(good, proposal, rnn)
-        return Step(found.value, moved, found.gradient_error, found.attempt), memory
+        return found, moved, memory
 
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
         """What the last gradient was estimated to have, ()."""

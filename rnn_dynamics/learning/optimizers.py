@@ -131,27 +131,6 @@ class MakeOptimizer:
 
         return optax.GradientTransformation(init, update)
 
-    def plain_step(
-        self,
-        memory: Any,
-        learning_rate: Rate,
-        arguments: Numbers | None = None,
-        schedule: Numbers | None = None,
-        clip_norm: jax.Array | None = None,
-        weight_decay: jax.Array | None = None,
-    ) -> tuple[jax.Array, Any] | None:
-        """η of the next step, (), and the memory after it, if a step is w <- w - η g; None if it is more than that.
-
-        Args:
-            memory: the optimiser's state, as it makes it.
-            learning_rate: and what follows: as for the optimiser.
-        """
-        more = self.flags or arguments or clip_norm is not None or weight_decay is not None
-        if self.name != "sgd" or more:
-            return None
-        count, inner = memory
-        return self._rate(count, learning_rate, schedule), (count + 1, inner)
-
     def _rate(self, count: jax.Array, learning_rate: Rate, schedule: Numbers | None) -> jax.Array:
         if callable(learning_rate):
             return learning_rate(count)

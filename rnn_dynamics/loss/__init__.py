@@ -2,8 +2,10 @@
 
 from rnn_dynamics.loss.estimate import (
     ANEW,
+    DENSE,
+    SKIP,
+    Estimate,
     Evaluation,
-    Step,
     all_finite,
     norm,
     relative,
@@ -14,11 +16,13 @@ from rnn_dynamics.loss.sampled import SampledLoss
 
 __all__ = [
     "ANEW",
+    "DENSE",
+    "SKIP",
+    "Estimate",
     "Evaluation",
     "Loss",
     "PopulationLoss",
     "SampledLoss",
-    "Step",
     "all_finite",
     "norm",
     "relative",

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import doubling, kernel
-from rnn_dynamics.loss.estimate import ANEW, Estimate, Step, stepped
-from rnn_dynamics.loss.kernel import DONE, MOST_TARGET_UNITS
+from rnn_dynamics.loss.estimate import ANEW, DENSE, SKIP, Estimate, only_way, where_wanted
+from rnn_dynamics.loss.kernel import MOST_TARGET_UNITS
 from rnn_dynamics.loss.projected import (
     LARGEST_RESIDUAL,
     LARGEST_VALUE_ERROR,
@@ -23,7 +23,6 @@ from rnn_dynamics.loss.projected import (
     probe,
     projected_gradient,
 )
-from rnn_dynamics.loss.refined_bases import refine
 from rnn_dynamics.model import LinearRNN
 
 # Dimensions of the small problems, the target's units included, in bases of an inverse and of W: multiples of what a core adds at once.
@@ -36,6 +35,7 @@ MOST_INVERTED_SHARE, MOST_SHARE = 0.85, 0.5  # of N: beyond, doubling is cheaper
 # Fewest units for which columns pay by JAX alone: measured on CPUs, counted for accelerators.
 LEAST_UNITS = {"cpu": 24}
 LEAST_UNITS_ELSEWHERE = 129
+WHOLE_UNITS = 24  # below, bases of the kernel for CPUs may span all there is
 # In bases of an inverse a random W of unit weight scale costs this factor of the error per vector, about.
 PER_VECTOR = 0.4
 
@@ -50,9 +50,18 @@ def sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
     found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
     if found is None:
         return fewer_sizes(rnn, target)
-    every = KERNEL_INVERTED_SIZES if found.inverted else KERNEL_SIZES
-    fitting = _fitting(rnn, target, every, found.inverted)
-    return tuple(size for size in fitting if size <= found.largest)
+    fitting = _fitting(
+        rnn, target, KERNEL_INVERTED_SIZES if found.inverted else KERNEL_SIZES, found.inverted
+    )
+    fitting = tuple(size for size in fitting if size <= found.largest)
+    whole = rnn.num_units + target.num_units
+    if (
+        found.loaded is None
+        and rnn.num_units < WHOLE_UNITS
+        and target.num_units <= MOST_TARGET_UNITS
+    ):
+        return (*(size for size in fitting if size < whole), whole)
+    return fitting
 
 
 def fewer_sizes(rnn: LinearRNN, target: LinearRNN) -> tuple[int, ...]:
@@ -73,125 +82,84 @@ def _fitting(
     return tuple(size for size in every if least <= size <= most)
 
 
-def gradient(rnn: LinearRNN, target: LinearRNN, wanted: jax.Array, attempt: jax.Array) -> Estimate:
+def gradient(
+    rnn: LinearRNN, target: LinearRNN, first: jax.Array, refines: bool = False
+) -> Estimate:
     """The loss over an infinite horizon and its gradient.
 
     Args:
         rnn: the student.
         target: the target.
-        wanted: whether to find it at all, () bool; what is not wanted, or not finite, is NaN.
-        attempt: which attempt to begin with, () int32, or `ANEW`.
+        first: which attempt to begin with, () int32; `ANEW` for that of the weight scale, `SKIP` for none, of which all is NaN, and
+            `DENSE` for doubling, which proves stability.
+        refines: whether a gradient that has cancelled is found with more digits, where a kernel can.
     """
-    tried = sizes(rnn, target)
-    turn = jnp.where(wanted, attempt, jnp.int32(DONE))
     found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
-    if found is None or not tried:
-        return by_products(rnn, target, turn)
+    tried = sizes(rnn, target)
+    if found is None or (found.loaded is not None and not tried):
+        return by_products(rnn, target, first)
+    largest = [
+        math.inf
+        if size == rnn.num_units + target.num_units
+        else largest_scale(rnn, target, size, found.inverted)
+        for size in tried
+    ]
+    plan = kernel.Plan(tolerance(rnn.dtype), largest, tried)
 
-    def by_kernel(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
-        largest = [largest_scale(rnn, target, size, found.inverted) for size in tried]
-        aim = tolerance(rnn.dtype)
-        carry = kernel.attempts(rnn, target, turn, found, tried, largest, aim)
-        best = _resort(rnn, target, carry, len(tried))
-        # that for CPUs has refined it
-        return best if found.loaded is None else _refined(rnn, target, best)
+    def by_kernel(rnn: LinearRNN, target: LinearRNN, first: jax.Array) -> Estimate:
+        if found.loaded is None:
+            return kernel.evaluate(rnn, target, first, found, plan, refines)
+        return _resort(rnn, target, kernel.attempts(rnn, target, first, found, plan), len(tried))
 
-    def otherwise(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
+    def otherwise(rnn: LinearRNN, target: LinearRNN, first: jax.Array) -> Estimate:
         # attempts are numbered otherwise there
-        last = jnp.int32(len(fewer_sizes(rnn, target)))
         return by_products(
-            rnn, target, jnp.where(turn < len(tried), jnp.minimum(turn, jnp.int32(ANEW)), last)
+            rnn, target, jnp.where(first < len(tried), jnp.minimum(first, ANEW), jnp.int32(DENSE))
         )
 
     @jax.custom_jvp
-    def call(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
+    def call(rnn: LinearRNN, target: LinearRNN, first: jax.Array) -> Estimate:
         if found.loaded is None:
-            return by_kernel(rnn, target, turn)
+            return by_kernel(rnn, target, first)
         # a machine with a GPU can be told to compute on its CPU
-        return jax.lax.platform_dependent(rnn, target, turn, cuda=by_kernel, default=otherwise)
+        return jax.lax.platform_dependent(rnn, target, first, cuda=by_kernel, default=otherwise)
 
     @call.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
-        rnn, target, turn = primals
-        way = partial(otherwise, turn=turn)
+        rnn, target, first = primals
+        way = partial(otherwise, first=first)
         return call(*primals), jax.jvp(way, (rnn, target), tangents[:2])[1]
 
-    return call(rnn, target, turn)
+    return call(rnn, target, first)
 
 
-def steps(rnn: LinearRNN, target: LinearRNN) -> bool:
-    """Whether `step` is there for networks of this shape: the kernel on CPUs makes it in place, which moves a third less memory."""
-    found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
-    return found is not None and found.loaded is None and bool(sizes(rnn, target))
+def by_products(rnn: LinearRNN, target: LinearRNN, first: jax.Array) -> Estimate:
+    """The same by JAX alone, where `first` is of `fewer_sizes`."""
+    last = len(fewer_sizes(rnn, target))
+    if not last:
+        return _by_doubling(rnn, target, first)
+    return _resort(rnn, target, attempts_by_products(rnn, target, first), last)
 
 
-@jax.jit
-def step(
-    rnn: LinearRNN,
-    target: LinearRNN,
-    rates: tuple[jax.Array, ...],
-    wanted: jax.Array,
-    attempt: jax.Array,
-) -> Step:
-    """A step of gradient descent by `gradient`, of which the other arguments are.
-
-    Args:
-        rates: of W, u and v, each ().
-    """
-    tried = sizes(rnn, target)
-    found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
-    assert found is not None
-
-    def by_gradient(rnn: LinearRNN, target: LinearRNN, rates: Any, turn: jax.Array) -> Step:
-        found = gradient(rnn, target, turn != DONE, turn)
-        return stepped(rnn, found, rates)
-
-    @jax.custom_jvp
-    def call(rnn: LinearRNN, target: LinearRNN, rates: Any, turn: jax.Array) -> Step:
-        largest = [largest_scale(rnn, target, size, found.inverted) for size in tried]
-        turn, moved = kernel.attempts(
-            rnn, target, turn, found, tried, largest, tolerance(rnn.dtype), rates
-        )
-        made = Step(moved.value, moved.gradient, moved.gradient_error, moved.attempt)
-        last = len(tried)
-
-        def double(carry: tuple[jax.Array, Step]) -> tuple[jax.Array, Step]:
-            before = _tied(carry[1].rnn, carry[0])
-            exact = doubling.gradient(before, target, jnp.ones((), rnn.dtype), refines=False)
-            return jnp.int32(DONE), stepped(before, Estimate(*exact, jnp.int32(last)), rates)
-
-        with jax.default_matmul_precision("highest"):
-            return jax.lax.while_loop(partial(_is_at, last), double, (turn, made))[1]
-
-    @call.defjvp
-    def derivative(primals: Any, tangents: Any) -> Any:
-        way = partial(by_gradient, turn=primals[3])
-        return call(*primals), jax.jvp(way, primals[:3], tangents[:3])[1]
-
-    return call(rnn, target, rates, jnp.where(wanted, attempt, jnp.int32(DONE)))
-
-
-def by_products(rnn: LinearRNN, target: LinearRNN, turn: jax.Array) -> Estimate:
-    """The same by JAX alone, where `turn` is of `fewer_sizes`, DONE for what is not wanted."""
-    carry = attempts_by_products(rnn, target, turn)
-    return _refined(rnn, target, _resort(rnn, target, carry, len(fewer_sizes(rnn, target))))
-
-
-def _refined(rnn: LinearRNN, target: LinearRNN, found: Estimate) -> Estimate:
-    """What was found, refined if its error is more than what bases may leave, and rounding without being refined."""
-    return refine(rnn, target, found, tolerance(rnn.dtype) + doubling.MOST_ERROR)
+def _by_doubling(rnn: LinearRNN, target: LinearRNN, first: jax.Array) -> Estimate:
+    wanted = first != SKIP
+    found = only_way(rnn, doubling.gradient(where_wanted(rnn, wanted), target))
+    nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), found[:4])
+    chosen = jax.tree.map(lambda x, y: jnp.where(wanted, x, y), found[:4], nothing)
+    return Estimate(*chosen, jnp.where(wanted, jnp.int32(0), first))
 
 
 def _resort(rnn: LinearRNN, target: LinearRNN, carry: Any, last: int) -> Estimate:
     """What was found, by doubling if all attempts, of which there were `last`, were not enough."""
 
     def double(carry: Any) -> Any:
-        one = jnp.ones((), rnn.dtype)
-        exact = doubling.gradient(_tied(rnn, carry[0]), target, one, refines=False)
-        return jnp.int32(DONE), Estimate(*exact, jnp.int32(last))
+        own = _tied(rnn, carry[0])
+        return jnp.int32(SKIP), only_way(own, doubling.gradient(own, target))._replace(
+            attempt=jnp.int32(last)
+        )
 
     with jax.default_matmul_precision("highest"):
-        return jax.lax.while_loop(partial(_is_at, last), double, carry)[1]
+        return jax.lax.while_loop(lambda carry: carry[0] >= last, double, carry)[1]
 
 
 def attempts_by_products(
@@ -204,7 +172,7 @@ def attempts_by_products(
         seen = probe(rnn)
     good = seen.residual <= LARGEST_RESIDUAL * float(jnp.finfo(rnn.dtype).eps)
     turn = jnp.where((turn >= ANEW) & ~good, jnp.int32(len(tried)), turn)
-    turn = jnp.where(seen.finite, turn, jnp.int32(DONE))
+    turn = jnp.where(seen.finite, turn, jnp.int32(SKIP))
 
     def guess(carry: Any) -> Any:
         each = [largest_scale(rnn, target, size, inverted) for size in tried]
@@ -221,7 +189,7 @@ def attempts_by_products(
             small = projected_gradient(_tied(rnn, carry[0]), target, size, seen)
             aims = jnp.asarray([LARGEST_VALUE_ERROR, aim], rnn.dtype)
             enough = jnp.all(small.truncation <= jnp.maximum(aims, small.rounding))
-            following = jnp.where(small.reliable & enough, jnp.int32(DONE), jnp.int32(index + 1))
+            following = jnp.where(small.reliable & enough, jnp.int32(SKIP), jnp.int32(index + 1))
             value_error, error = small.truncation + small.rounding
             found = small.value, small.gradient, value_error, error
             return following, Estimate(*found, jnp.int32(index))

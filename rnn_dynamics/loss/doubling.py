@@ -1,7 +1,4 @@
-"""The exact gradient of any network by the Gramians of its difference from the target, which prove it stable.
-
-In float64 it is refined where it has cancelled: it is exact to rounding, however small the loss is.
-"""
+"""The exact gradient of any network by the Gramians of its difference from the target, which prove it stable."""
 
 from typing import Any, NamedTuple
 
@@ -9,49 +6,29 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rnn_dynamics.loss.energy import Gramians, energy_gradient, gramians
+from rnn_dynamics.loss.energy import NUM_PANELS, Gramians, energy_gradient, gramians
 from rnn_dynamics.loss.estimate import Evaluation, norm, relative
-from rnn_dynamics.loss.refined import refined_gradient
 from rnn_dynamics.model import LinearRNN, parallel
 
 # Of eps times the products that a gradient is a sum of: by each panel, and at once.
 ROUNDING, ROUNDING_AT_ONCE = 0.02, 2.0
-# Relative error above which float64 is refined, a fifth of what is wanted, as estimates are sometimes too small.
-MOST_ERROR = 2e-9
-LARGEST_GROWTH = 4.0  # of e^{-At}: beyond, the estimate of rounding is not relied on
-SAFETY = 4.0  # of the size of a correction
 
 
-def gradient(
-    rnn: LinearRNN,
-    target: LinearRNN,
-    panel_scale: jax.Array,
-    time_step: Any = None,
-    refines: bool = True,
-    values: bool = False,
-) -> Evaluation:
+def gradient(rnn: LinearRNN, target: LinearRNN, time_step: Any = None) -> Evaluation:
     """The loss over an infinite horizon and its gradient in the student.
 
     Args:
         rnn: the student.
         target: the target.
-        panel_scale: as in `gramians`.
-        time_step: of the Euler scheme, which is not refined, or None.
-        refines: whether a gradient that has cancelled is refined, if that is possible: it takes two to five times as long then.
-        values: whether a loss that has cancelled is refined too. If not, who asks for the gradient alone need not compute the loss.
+        time_step: of the Euler scheme, or None.
     """
     both = difference(rnn, target)
-    G = gramians(both, panel_scale.astype(rnn.dtype), time_step)
+    G = gramians(both, time_step)
     own = student(energy_gradient(both, G, time_step), rnn)
     lost = rounding_errors(both, G)
-    found = Evaluation(
-        G.energy, own, relative(lost.value, G.energy), relative(lost.gradient, norm(own))
-    )
-    if refines and time_step is None and can_refine(rnn):
-        found = _refined(rnn, both, G, found, values)
     unknown = jnp.where(jnp.isnan(G.energy), jnp.inf, jnp.nan)  # neither stable nor unstable
-    errors = (jnp.where(G.stable, error, unknown) for error in found[2:])
-    return Evaluation(found.value, found.gradient, *errors)
+    errors = relative(lost.value, G.energy), relative(lost.gradient, norm(own))
+    return Evaluation(G.energy, own, *(jnp.where(G.stable, error, unknown) for error in errors))
 
 
 class Rounding(NamedTuple):
@@ -74,47 +51,9 @@ def rounding_errors(rnn: LinearRNN, G: Gramians) -> Rounding:
     eps = float(jnp.finfo(rnn.dtype).eps) * jnp.maximum(G.growth, 1) ** 2
     rounding = (ROUNDING_AT_ONCE + ROUNDING * G.panels) * eps
     # of samples of k, and of what is left of it after them
-    samples = ROUNDING_AT_ONCE * eps * v
+    samples = (ROUNDING_AT_ONCE + ROUNDING * NUM_PANELS) * eps * v
     value = samples * (jnp.sqrt(2 * G.energy) + samples) + rounding * G.tail
     return Rounding(value, rounding * norm(terms))
-
-
-def can_refine(rnn: LinearRNN) -> bool:
-    """Whether gradients of networks of this dtype are refined; a TPU's float64 is not what `digits` needs."""
-    return rnn.dtype == jnp.float64 and jax.default_backend() != "tpu"
-
-
-def _refined(
-    rnn: LinearRNN, both: LinearRNN, G: Gramians, found: Evaluation, values: bool
-) -> Evaluation:
-    """What was found, refined if its error is too large: a loop of at most one pass, which a batch skips if no member wants it."""
-    eps = float(jnp.finfo(rnn.dtype).eps)
-    # what is not in the loop need not be computed
-    parts = ["value", "gradient", "value_error", "gradient_error"]
-    parts = parts if values else parts[1::2]
-
-    def refine(carry: Any) -> Any:
-        # tied to the loop: else the compiler takes it out, and computes it always
-        again, P, Q, _ = jax.lax.optimization_barrier((both, G.P, G.Q, carry))
-        whole, correction = refined_gradient(again, P, Q)
-        own, value = student(whole, rnn), both.v @ whole.v / 2
-        # a correction is as good as what it corrects; it rounds by itself
-        share = SAFETY * (correction.relative + eps * G.panels)
-        lost = share * correction.value + eps * (jnp.abs(both.v) @ jnp.abs(whole.v))
-        after = Evaluation(
-            value,
-            own,
-            eps + relative(lost, value),
-            eps + relative(share * correction.gradient, norm(own)),
-        )
-        return jnp.zeros((), bool), {part: getattr(after, part) for part in parts}
-
-    carry = {part: getattr(found, part) for part in parts}
-    wanted = (found.gradient_error > MOST_ERROR) | (G.growth > LARGEST_GROWTH)
-    if values:
-        wanted |= found.value_error > MOST_ERROR
-    after = jax.lax.while_loop(lambda carry: carry[0], refine, (wanted & G.stable, carry))[1]
-    return found._replace(**after)
 
 
 def difference(rnn: LinearRNN, target: LinearRNN) -> LinearRNN:

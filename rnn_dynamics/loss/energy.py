@@ -32,7 +32,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
@@ -67,14 +66,11 @@ class Gramians(NamedTuple):
 
 
 @jax.jit
-def gramians(rnn: LinearRNN, panel_scale: ArrayLike = 1.0, time_step: Any = None) -> Gramians:
+def gramians(rnn: LinearRNN, time_step: Any = None) -> Gramians:
     """Both Gramians of a network over an infinite horizon, and its energy ½∫k² dt.
 
     Args:
         rnn: one network of N units.
-        panel_scale: shortens the first panel, between 0 and 1. The result depends on it by rounding and truncation
-            alone, so the difference between two values measures the error. In discrete time a panel is one step for 1,
-            and three steps for less.
         time_step: dt of the Euler network, or None for continuous time.
 
     Returns:
@@ -85,7 +81,7 @@ def gramians(rnn: LinearRNN, panel_scale: ArrayLike = 1.0, time_step: Any = None
     """
     with jax.default_matmul_precision("highest"):
         own, d = balanced(rnn)
-        G = _gramians(own, d, panel_scale, time_step)
+        G = _gramians(own, d, time_step)
         return G._replace(P=G.P / d[:, None] / d[None, :], Q=G.Q * d[:, None] * d[None, :])
 
 
@@ -95,20 +91,16 @@ def balanced(rnn: LinearRNN) -> tuple[LinearRNN, jax.Array]:
     return LinearRNN(in_units(rnn.W, d), d * rnn.u, rnn.v / d), d
 
 
-def _gramians(rnn: LinearRNN, d: jax.Array, panel_scale: ArrayLike, time_step: Any) -> Gramians:
+def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
     W, dtype, num_units = rnn.W, rnn.dtype, rnn.num_units
-    scale, one = jnp.asarray(panel_scale, dtype), jnp.ones((), dtype)
+    one = jnp.ones((), dtype)
     if time_step is None:
-        F, X, Z = gauss_panels(W, rnn.u, rnn.v, longest_panel(W) * scale)
+        F, X, Z = gauss_panels(W, rnn.u, rnn.v, longest_panel(W))
         columns = jnp.stack([X, Z])
     else:
         dt = jnp.asarray(time_step, dtype)
-        F, more = dt * (W - jnp.eye(num_units, dtype=dtype)), (scale < 1).astype(dtype)
-        first = jnp.sqrt(dt) * jnp.stack([rnn.u, rnn.v])[:, :, None]
-        second = _onward(F, first)
-        columns = jnp.concatenate([first, more * second, more * _onward(F, second)], axis=2)
-        twice = 2 * F + F @ F
-        F = jnp.where(scale < 1, F + twice + F @ twice, F)
+        F = dt * (W - jnp.eye(num_units, dtype=dtype))
+        columns = jnp.sqrt(dt) * jnp.stack([rnn.u, rnn.v])[:, :, None]
 
     # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the Gramians themselves: (2, N, J).
     panels = 1
@@ -263,11 +255,11 @@ def energy(rnn: LinearRNN, time_step: Any = None) -> jax.Array:
 
     In discrete time ½ dt Σ k_n², with k_n = vᵀ M^n u.
     """
-    return gramians(rnn, 1.0, time_step).energy
+    return gramians(rnn, time_step).energy
 
 
 def _energy_forward(rnn: LinearRNN, time_step: Any) -> tuple[jax.Array, Any]:
-    G = gramians(rnn, 1.0, time_step)
+    G = gramians(rnn, time_step)
     return G.energy, (energy_gradient(rnn, G, time_step), time_step)
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from rnn_dynamics.model import LinearRNN
 
-ANEW = -1  # no attempt is known to be enough
+# First attempts: none at all, that of the weight scale, and what proves stability.
+SKIP, ANEW, DENSE = -2, -1, 1000
 
 
 class Evaluation(NamedTuple):
@@ -46,31 +47,6 @@ class Estimate(NamedTuple):
     def evaluation(self) -> Evaluation:
         """The same without the attempt."""
         return Evaluation(*self[:4])
-
-
-class Step(NamedTuple):
-    """A network after a step of gradient descent, and what was known before.
-
-    Attributes:
-        value: the loss, as in `Evaluation`.
-        rnn: after the step; the network as it was if its loss or gradient is not finite.
-        error: estimate of the relative error of the gradient that was taken, ().
-        attempt: as in `Estimate`.
-    """
-
-    value: jax.Array
-    rnn: LinearRNN
-    error: jax.Array
-    attempt: jax.Array
-
-
-def stepped(rnn: LinearRNN, found: Estimate, rates: tuple[jax.Array, ...]) -> Step:
-    """The step that a gradient means: W - rates[0] ∂L/∂W and so on, each rate ()."""
-    value, g, _, error, attempt = found
-    parts = zip((rnn.W, rnn.u, rnn.v), (g.W, g.u, g.v), rates, strict=True)
-    good = jnp.isfinite(value + error)
-    moved = LinearRNN(*(jnp.where(good, x - rate * g, x) for x, g, rate in parts))
-    return Step(value, moved, error, attempt)
 
 
 def only_way(rnn: LinearRNN, evaluation: Evaluation) -> Estimate:

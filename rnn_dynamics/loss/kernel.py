@@ -1,4 +1,4 @@
-"""The attempts of `columns` as one call of compiled code: the bases of each network, as large as it needs.
+"""Gradients as one call of compiled code: bases of each network as large as it needs and, on CPUs, doubling where bases do not do.
 
 The small problem is that of `projected`, and so are its constants. A larger size keeps the bases of a smaller one and goes on, and no
 network waits for another. On CPUs, networks take their turn, and nothing is inverted: B x and Bᵀ z are found from factors of p + A, in one pass for
@@ -16,16 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics import native
-from rnn_dynamics.loss import cuda, doubling, projected
+from rnn_dynamics.loss import cuda, doubling, energy, panels, projected
 from rnn_dynamics.loss.arnoldi import REPEAT
-from rnn_dynamics.loss.estimate import Estimate
-from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.loss.estimate import SKIP, Estimate
+from rnn_dynamics.model import LinearRNN, balancing
 from rnn_dynamics.native.build import complain
 
 CHECKED_UNITS = 9  # of the network that a kernel is checked by, unless it is for one shape
-LEAST_UNITS = 24  # for which a kernel pays
+LEAST_UNITS = 24  # for which a kernel for GPUs pays
 MOST_TARGET_UNITS = 8
-DONE = -2  # whose turn it is if nobody's
+# Relative error of a gradient above which the kernel for CPUs refines one that is dense, and does so for one in bases.
+MOST_ERROR, LARGEST_ERROR = 2e-9, 1e-8
 
 _registered: set[str] = set()
 _right: dict[Any, bool] = {}
@@ -55,10 +56,10 @@ def find(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
         units: N.
         target_units: of the target.
     """
-    if units < LEAST_UNITS or target_units > MOST_TARGET_UNITS:
-        return None
     if jax.default_backend() == "cpu":
         return _on_cpu(dtype, units)
+    if units < LEAST_UNITS or target_units > MOST_TARGET_UNITS:
+        return None
     return _on_gpu(dtype, units, target_units)
 
 
@@ -98,8 +99,9 @@ def _has_cuda() -> bool:
     return "cuda" in jax.local_devices()[0].client.platform_version.lower()
 
 
-def constants(dtype: np.dtype) -> dict[str, float]:
+def constants(dtype: np.dtype) -> dict[str, Any]:
     """What the C source takes from here, as macros."""
+    nodes, weights = panels.gauss_nodes()
     return {
         "BITS": 8 * dtype.itemsize,
         "SHIFT": projected.SHIFT,
@@ -110,62 +112,103 @@ def constants(dtype: np.dtype) -> dict[str, float]:
         "MOST_DOUBLINGS": projected.MOST_DOUBLINGS,
         "REPEAT": REPEAT,
         "LARGEST_RESIDUAL": projected.LARGEST_RESIDUAL,
-        "MOST_ERROR": doubling.MOST_ERROR,
         "LARGEST_GROWTH": projected.LARGEST_GROWTH,
         "LARGEST_LOSS": projected.LARGEST_LOSS,
         "LARGEST_VALUE_ERROR": projected.LARGEST_VALUE_ERROR,
+        "LARGEST_RATIO": balancing.LARGEST_RATIO,
+        "LARGEST_RATIO_OF_FEW": balancing.LARGEST_RATIO_OF_FEW,
+        "FEW": balancing.FEW,
+        "SMALLEST_RATE": balancing.SMALLEST_RATE,
+        "LARGEST_EXPONENT": balancing.LARGEST_EXPONENT[dtype.itemsize],
+        "NUM_NODES": panels.NUM_NODES,
+        "LARGEST_DEGREE": panels.LARGEST_DEGREE,
+        "GAUSS_NODES": nodes.tolist(),
+        "GAUSS_WEIGHTS": weights.tolist(),
+        "NUM_PANELS": energy.NUM_PANELS,
+        "MOST_ROUNDING": energy.MOST_ROUNDING,
+        "NUM_SQUARINGS": energy.NUM_SQUARINGS,
+        "ROUNDING_AT_ONCE": doubling.ROUNDING_AT_ONCE,
+        "ROUNDING_BY_PANEL": doubling.ROUNDING,
+        "MOST_ERROR": MOST_ERROR,
+        "LARGEST_ERROR": LARGEST_ERROR,
     }
 
 
-def attempts(
+class Plan(NamedTuple):
+    """The sizes of bases that are tried for networks of one shape.
+
+    Attributes:
+        tolerance: the relative error that is enough.
+        largest: weight scale for which each size is the first.
+        sizes: dimensions of the small problems.
+    """
+
+    tolerance: float
+    largest: Sequence[float]
+    sizes: Sequence[int]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "largest": np.asarray(self.largest, np.float64),
+            "sizes": np.asarray(self.sizes, np.int32),
+        }
+
+
+def evaluate(
     rnn: LinearRNN,
     target: LinearRNN,
-    turn: jax.Array,
+    first: jax.Array,
     kernel: Kernel,
-    sizes: Sequence[int],
-    largest: Sequence[float],
-    aim: float,
-    rates: tuple[jax.Array, ...] = (),
-) -> tuple[jax.Array, Estimate]:
-    """Whose turn it is after all attempts, () int32, and what was found by them.
+    plan: Plan,
+    refines: bool = False,
+) -> Estimate:
+    """Loss and gradient by the kernel for CPUs: in bases from the attempt `first` on, () int32, and if none is enough by doubling.
 
-    With `rates` the network takes a step once its gradient is found, and is in the place of this. On CPUs alone; its memory is used again.
+    A gradient that has cancelled is refined if the caller says so.
+    """
+    call = _call(kernel, rnn, [jax.ShapeDtypeStruct((), jnp.int32)])
+    value, W, u, v, errors, attempt = call(
+        *(rnn.W, rnn.u, rnn.v, target.W, target.u, target.v, first),
+        tolerance=np.float64(plan.tolerance),
+        refines=np.int32(refines),
+        **plan.attributes,
+    )
+    return Estimate(value, LinearRNN(W, u, v), errors[0], errors[1], attempt)
+
+
+def attempts(
+    rnn: LinearRNN, target: LinearRNN, first: jax.Array, kernel: Kernel, plan: Plan
+) -> tuple[jax.Array, Estimate]:
+    """Whose turn it is after all attempts, () int32, and what was found by them, by a kernel for GPUs.
 
     Args:
         rnn: the student.
         target: the target.
-        turn: the first attempt, () int32; `ANEW` for that of the weight scale, or that of nothing that is done here.
+        first: the first attempt, () int32; `ANEW` for that of the weight scale, or that of nothing that is done here.
         kernel: from `find`.
-        sizes: of the attempts.
-        largest: weight scale for which each is the first.
-        aim: the relative error that is enough.
-        rates: of W, u and v, each ().
+        plan: the attempts.
     """
-
-    def array(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, rnn.dtype)
-
-    N, number = rnn.num_units, jax.ShapeDtypeStruct((), jnp.int32)
-    results = [array(), array(N, N), array(N), array(N), array(2), number, number]
-    more: dict[str, Any] = {}
-    if kernel.loaded is not None:
-        more = kernel.loaded.attributes(sizes)
-        if not kernel.inverted:
-            results.append(array(*kernel.loaded.vectors(sizes[-1])))
-    call = jax.ffi.ffi_call(
-        kernel.name,
-        results,
-        vmap_method="broadcast_all",
-        input_output_aliases={0: 1, 1: 2, 2: 3} if rates else None,
-    )
-    value, W, u, v, errors, turn, attempt, *_ = call(
-        *(rnn.W, rnn.u, rnn.v, target.W, target.u, target.v, turn, *rates),
-        aim=np.float64(aim),
-        largest=np.asarray(largest, np.float64),
-        sizes=np.asarray(sizes, np.int32),
-        **more,
+    assert kernel.loaded is not None
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    more = [number, number]
+    if not kernel.inverted:
+        shape = kernel.loaded.vectors(plan.sizes[-1])
+        more.append(jax.ShapeDtypeStruct(shape, rnn.dtype))
+    value, W, u, v, errors, turn, attempt, *_ = _call(kernel, rnn, more)(
+        *(rnn.W, rnn.u, rnn.v, target.W, target.u, target.v, first),
+        aim=np.float64(plan.tolerance),
+        **plan.attributes,
+        **kernel.loaded.attributes(plan.sizes),
     )
     return turn, Estimate(value, LinearRNN(W, u, v), errors[0], errors[1], attempt)
+
+
+def _call(kernel: Kernel, rnn: LinearRNN, more: list[jax.ShapeDtypeStruct]) -> Any:
+    N = rnn.num_units
+    shapes: list[tuple[int, ...]] = [(), (N, N), (N,), (N,), (2,)]
+    results = [jax.ShapeDtypeStruct(shape, rnn.dtype) for shape in shapes]
+    return jax.ffi.ffi_call(kernel.name, [*results, *more], vmap_method="broadcast_all")
 
 
 class _Checked(NamedTuple):
@@ -207,15 +250,20 @@ def _gramian(A: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _is_right(functions: ctypes.CDLL, dtype: np.dtype) -> bool:
-    """Whether the kernel for CPUs finds the gradient of a small network, in bases of all of its vectors."""
+    """Whether the kernel for CPUs finds the gradient of a small network, in bases of all of its vectors and by doubling."""
     N = CHECKED_UNITS
     checked = _Checked.of(dtype, N, 1)
-    found = [np.zeros(shape, dtype) for shape in ((), (N, N), N, N, 2)]
-    pointers = [
-        (ctypes.c_void_p * len(xs))(*(x.ctypes.data for x in xs)) for xs in (checked.given, found)
-    ]
-    enough = functions.rnn_dynamics_gradient_of(N, 1, N + 1, *pointers)
-    return bool(enough) and checked.agrees(found[:-1], 1e4 * float(np.finfo(dtype).eps))
+    for first in (0, 1):
+        found = [np.zeros(shape, dtype) for shape in ((), (N, N), N, N, 2)]
+        pointers = [
+            (ctypes.c_void_p * len(xs))(*(x.ctypes.data for x in xs))
+            for xs in (checked.given, found)
+        ]
+        enough = functions.rnn_dynamics_gradient_of(N, 1, N + 1, first, *pointers)
+        agrees = checked.agrees(found[:-1], 1e4 * float(np.finfo(dtype).eps))
+        if enough != first or not agrees:
+            return False
+    return True
 
 
 def _computes(kernel: Kernel, dtype: np.dtype, units: int, target_units: int) -> bool:
@@ -227,13 +275,13 @@ def _computes(kernel: Kernel, dtype: np.dtype, units: int, target_units: int) ->
     def find(*given: jax.Array) -> tuple[jax.Array, Estimate]:
         rnn, target = LinearRNN(*given[:3]), LinearRNN(*given[3:])
         none = [0.0] * len(sizes)
-        return attempts(rnn, target, jnp.int32(0), kernel, sizes, none, aim)
+        return attempts(rnn, target, jnp.int32(0), kernel, Plan(aim, none, sizes))
 
     # whatever device the caller computes on
     with jax.default_device(jax.local_devices()[0]), jax.ensure_compile_time_eval():
         turn, found = jax.jit(find)(*map(jnp.asarray, checked.given))
         g = found.gradient
-        right = checked.agrees([found.value, g.W, g.u, g.v], aim) and int(turn) == DONE
+        right = checked.agrees([found.value, g.W, g.u, g.v], aim) and int(turn) == SKIP
     if not right:
         complain("it was compiled, but computes something else")
     return right

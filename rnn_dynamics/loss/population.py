@@ -1,6 +1,7 @@
 """The population loss: the expected squared error on white noise, without sampling."""
 
 import math
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -14,9 +15,10 @@ from rnn_dynamics.loss.doubling import difference, student
 from rnn_dynamics.loss.energy import balanced, energy
 from rnn_dynamics.loss.estimate import (
     ANEW,
+    DENSE,
+    SKIP,
     Estimate,
     Evaluation,
-    Step,
     norm,
     only_way,
     relative,
@@ -141,7 +143,7 @@ class PopulationLoss(eqx.Module):
         require_rnns(rnn=rnn)
         self.check(target)
         if self.is_infinite:
-            return self.estimate(rnn, target).evaluation
+            return _estimate(self, rnn, target, jnp.int32(ANEW), True).evaluation
         return _compared(self, rnn, target)
 
     def value_and_grad(
@@ -152,7 +154,9 @@ class PopulationLoss(eqx.Module):
         Raises:
             ValueError: if the horizon is infinite and the target unstable.
         """
-        return self.estimate(rnn, target)[:2]
+        require_rnns(rnn=rnn)
+        self.check(target)
+        return _estimate(self, rnn, target, jnp.int32(ANEW), True)[:2]
 
     def check(self, target: LinearRNN) -> None:
         """Refuse a target that has an infinite loss; one that is being traced is passed over.
@@ -188,26 +192,10 @@ class PopulationLoss(eqx.Module):
         """
         require_rnns(rnn=rnn)
         self.check(target)
-        wanted = jnp.ones((), bool) if wanted is None else wanted
-        attempt = jnp.int32(ANEW) if attempt is None else attempt
-        return _estimate(self, rnn, target, wanted, attempt)
-
-    def steps(self, rnn: LinearRNN, target: LinearRNN) -> bool:
-        """Whether `step` is there for networks of this shape."""
-        return self.by_columns(rnn, target) and columns.steps(rnn, target)
-
-    def step(
-        self,
-        rnn: LinearRNN,
-        target: LinearRNN,
-        rates: tuple[jax.Array, ...],
-        wanted: jax.Array,
-        attempt: jax.Array,
-    ) -> Step:
-        """A step of gradient descent by `estimate` at once, with rates of W, u and v, each (); where it is there it is cheaper."""
-        require_rnns(rnn=rnn)
-        self.check(target)
-        return columns.step(rnn, target.astype(rnn.dtype), rates, wanted, attempt)
+        first = jnp.int32(ANEW) if attempt is None else attempt
+        if wanted is not None:
+            first = jnp.where(wanted, first, jnp.int32(SKIP))
+        return _estimate(self, rnn, target, first, False)
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
@@ -215,12 +203,9 @@ class PopulationLoss(eqx.Module):
         """The evaluation by the way that proves stability, of which records are."""
         require_rnns(rnn=rnn)
         self.check(target)
-        return _by_doubling(self, rnn, target) if self.is_infinite else _compared(self, rnn, target)
-
-    def by_columns(self, rnn: LinearRNN, target: LinearRNN) -> bool:
-        """Whether gradients of networks of this shape are found in Krylov bases, and by doubling only where these do not do."""
-        continuous = self.is_infinite and self.time_step is None
-        return continuous and bool(columns.sizes(rnn, target))
+        if not self.is_infinite:
+            return _compared(self, rnn, target)
+        return _estimate(self, rnn, target, jnp.int32(DENSE), True).evaluation
 
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
         """Whether the Euler scheme of the time step follows both networks, () bool: it may grow no faster than they do."""
@@ -242,31 +227,21 @@ def _value(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> jax.Array
     return finite_energy(both, jnp.asarray(loss._horizon, rnn.dtype), averaged, loss.time_step)
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="refines")
 def _estimate(
-    loss: PopulationLoss,
-    rnn: LinearRNN,
-    target: LinearRNN,
-    wanted: jax.Array,
-    attempt: jax.Array,
+    loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN, first: jax.Array, refines: bool
 ) -> Estimate:
     """The loss and its gradient; of a finite horizon their errors, which take another way to be known, are 0."""
+    wanted = first != SKIP
     if not loss.is_infinite:
         value, gradient = _finite(loss, where_wanted(rnn, wanted), target, jnp.zeros((), bool))
         zero = jnp.zeros_like(value)
         return only_way(rnn, Evaluation(value, gradient, zero, zero))
     target = target.astype(rnn.dtype)
-    if loss.by_columns(rnn, target):
-        return columns.gradient(rnn, target, wanted, attempt)
-    rnn, whole = where_wanted(rnn, wanted), jnp.ones((), rnn.dtype)
-    return only_way(rnn, doubling.gradient(rnn, target, whole, loss.time_step))
-
-
-@jax.jit
-def _by_doubling(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> Evaluation:
-    whole = jnp.ones((), rnn.dtype)
-    found = doubling.gradient(rnn, target, whole, loss.time_step, values=True)
-    return only_way(rnn, found).evaluation
+    if loss.time_step is None:
+        return columns.gradient(rnn, target, first, refines)
+    rnn = where_wanted(rnn, wanted)
+    return only_way(rnn, doubling.gradient(rnn, target, loss.time_step))
 
 
 @jax.jit

@@ -1,14 +1,17 @@
-// Krylov bases of one network from both sides, one vector after the other: `loss/arnoldi.py`, whose notation this keeps, says why.
+// Krylov bases of one network from both sides, one vector after the other: `loss/arnoldi.py`, whose
+// notation this keeps, says why.
 
 typedef struct {
   Index units, target_units;
   const REAL *W, *u, *v, *target_W, *target_u, *target_v;
 } Problem;
 
-// What one network after the other is computed in. Vectors have n numbers, the units padded; small matrices rows of ld.
+// What one network after the other is computed in. Vectors have n numbers, the units padded; small
+// matrices rows of ld.
 typedef struct {
   Index n, ld, count;  // count: of the products that either basis holds already
-  Index apart;         // of rows of the factors: a power of two would put a column into few lines of the cache
+  // of rows of the factors: a power of two would put a column into few lines of the cache
+  Index apart;
   int inverted;
   const REAL *W;  // with rows of n
   REAL norms[2];  // of u and v
@@ -62,8 +65,10 @@ static REAL first_vector(Index n, Index N, const REAL *from, REAL *x) {
   return length;
 }
 
-// Prepares for a network: W in padded rows, the first vectors and, if that pays, the factors of (1 + p) - W.
-// Returns the relative error of what the factors say of random signs; NaN if a parameter is not finite.
+// Prepares for a network: W in padded rows, the first vectors and, if that pays, the factors of (1
+// + p) - W.
+// Returns the relative error of what the factors say of random signs; NaN if a parameter is not
+// finite.
 static REAL prepare(Space *s, const Problem *p) {
   Index N = p->units, n = s->n;
   REAL *signs = s->signs, *made = signs + n;
@@ -115,7 +120,8 @@ static void apply(const Space *s, const REAL *v, const REAL *u, REAL *x, REAL *z
   }
 }
 
-// Vector j + 1, a product with vector j, becomes orthonormal to those before; row j of H is what it was made of.
+// Vector j + 1, a product with vector j, becomes orthonormal to those before; row j of H is what it
+// was made of.
 static void orthogonalise(Space *s, Index j, REAL *vectors, REAL *H) {
   Index n = s->n;
   REAL *row = H + j * s->ld, *x = vectors + (j + 1) * n, length = 0, left = 0;

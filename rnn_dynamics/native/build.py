@@ -48,7 +48,7 @@ class Library(NamedTuple):
 
 def library(
     source: str,
-    constants: Mapping[str, float],
+    constants: Mapping[str, Any],
     headers: Path,
     check: Callable[[ctypes.CDLL], bool],
 ) -> Library | None:
@@ -64,7 +64,7 @@ def library(
     """
     if os.environ.get(SWITCH, "1") == "0":
         return None
-    key = (source, *constants.items(), headers)
+    key = (source, *macros(constants), headers)
     with _lock:
         if key not in _known:
             _known[key] = _load(source, constants, headers, check)
@@ -73,7 +73,7 @@ def library(
 
 def _load(
     source: str,
-    constants: Mapping[str, float],
+    constants: Mapping[str, Any],
     headers: Path,
     check: Callable[[ctypes.CDLL], bool],
 ) -> Library | None:
@@ -129,7 +129,7 @@ def _remove_left_overs(directory: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def _name(source: str, constants: Mapping[str, float], headers: Path) -> str:
+def _name(source: str, constants: Mapping[str, Any], headers: Path) -> str:
     paths = [*sorted(HERE.glob("*.[ch]")), *sorted(headers.rglob("*c_api.h"))]
     texts = [path.read_text("utf-8") for path in paths]
     return name_of(source, [*texts, source, *macros(constants), *FLAGS, kind_of_machine()])
@@ -140,8 +140,10 @@ def name_of(source: str, facts: Iterable[str]) -> str:
     return f"{Path(source).stem}_{hashlib.sha256(chr(0).join(facts).encode()).hexdigest()[:16]}"
 
 
-def macros(constants: Mapping[str, float]) -> list[str]:
-    return [f"-D{name}={value!r}" for name, value in constants.items()]
+def macros(constants: Mapping[str, Any]) -> list[str]:
+    """Definitions of numbers and of lists of them."""
+    texts = {name: repr(value) for name, value in constants.items()}
+    return [f"-D{name}={text.replace('[', '{').replace(']', '}')}" for name, text in texts.items()]
 
 
 def c_compiler() -> str | None:
@@ -150,7 +152,7 @@ def c_compiler() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
-def _compile(source: str, constants: Mapping[str, float], headers: Path, path: Path) -> None:
+def _compile(source: str, constants: Mapping[str, Any], headers: Path, path: Path) -> None:
     compiler = c_compiler()
     if compiler is None:
         raise OSError("there is no C compiler")

@@ -1,6 +1,8 @@
-// A matrix M as (1 + L) D (1 + U) in blocks of ROWS rows, and solutions with it from both sides at once.
+// A matrix M as (1 + L) D (1 + U) in blocks of ROWS rows, and solutions with it from both sides at
+// once.
 //
-// L and U lie below and above the blocks of the diagonal, which hold the inverses of D. Source: Golub and Van Loan, Matrix
+// L and U lie below and above the blocks of the diagonal, which hold the inverses of D. Source:
+// Golub and Van Loan, Matrix
 // Computations, 3.2 (block elimination).
 
 // In place; n is a multiple of ROWS. Without pivots: what was lost, the caller sees by a residual.

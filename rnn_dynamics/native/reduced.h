@@ -1,8 +1,10 @@
-// The small problem in both bases, with the target as it is: `loss/projected.py`, whose notation this keeps, says why.
+// The small problem in both bases, with the target as it is: `loss/projected.py`, whose notation
+// this keeps, says why.
 
 enum { OF_VALUE, OF_GRADIENT, ERRORS };
 
-// Relative errors that bases and rounding make of value and gradient, and whether these can be known: the small problem is stable and does not grow.
+// Relative errors that bases and rounding make of value and gradient, and whether these can be
+// known: the small problem is stable and does not grow.
 typedef struct {
   REAL value, truncation[ERRORS], rounding[ERRORS];
   int reliable;
@@ -36,7 +38,8 @@ static void small_target(Space *s, const Problem *p) {
   invert(count, s->outer, count);
 }
 
-// E = the transpose of B = (p + A)^-1 of the small system: of a basis by its H, of the target by `outer`, transposed or not.
+// E = the transpose of B = (p + A)^-1 of the small system: of a basis by its H, of the target by
+// `outer`, transposed or not.
 static void small_system(Space *s, Index m, Index count, const REAL *H, int transposed) {
   Index ld = s->ld;
   const REAL shift = 1 + (REAL)SHIFT;
@@ -52,7 +55,8 @@ static void small_system(Space *s, Index m, Index count, const REAL *H, int tran
       s->E[(m + i) * ld + m + j] = s->outer[transposed ? i * count + j : j * count + i];
 }
 
-// P += D P D^T + D^2 P (D^2)^T + ..., by doubling the number of steps, of which `doublings` were made before. E holds D^T, `next` is room for
+// P += D P D^T + D^2 P (D^2)^T + ..., by doubling the number of steps, of which `doublings` were
+// made before. E holds D^T, `next` is room for
 // its powers. Returns the doublings. Reliable is what decays without growing before.
 static int add_steps(Space *s, Index size, REAL *E, REAL *next, int doublings, REAL *P,
                      int *reliable) {
@@ -75,8 +79,10 @@ static int add_steps(Space *s, Index size, REAL *E, REAL *next, int doublings, R
   }
 }
 
-// P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start, by doubling: of COLUMNS columns first. E holds B^T and then powers of D^T.
-// Returns the doublings of one step; with `end`, sets the energy of end . x_j too, and leaves what reads the x_j after the first in `remote`.
+// P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start, by doubling: of COLUMNS columns first. E holds
+// B^T and then powers of D^T.
+// Returns the doublings of one step; with `end`, sets the energy of end . x_j too, and leaves what
+// reads the x_j after the first in `remote`.
 static int gramian(Space *s, Index size, REAL *P, int *reliable, const REAL *end, REAL *energy) {
   Index ld = s->ld, width = padded(size, LANES);
   REAL *E = s->E, *next = s->square, *remote = s->remote;
@@ -148,7 +154,8 @@ static Found reduce(Space *s, const Problem *p, Index m, REAL residual) {
     dots(m + 1, s->n, s->V, s->n, s->U + i * s->n, s->overlaps + i * ld);
   int doublings = gramians(s, p, m, &found);
 
-  // Y diag(U V^T, 1) X; the last column and row, for the vectors that are left out, are Y U v+ and X V u+
+  // Y diag(U V^T, 1) X; the last column and row, for the vectors that are left out, are Y U v+ and
+  // X V u+
   clear((size + 1) * ld, s->middle);
   for (Index i = 0; i < m; i++) {
     copy(m, s->middle + i * ld, s->overlaps + i * ld);
@@ -170,7 +177,8 @@ static Found reduce(Space *s, const Problem *p, Index m, REAL residual) {
   REAL left_out = norm(m, 1, s->left + size, ld) * norm(m, 1, s->X + last, ld);
   REAL below = norm(1, m, missed, ld) * norm(m, 1, s->Y + last, ld);
 
-  // of the loss: its derivative in the coupling of the vector that is left out, v+^T Q P e_m; rounding of the samples of k, and after them
+  // of the loss: its derivative in the coupling of the vector that is left out, v+^T Q P e_m;
+  // rounding of the samples of k, and after them
   REAL coupling = 0, later = 0, outer = 0, states[2] = {0};
   for (Index i = 0; i < size; i++) {
     REAL by_Y = 0, by_X = i < m ? 0 : s->X[i * ld + last];
@@ -202,33 +210,27 @@ static Found reduce(Space *s, const Problem *p, Index m, REAL residual) {
   return found;
 }
 
-// What is found of a network: in its own memory after a step, W -= rates[0] ∂L/∂W and so on, or the gradient without rates.
 typedef struct {
   REAL *value, *W, *u, *v, *errors;
-  const REAL *rates[3];
-} Wanted;
-
-static void move(Index N, const REAL *by, const REAL *rate, REAL *x) {
-  for (Index i = 0; i < N; i++) x[i] = rate ? x[i] - *rate * by[i] : by[i];
-}
+} Results;
 
 // Back from bases of m vectors: W = U^T C V, u = U^T du, v = V^T dv.
-static void expand(Space *s, Index N, Index m, const REAL *U, const REAL *V, const Wanted *out) {
+static void expand(Space *s, Index N, Index m, const Results *out) {
   Index n = s->n;
-  const REAL *rate = out->rates[0];
-  product(m, n, m, s->right, s->ld, 1, V, n, s->wide, s->apart);
-  if (n == N && rate) {
-    for (Index i = 0; i < m; i++)
-      for (Index j = 0; j < n; j++) s->wide[i * s->apart + j] *= *rate;
-    subtract_product(N, n, m, U, 1, n, s->wide, s->apart, out->W, n);
-  } else {
-    REAL *whole = n == N ? out->W : s->own;
-    product(N, n, m, U, 1, n, s->wide, s->apart, whole, n);
-    for (Index i = 0; i < N && n != N; i++) move(N, whole + i * n, rate, out->W + i * N);
-  }
-  REAL *by_u = s->signs, *by_v = s->signs + n;
+  REAL *whole = n == N ? out->W : s->own, *by_u = s->signs, *by_v = s->signs + n;
+  product(m, n, m, s->right, s->ld, 1, s->V, n, s->wide, s->apart);
+  product(N, n, m, s->U, 1, n, s->wide, s->apart, whole, n);
+  for (Index i = 0; i < N && n != N; i++) copy(N, out->W + i * N, whole + i * n);
   clear(2 * n, by_u);
-  add_rows(m, n, U, n, s->du, 1, by_u);
-  add_rows(m, n, V, n, s->dv, 1, by_v);
-  move(N, by_u, out->rates[1], out->u), move(N, by_v, out->rates[2], out->v);
+  add_rows(m, n, s->U, n, s->du, 1, by_u);
+  add_rows(m, n, s->V, n, s->dv, 1, by_v);
+  copy(N, out->u, by_u), copy(N, out->v, by_v);
+}
+
+static void no_result(const Problem *p, const Results *out, REAL value, REAL error) {
+  Index N = p->units;
+  *out->value = value;
+  for (Index i = 0; i < N * N; i++) out->W[i] = NAN;
+  for (Index i = 0; i < N; i++) out->u[i] = out->v[i] = NAN;
+  for (int i = 0; i < ERRORS; i++) out->errors[i] = error;
 }

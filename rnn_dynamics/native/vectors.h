@@ -1,6 +1,7 @@
 // Products of small matrices and of vectors, in vector registers.
 //
-// Matrices are row-major with padded rows: their length is a multiple of LANES, what pads them is zero. Included once per REAL.
+// Matrices are row-major with padded rows: their length is a multiple of LANES, what pads them is
+// zero. Included once per REAL.
 
 #include <math.h>
 #include <stddef.h>
@@ -49,7 +50,8 @@ typedef MASK mask __attribute__((vector_size(VECTOR_BYTES)));
 #define L(...) __VA_ARGS__
 #define MEET(a, b, own, other) (PICK(a, b, own) + PICK(a, b, other))
 
-// The totals of LANES vectors as one vector: lanes that differ in one bit are added, of two vectors at once.
+// The totals of LANES vectors as one vector: lanes that differ in one bit are added, of two vectors
+// at once.
 INLINE vector totals(const vector *x) {
 #if LANES == 4
 #define FIRST(i) MEET(x[i], x[i + 1], L(0, 5, 2, 7), L(1, 4, 3, 6))
@@ -67,7 +69,8 @@ INLINE vector totals(const vector *x) {
 // How a product meets what is there.
 typedef enum { SET, ADD, SUBTRACT } Mode;
 
-// rows x (columns vectors) of C from A, whose entry (i, l) is A[i * down + l * across], and B. All of them are read before C is written.
+// rows x (columns vectors) of C from A, whose entry (i, l) is A[i * down + l * across], and B. All
+// of them are read before C is written.
 INLINE void tile(int rows, int columns, Index depth, const REAL *A, Index down, Index across,
                  const REAL *B, Index ldb, REAL *C, Index ldc, Mode mode) {
   vector sum[8][4];
@@ -109,7 +112,8 @@ INLINE void strip(int columns, Index rows, Index depth, const REAL *A, Index dow
     tile(1, columns, depth, A + i * down, down, across, B, ldb, C + i * ldc, ldc, mode);
 }
 
-// C = A B, or added to or subtracted from C: (rows, depth) with strides (down, across) times (depth, width), width padded.
+// C = A B, or added to or subtracted from C: (rows, depth) with strides (down, across) times
+// (depth, width), width padded.
 INLINE void product_as(Mode mode, Index rows, Index width, Index depth, const REAL *A, Index down,
                        Index across, const REAL *B, Index ldb, REAL *C, Index ldc) {
   Index j = 0, left = width / LANES;
@@ -150,7 +154,8 @@ static REAL dot(Index width, const REAL *x, const REAL *y) {
   return total(a + b);
 }
 
-// h[i] = rows_i . x of `count` rows, a multiple of LANES of up to 8: sums that do not wait for each other.
+// h[i] = rows_i . x of `count` rows, a multiple of LANES of up to 8: sums that do not wait for each
+// other.
 INLINE void some_dots(int count, Index width, const REAL *rows, Index ld, const REAL *x, REAL *h) {
   vector sum[8] = {{0}};
   for (Index j = 0; j < width; j += LANES) {
@@ -208,7 +213,8 @@ static void both_products(Index rows, Index width, const REAL *W, Index ld, cons
   }
 }
 
-// The inverse of n rows in place by Gauss-Jordan elimination without pivots; not finite if a pivot vanishes.
+// The inverse of n rows in place by Gauss-Jordan elimination without pivots; not finite if a pivot
+// vanishes.
 static void invert(Index n, REAL *A, Index ld) {
   for (Index k = 0; k < n; k++) {
     REAL *own = A + k * ld, inverse = 1 / own[k];

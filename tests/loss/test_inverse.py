@@ -40,7 +40,7 @@ def test_it_stays_in_single_precision():
 
 @jax.jit
 def both_gradients(rnn, target):
-    exact = doubling.gradient(rnn, target, jnp.ones(()))
+    exact = doubling.gradient(rnn, target)
     return rd.PopulationLoss().value_and_grad(rnn, target), exact
 
 
@@ -55,7 +55,8 @@ def test_a_gradient_does_not_rest_on_a_bad_inverse(gap):
     residual, eps = probe(rnn).residual, np.finfo(float).eps
     assert not residual <= columns.LARGEST_RESIDUAL * eps
     (value, gradient), exact = both_gradients(rnn, target)
-    assert float(value) == float(exact[0])
+    assert float(value) == pytest.approx(float(exact[0]), rel=10 * eps)
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact[1]), strict=True):
-        # the same sums in another loop, where the compiler may fuse others
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=eps * float(jnp.max(jnp.abs(theirs))))
+        # the same sums in another order
+        most = 10 * eps * float(jnp.max(jnp.abs(theirs)))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=most)
