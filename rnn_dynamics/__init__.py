@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         gradient_descent,
         gradient_flow,
     )
-    from rnn_dynamics.loss import Evaluation, PopulationLoss, SampledLoss
+    from rnn_dynamics.loss import AbstractLoss, Evaluation, PopulationLoss, SampledLoss
     from rnn_dynamics.model import (
         LinearRNN,
         bulk_radius,
@@ -50,7 +50,7 @@ _HOMES = {
             "track_eigenvalues",
         ),
     ),
-    "loss": ("Evaluation", "PopulationLoss", "SampledLoss"),
+    "loss": ("AbstractLoss", "Evaluation", "PopulationLoss", "SampledLoss"),
     "learning": (
         *("Rates", "Status", "Stop", "StopReason"),
         *("Trajectory", "gradient_descent", "gradient_flow"),
@@ -66,6 +66,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _ROOMS = ("ode", "theory", "overlay")
 
 __all__ = [
+    "AbstractLoss",
     "ConfigError",
     "Evaluation",
     "Experiment",

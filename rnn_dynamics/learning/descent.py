@@ -15,7 +15,7 @@ from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.schedules import checked_rate, learning_times
 from rnn_dynamics.learning.stopping import Stop
 from rnn_dynamics.learning.trajectory import Trajectory, Words, check_common, record
-from rnn_dynamics.loss import Loss, PopulationLoss, SampledLoss
+from rnn_dynamics.loss import AbstractLoss, PopulationLoss, SampledLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import positive_int, random_key, show
 from rnn_dynamics.model.linear_rnn import require_rnns
@@ -25,7 +25,7 @@ def gradient_descent(
     rnn: LinearRNN,
     target: LinearRNN,
     *,
-    loss: Loss = PopulationLoss(),
+    loss: AbstractLoss = PopulationLoss(),
     optimizer: optax.GradientTransformation | None = None,
     num_steps: int,
     record_every: int = 1,

@@ -9,7 +9,7 @@ from rnn_dynamics.learning.learner import GradientFlow
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Stop
 from rnn_dynamics.learning.trajectory import Trajectory, Words, check_common, record
-from rnn_dynamics.loss import PopulationLoss, SampledLoss
+from rnn_dynamics.loss import AbstractLoss, PopulationLoss, SampledLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import check_real, positive_int, record_times, require_type
 from rnn_dynamics.model.linear_rnn import require_rnns
@@ -22,7 +22,7 @@ def gradient_flow(
     target: LinearRNN,
     train_time: ArrayLike,
     *,
-    loss: PopulationLoss = PopulationLoss(),
+    loss: AbstractLoss = PopulationLoss(),
     rates: Rates = Rates(),
     rtol: float | None = None,
     atol: float | None = None,

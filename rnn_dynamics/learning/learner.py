@@ -20,8 +20,9 @@ from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Rest, Stop
 from rnn_dynamics.loss import (
     ANEW,
+    SKIP,
+    AbstractLoss,
     Estimate,
-    Loss,
     all_finite,
     norm,
     relative,
@@ -62,7 +63,7 @@ class Learner(Protocol):
     """What recording and sweeps need of a learning method."""
 
     @property
-    def loss(self) -> Loss: ...
+    def loss(self) -> AbstractLoss: ...
 
     @property
     def rates(self) -> Rates: ...
@@ -87,7 +88,7 @@ class GradientFlow(eqx.Module):
     What is integrated is W/√η_W and likewise u and v, down the gradient by these: the Jacobian is a Hessian then, and symmetric.
     """
 
-    loss: Loss
+    loss: AbstractLoss
     rates: Rates
     rtol: Any = None
     atol: Any = None
@@ -141,7 +142,7 @@ class GradientFlow(eqx.Module):
     def _velocity(self, _: jax.Array, y: LinearRNN, args: Any) -> LinearRNN:
         target, attempt = args
         roots = self.rates.roots
-        gradient = self.loss.estimate(roots.times(y), target, attempt=attempt).gradient
+        gradient = self.loss.estimate(roots.times(y), target, first=attempt).gradient
         velocity = roots.inverses.times(self.rates.times(gradient))
         return jax.tree.map(jnp.negative, velocity)
 
@@ -158,7 +159,7 @@ class GradientDescent(eqx.Module):
     draw it from `key`, folded with the step.
     """
 
-    loss: Loss
+    loss: AbstractLoss
     rates: Rates
     make_optimizer: Callable[..., optax.GradientTransformation] = eqx.field(static=True)
     hyperparameters: dict[str, Any]
@@ -196,7 +197,8 @@ class GradientDescent(eqx.Module):
     ) -> tuple[Estimate, LinearRNN, Any]:
         """What the loss finds, the network after a step, and what the optimiser then keeps; a network that does not learn, or has no finite gradient, stays."""
         rnn, running = state.rnn, state.learns
-        found = self.loss.estimate(rnn, target, key, running, attempt)
+        first = jnp.where(running, attempt, jnp.int32(SKIP))
+        found = self.loss.estimate(rnn, target, key, first)
         optimizer = self.make_optimizer(**self.hyperparameters)
         updates, memory = updated(
             *(optimizer, state.inner, rnn, self.rates, found),

@@ -11,7 +11,7 @@ from rnn_dynamics.learning.learner import Learner, look
 from rnn_dynamics.learning.observables import Observables
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.stopping import Stop, StopReason
-from rnn_dynamics.loss import PopulationLoss, SampledLoss
+from rnn_dynamics.loss import AbstractLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, require_type
 from rnn_dynamics.ode import Status
@@ -146,7 +146,7 @@ def _range(values: Any) -> str:
 
 def check_common(loss: Any, rates: Any, stop: Any) -> None:
     """Refuse what no way of training takes."""
-    require_type("loss", loss, (PopulationLoss, SampledLoss), "a PopulationLoss or a SampledLoss")
+    require_type("loss", loss, AbstractLoss, "a loss, such as `PopulationLoss()`")
     require_type("rates", rates, Rates, "Rates")
     require_type("stop", stop, Stop, "a Stop")
 

@@ -1,5 +1,6 @@
 """Losses of a student against a target, with their exact gradients."""
 
+from rnn_dynamics.loss.base import AbstractLoss
 from rnn_dynamics.loss.estimate import (
     ANEW,
     DENSE,
@@ -18,9 +19,9 @@ __all__ = [
     "ANEW",
     "DENSE",
     "SKIP",
+    "AbstractLoss",
     "Estimate",
     "Evaluation",
-    "Loss",
     "PopulationLoss",
     "SampledLoss",
     "all_finite",
@@ -28,5 +29,3 @@ __all__ = [
     "relative",
     "where_wanted",
 ]
-
-Loss = PopulationLoss | SampledLoss

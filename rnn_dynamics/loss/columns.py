@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import doubling, kernel
+from rnn_dynamics.loss.energy import energy
 from rnn_dynamics.loss.estimate import ANEW, DENSE, SKIP, Estimate, only_way, where_wanted
 from rnn_dynamics.loss.kernel import MOST_TARGET_UNITS
 from rnn_dynamics.loss.projected import (
@@ -133,6 +134,34 @@ def gradient(
     return call(rnn, target, first)
 
 
+def value(rnn: LinearRNN, target: LinearRNN) -> jax.Array:
+    """The loss over an infinite horizon, (), for reverse mode in both networks."""
+    found = kernel.find(rnn.dtype, rnn.num_units, target.num_units)
+    if found is None or found.loaded is not None:
+        return energy(doubling.difference(rnn, target))
+    return _value(rnn, target)
+
+
+@jax.custom_vjp
+def _value(rnn: LinearRNN, target: LinearRNN) -> jax.Array:
+    return gradient(rnn, target, jnp.int32(DENSE), refines=True).value
+
+
+def _value_forward(rnn: LinearRNN, target: LinearRNN) -> Any:
+    found = gradient(rnn, target, jnp.int32(DENSE), refines=True)
+    return found.value, (rnn, target, found.gradient)
+
+
+def _value_backward(kept: Any, cotangent: jax.Array) -> Any:
+    rnn, target, own = kept
+    # the loss is symmetric in the two networks
+    other = gradient(target, rnn, jnp.int32(DENSE), refines=True).gradient
+    return jax.tree.map(lambda g: cotangent * g, (own, other))
+
+
+_value.defvjp(_value_forward, _value_backward)
+
+
 def by_products(rnn: LinearRNN, target: LinearRNN, first: jax.Array) -> Estimate:
     """The same by JAX alone, where `first` is of `fewer_sizes`."""
     last = len(fewer_sizes(rnn, target))
@@ -144,9 +173,9 @@ def by_products(rnn: LinearRNN, target: LinearRNN, first: jax.Array) -> Estimate
 def _by_doubling(rnn: LinearRNN, target: LinearRNN, first: jax.Array) -> Estimate:
     wanted = first != SKIP
     found = only_way(rnn, doubling.gradient(where_wanted(rnn, wanted), target))
-    nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), found[:4])
-    chosen = jax.tree.map(lambda x, y: jnp.where(wanted, x, y), found[:4], nothing)
-    return Estimate(*chosen, jnp.where(wanted, jnp.int32(0), first))
+    nan = jnp.asarray(jnp.nan, rnn.dtype)
+    value, g, *errors = jax.tree.map(lambda x: jnp.where(wanted, x, nan), found[:4])
+    return Estimate(value, g, errors[0], errors[1], jnp.where(wanted, jnp.int32(0), first))
 
 
 def _resort(rnn: LinearRNN, target: LinearRNN, carry: Any, last: int) -> Estimate:

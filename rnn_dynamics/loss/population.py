@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss import columns, doubling
+from rnn_dynamics.loss.base import AbstractLoss, transposed
 from rnn_dynamics.loss.doubling import difference, student
 from rnn_dynamics.loss.energy import balanced, energy
 from rnn_dynamics.loss.estimate import (
@@ -40,7 +41,7 @@ from rnn_dynamics.model.linear_rnn import require_rnns
 SAFETY = 4.0
 
 
-class PopulationLoss(eqx.Module):
+class PopulationLoss(AbstractLoss):
     """Expected squared error on white noise.
 
         L = ½ ∫₀^T m(t) (k(t) - k*(t))² dt
@@ -50,11 +51,11 @@ class PopulationLoss(eqx.Module):
     reversed sign, so its gradient is exact: no noise is drawn and no time grid is chosen. Any `LinearRNN` can be the target; it is
     cast to the student's dtype.
 
-    Gradients of 24 units and more (on accelerators without a kernel 129) over an infinite horizon in continuous time come from
-    Krylov bases (`loss.projected`), with as many vectors as a relative error of 1e-8 takes, in float32 4e-6. All others, those of
-    more than 8 target units among them, and the loss itself come from doubling (`loss.doubling`), exact to rounding. In float64 a
-    gradient that has cancelled near a solution is refined; else, and on TPUs, its error is about eps over the root of the loss.
-    `evaluate` returns estimates of the errors of both.
+    Over an infinite horizon in continuous time the gradient comes from Krylov bases (`loss.projected`), of as many vectors as a
+    relative error of 1e-8 takes, in float32 4e-6, and where these do not do from doubling (`loss.doubling`), exact to rounding. Near a
+    solution, where what both networks share cancels, rounding makes an error of about eps over the slowest rate and the root of the
+    relative loss. On CPUs `evaluate`, `value_and_grad`, `gradient_and_error` and records refine such gradients in float64, to 1e-8 at
+    1e-14 of the target's energy; learning takes them as they are. `evaluate` returns estimates of the errors of value and gradient.
 
     Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient; one that is
     neither proven stable nor shown to be unstable has a loss of NaN and an infinite error. A finite horizon needs no stability; a
@@ -105,11 +106,6 @@ class PopulationLoss(eqx.Module):
     def is_infinite(self) -> bool:
         """Whether the horizon is infinite."""
         return self._horizon is None
-
-    @property
-    def expected(self) -> "PopulationLoss":
-        """The loss itself: nothing is sampled."""
-        return self
 
     def __call__(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
@@ -170,32 +166,21 @@ class PopulationLoss(eqx.Module):
             return
         check_stable_target(target, self.time_step)
 
-    def gradient_and_error(
-        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
-    ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """The loss, its gradient, and an estimate of the gradient's relative error, (), by the way that proves stability."""
-        value, gradient, _, error = self.reference(rnn, target)
-        return value, gradient, error
-
     def estimate(
         self,
         rnn: LinearRNN,
         target: LinearRNN,
         key: jax.Array | None = None,
-        wanted: jax.Array | None = None,
-        attempt: jax.Array | None = None,
+        first: jax.Array | None = None,
     ) -> Estimate:
-        """As `value_and_grad`, with what is known of the gradient: what learning uses.
+        """As `value_and_grad`, with the error that rounding left: what learning uses.
 
-        What is not `wanted`, () bool, may be anything, and no batch waits for it. A gradient that is like an earlier one is found at once
-        where that one was: `attempt`, () int32, of its estimate, or `ANEW`.
+        No batch waits for what is to be skipped. A gradient that is like an earlier one is found at once where that one was, by the
+        `attempt` of its estimate.
         """
         require_rnns(rnn=rnn)
         self.check(target)
-        first = jnp.int32(ANEW) if attempt is None else attempt
-        if wanted is not None:
-            first = jnp.where(wanted, first, jnp.int32(SKIP))
-        return _estimate(self, rnn, target, first, False)
+        return _estimate(self, rnn, target, jnp.int32(ANEW) if first is None else first, False)
 
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
@@ -212,13 +197,10 @@ class PopulationLoss(eqx.Module):
         return steps_are_stable(difference(rnn, target).W, self.time_step)
 
 
-def transposed(rnn: LinearRNN) -> LinearRNN:
-    """The network (Wᵀ, v, u), which has the same impulse response."""
-    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (rnn.W.T, rnn.v, rnn.u))
-
-
 @jax.jit
 def _value(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
+    if loss.is_infinite and loss.time_step is None:
+        return columns.value(rnn, target.astype(rnn.dtype))
     both = difference(rnn, target)
     if loss.is_infinite:
         return energy(both, loss.time_step)

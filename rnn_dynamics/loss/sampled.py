@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from rnn_dynamics.loss.base import AbstractLoss, transposed
 from rnn_dynamics.loss.doubling import difference
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, only_way, relative
 from rnn_dynamics.loss.panels import euler_step
-from rnn_dynamics.loss.population import SAFETY, PopulationLoss, transposed
+from rnn_dynamics.loss.population import SAFETY, PopulationLoss
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import float_dtype, is_traced, positive_int, random_key, require
@@ -20,7 +21,7 @@ from rnn_dynamics.model.linear_rnn import require_rnns
 UNROLL = 4  # time steps per turn of the loops
 
 
-class SampledLoss(eqx.Module):
+class SampledLoss(AbstractLoss):
     """Squared error on a minibatch of white noise, by the Euler scheme, both networks starting at rest.
 
         h ← h + dt (W h - h + u x),    y = v · h,    x ~ N(0, 1/dt),    L = ½ ⟨(y - y*)²⟩
@@ -148,12 +149,11 @@ class SampledLoss(eqx.Module):
         rnn: LinearRNN,
         target: LinearRNN,
         key: jax.Array | None = None,
-        wanted: jax.Array | None = None,
-        attempt: jax.Array | None = None,
+        first: jax.Array | None = None,
     ) -> Estimate:
         """As `value_and_grad`; the error is that of the computation, which is rounding alone, as 0.
 
-        There is one way to find it, and all members of a batch take the same time, `wanted` or not.
+        There is one way to find it, and all members of a batch take the same time, skipped or not.
         """
         value, gradient = self.value_and_grad(rnn, target, key)
         zero = jnp.zeros_like(value)

@@ -7,13 +7,13 @@ from rnn_dynamics.sweep.experiment import Experiment, GradientDescentTable, Grad
 from rnn_dynamics.sweep.sampling import num_time_steps
 
 FLOPS_PER_SECOND_AND_CORE = 1e10  # assumed for the time estimate
-# N × N products in one exact gradient by doubling; where Krylov bases are used, it costs as much
-# as about 60 / N
-PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS, LEAST_UNITS = 36, 60, 24
+# N × N products in one exact gradient in time steps; in Krylov bases it costs as much as about
+# 60 / N, and of few units as much as about so many operations
+PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS, LEAST_OPERATIONS = 36, 60, 3e4
 # N × N matrices of a member's compiled segment, measured at 128 and 512 units: of an exact
-# gradient over an infinite horizon that is refined, or not, and over a finite one; and besides, of
-# a flow over an infinite and a finite one, and of sampled noise
-REFINED_MATRICES, DOUBLED_MATRICES, FINITE_MATRICES = 62, 23, 67
+# gradient over an infinite horizon and over a finite one; and besides, of a flow over an infinite
+# and a finite one, and of sampled noise
+INFINITE_MATRICES, FINITE_MATRICES = 23, 67
 FLOW_MATRICES, FINITE_FLOW_MATRICES, SAMPLED_MATRICES = 10, 34, 21
 SEQUENCES = 4, 8  # as long as the horizon, for each unit and for each trial of sampled noise
 OF_WORDS = ("word_subspace", "infinite_width")
@@ -52,10 +52,9 @@ def flops_per_gradient(experiment: Experiment, values: dict[str, np.ndarray]) ->
     panels = np.where(steps > 0, steps, 1.4 * np.where(np.isinf(horizon), 1, horizon))
     averaged = experiment.learning.weighting != "uniform"
     products = (13 if averaged else 8) * np.ceil(np.log2(np.maximum(panels, 2)))
-    infinite = np.where(
-        (sizes < LEAST_UNITS) | (steps > 0), PRODUCTS_PER_GRADIENT, PRODUCTS_TIMES_UNITS / sizes
-    )
-    return 2 * np.where(np.isinf(horizon), infinite, products + 8) * sizes**3
+    in_bases = np.maximum(2 * PRODUCTS_TIMES_UNITS * sizes**2, LEAST_OPERATIONS)
+    infinite = np.where(steps > 0, 2 * PRODUCTS_PER_GRADIENT * sizes**3, in_bases)
+    return np.where(np.isinf(horizon), infinite, 2 * (products + 8) * sizes**3)
 
 
 def bytes_per_number(experiment: Experiment) -> int:
@@ -70,9 +69,7 @@ def bytes_while_learning(experiment: Experiment, values: dict[str, np.ndarray]) 
     lengths = [n for model, n in theory_labels(experiment).values() if model in OF_WORDS]
     sizes = np.maximum(values["network.num_units"], num_words(max(lengths, default=-1)))
     infinite = np.isinf(values["learning.horizon"])
-    refined = experiment.compute.dtype == "float64" and learning.time_step is None
-    exact = REFINED_MATRICES if refined else DOUBLED_MATRICES
-    matrices = np.where(infinite, exact, FINITE_MATRICES)
+    matrices = np.where(infinite, INFINITE_MATRICES, FINITE_MATRICES)
     if isinstance(learning, GradientFlowTable):
         matrices += np.where(infinite, FLOW_MATRICES, FINITE_FLOW_MATRICES)
     sampled = learning.loss == "sampled"

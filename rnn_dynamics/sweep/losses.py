@@ -5,14 +5,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from rnn_dynamics.loss import Loss, PopulationLoss, SampledLoss
+from rnn_dynamics.loss import AbstractLoss, PopulationLoss, SampledLoss
 from rnn_dynamics.sweep.experiment import Experiment
 from rnn_dynamics.sweep.sampling import num_time_steps
 
 NOISE = 1  # purpose of a random key, folded in after the seed
 
 
-def make_loss(experiment: Experiment, values: dict[str, np.ndarray]) -> Loss:
+def make_loss(experiment: Experiment, values: dict[str, np.ndarray]) -> AbstractLoss:
     """The members' loss, a batch; they share the size of their minibatches and the number of their time steps."""
     learning, dtype = experiment.learning, experiment.compute.dtype
     numbers: dict[str, Any] = {}

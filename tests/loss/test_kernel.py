@@ -118,7 +118,7 @@ def test_the_gradient_can_be_differentiated(attempt):
     rnn, target = rd.random_rnn(jax.random.key(0), 30, 0.4), rd.leaky_integrator(0.2)
     along = rd.random_rnn(jax.random.key(1), 30, 0.4)
     (_, found), (slope, curvature) = jax.jvp(
-        lambda rnn: LOSS.estimate(rnn, target, attempt=jnp.int32(attempt))[:2], (rnn,), (along,)
+        lambda rnn: LOSS.estimate(rnn, target, first=jnp.int32(attempt))[:2], (rnn,), (along,)
     )
     expected = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), found, along)))
     assert float(slope) == pytest.approx(float(expected), rel=1e-8)
