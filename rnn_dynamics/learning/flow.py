@@ -1,6 +1,6 @@
 """Training of one network by gradient flow."""
 
-from typing import Any, get_args
+from typing import Any
 
 from jax.typing import ArrayLike
 
@@ -14,7 +14,6 @@ from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import check_real, positive_int, record_times, require_type
 from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.ode.arguments import suited_method
-from rnn_dynamics.ode.methods import Method
 
 
 def gradient_flow(
@@ -44,7 +43,7 @@ def gradient_flow(
         atol: absolute tolerance, of W/√η_W, u/√η_u and v/√η_v; by default 1e-10 in float64, 1e-7
             in float32.
         max_steps: most attempted steps; then the status is `max_steps` and later records are NaN.
-        method: a method of `rnn_dynamics.ode`. The default is `TSIT5`, or `DOP853` where `rtol` is
+        method: a method of `rnn_dynamics.ode`, or an `AbstractSolver` of your own. The default is `TSIT5`, or `DOP853` where `rtol` is
             below 1e-7 and not traced, and, where the flow is stiff, as it is towards a long
             memory, an exponential method of order 4: it takes the few directions that are stiff
             from the Jacobian, and the rest as an explicit method does. Where more than five are
@@ -66,7 +65,7 @@ def gradient_flow(
             "Argument `loss` must be a PopulationLoss for a gradient flow, such as `loss.expected`, but is a SampledLoss."
         )
     check_common(loss, rates, stop)
-    require_type("method", method, get_args(Method), "a method of `ode`")
+    require_type("method", method, ode.AbstractSolver, "a method of `ode`")
     times = record_times(train_time, rnn.dtype)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if tolerance is not None:

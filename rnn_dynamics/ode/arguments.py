@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from rnn_dynamics.model.arguments import numbers, show
-from rnn_dynamics.ode.methods import Method
+from rnn_dynamics.ode.solver import AbstractSolver
 from rnn_dynamics.ode.switching import SwitchingMethod
 
 _DEFAULT_TOLERANCES = {"float32": (1e-5, 1e-7), "float64": (1e-8, 1e-10)}
@@ -19,11 +19,12 @@ _LARGEST_MAX_STEPS = 2**31 - 1
 _TIGHT = 1e-7
 
 
-def checked_method(method: Method) -> Method:
+def checked_method(method: AbstractSolver) -> AbstractSolver:
     """The method itself; `TypeError` where it is none."""
-    if not isinstance(method, Method):
+    if not isinstance(method, AbstractSolver):
         raise TypeError(
-            f"Argument `method` must be TSIT5, DOP853, RKG3, AUTO or RODAS5P, but is {show(method)}."
+            f"Argument `method` must be TSIT5, DOP853, RKG3, AUTO, RODAS5P or another AbstractSolver, "
+            f"but is {show(method)}."
         )
     return method
 
@@ -47,7 +48,9 @@ def checked_tolerances(
     return checked[0], checked[1]
 
 
-def suited_method(method: Method, rtol: ArrayLike | None, dtype: DTypeLike) -> Method:
+def suited_method(
+    method: AbstractSolver, rtol: ArrayLike | None, dtype: DTypeLike
+) -> AbstractSolver:
     """`AUTO` with `DOP853` in place of `TSIT5` where `rtol` is tight, as far as it is known; any other method as it is.
 
     For integrations whose steps end at every record, as those of `DOP853` do.

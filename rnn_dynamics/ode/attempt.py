@@ -7,11 +7,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnn_dynamics.ode import stepping
 from rnn_dynamics.ode.control import adapt, error_norm
 from rnn_dynamics.ode.explicit import Ends, interpolate
-from rnn_dynamics.ode.methods import Method
 from rnn_dynamics.ode.solution import State, Stats
+from rnn_dynamics.ode.solver import AbstractSolver
 from rnn_dynamics.ode.status import Status
 
 # A step that would leave less than this share of itself to a record is stretched to reach it.
@@ -45,7 +44,7 @@ class Within(NamedTuple):
 
 def attempt(
     f: Callable[[Array, Array], Array],
-    method: Method,
+    method: AbstractSolver,
     tolerances: tuple[Array, Array],
     goal: Goal,
     state: State,
@@ -54,14 +53,14 @@ def attempt(
     rtol, atol = tolerances
     t, y, dy, h = state.t, state.y, state.derivative, state.control.step_size
     h = jnp.where(jnp.isinf(h), goal.last - t, h)
-    outlook = stepping.look(f, method, t, y, dy, h, state.memory, state.control.rejected)
-    h = outlook.natural
-    t1 = jnp.where(outlook.dense, goal.last, goal.following)
+    context = method.prepare(f, t, y, dy, h, state.memory, state.control.rejected)
+    h = jnp.minimum(h, context.largest)
+    t1 = jnp.where(context.dense, goal.last, goal.following)
     last = t + _STRETCH * h >= t1
     t_new = jnp.where(last, t1, t + h)
     # Time rounds; this is the step it really takes.
     step = t_new - t
-    made = stepping.step(f, method, t, y, dy, step, outlook.memory)
+    made = method.step(f, t, y, dy, step, context.state)
     decision, control = adapt(
         dataclasses.replace(state.control, step_size=h),
         t_new,
@@ -70,8 +69,8 @@ def attempt(
         finite=jnp.all(jnp.isfinite(made.y) & jnp.isfinite(made.dy)),
         truncated=last & (step < h),
         spans=t == goal.before,
-        order=outlook.order,
-        gains=outlook.gains,
+        order=context.order,
+        gains=context.gains,
     )
     accepted = decision.accepted
     after = State(
@@ -79,19 +78,19 @@ def attempt(
         y=jnp.where(accepted, made.y, y),
         derivative=jnp.where(accepted, made.dy, dy),
         control=control,
-        memory=outlook.memory,
+        memory=context.state,
         status=jnp.where(decision.hopeless, int(Status.diverged), state.status),
         stats=Stats(
             num_steps=state.stats.num_steps + accepted.astype(jnp.int32),
             num_rejected=state.stats.num_rejected + (~accepted).astype(jnp.int32),
-            num_evaluations=state.stats.num_evaluations + outlook.spent + made.count,
+            num_evaluations=state.stats.num_evaluations + context.spent + made.count,
         ),
     )
     return after, Within(t, t_new, Ends(y, dy, made.y, made.dy), made.middle)
 
 
-def nothing_within(method: Method, state: State) -> Within:
+def nothing_within(method: AbstractSolver, state: State) -> Within:
     """Of a state with flat y from which no step has been taken: a step of size 0."""
     y, dy = state.y, state.derivative
-    middle = jnp.zeros_like(y) if stepping.interpolates(method) else None
+    middle = jnp.zeros_like(y) if method.interpolates else None
     return Within(state.t, state.t, Ends(y, dy, y, dy), middle)

@@ -1,14 +1,16 @@
-"""One step of an explicit Runge-Kutta method, and what is within it."""
+"""Explicit Runge-Kutta methods, and what is within a step of theirs."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnn_dynamics.ode.batch import put, row
-from rnn_dynamics.ode.tableau import ExplicitMethod
+from rnn_dynamics.ode.solver import AbstractSolver, Field, Step
+from rnn_dynamics.ode.tableau import Coefficients, check, check_quadrature, frozen
 
 _SHARE_OF_LOW = 0.01
 
@@ -22,32 +24,98 @@ class Ends(NamedTuple):
     dy1: Array
 
 
-def step(
-    f: Callable[[Array, Array], Array],
-    method: ExplicitMethod,
-    t: Array,
-    y: Array,
-    dy: Array,
-    h: Array,
-) -> tuple[Array, Array, Array, Array | None]:
-    """One step from (t, y) of size h; the equation is in `ExplicitMethod`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExplicitMethod(AbstractSolver):
+    """Explicit embedded Runge-Kutta method whose last stage is the first of the next step.
 
-    **Arguments:** `f`, (), (N,) -> (N,); `t`, scalar; `y`, (N,); `dy` = f(t, y), (N,); `h`, scalar.
+        k_i = f(t + c_i h, y + h sum_j a_ij k_j),   y1 = y + h sum_j b_j k_j,
+        error = h sum_j (b_j - b_hat_j) k_j,        y(t + h/2) ~ y + h sum_j middle_j k_j
 
-    **Returns:** y1, f(t + h, y1), the error estimate, and y(t + h/2) - y where the method knows it, each (N,).
+    Where there are weights b_low of a still lower order, the error is, with that of them,
+
+        error |error| / sqrt(|error|^2 + |error_low|^2 / 100)
+
+    Compared and hashed by identity, so that it can be a static argument of a compiled function.
+
+    `gains` are the integral and proportional exponents that suit step-size control of the method.
+
+    **Arguments:** `name`; `order` of the weights b; `hat_order` of the weights b_hat; `a`
+    (s, s) strictly lower triangular, its last row is b; `b_hat` (s,); `c` (s,); `middle` (s,), of
+    order 4, or None: then steps end at records; `b_low` (s,), or None, and its `low_order`.
+
+    **Raises:** `ValueError` where the coefficients violate a row sum c_i = sum_j a_ij or a
+    quadrature condition sum_i b_i c_i^k = 1/(k + 1) up to the declared orders, that of the middle
+    being sum_i middle_i c_i^k = (1/2)^(k + 1)/(k + 1).
+
+    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1-II.4, and
+    II.10 for two errors.
     """
-    a, c = jnp.asarray(method.a, y.dtype), jnp.asarray(method.c, y.dtype)
 
-    def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        stages, _ = carry
-        point = y + h * combine(row(a, i), stages)
-        return put(stages, f(t + row(c, i) * h, point), i), point
+    name: str
+    order: int
+    hat_order: int
+    a: Coefficients
+    b_hat: Coefficients
+    c: Coefficients
+    middle: Coefficients | None = None
+    b_low: Coefficients | None = None
+    low_order: int = 0
 
-    # A loop, so that the vector field is compiled once and not once per stage. Unrolled, XLA also
-    # fuses fields across stages and may round a member of a batch by its position in it.
-    stages = jnp.zeros((len(method.c), y.size), y.dtype).at[0].set(dy)
-    stages, y1 = jax.lax.fori_loop(1, len(method.c), evaluate, (stages, y))
-    return y1, stages[-1], h * error(method, stages), middle(method, h, stages)
+    # Gustafsson's choice, which damps the oscillation of an integral controller at the stability
+    # limit, where a gradient flow near convergence spends most of its steps.
+    gains: ClassVar[tuple[float, float]] = (0.7, 0.4)
+
+    def __post_init__(self) -> None:
+        for field in ("a", "b_hat", "c", "middle", "b_low"):
+            values = getattr(self, field)
+            object.__setattr__(self, field, None if values is None else frozen(values))
+        check(self.name, "explicitness (a is strictly lower triangular)", np.triu(self.a), 0.0)
+        check(self.name, "the row sums c_i = sum_j a_ij", self.a.sum(axis=1), self.c)
+        check_quadrature(self.name, "b", self.b, self.c, range(self.order))
+        check_quadrature(self.name, "b_hat", self.b_hat, self.c, range(self.hat_order))
+        if self.middle is not None:  # in units of the half step
+            check_quadrature(self.name, "2 middle", 2 * self.middle, 2 * self.c, range(4))
+        if self.b_low is not None:
+            check_quadrature(self.name, "b_low", self.b_low, self.c, range(self.low_order))
+
+    @property
+    def b(self) -> Coefficients:
+        """Weights of the solution, (s,)."""
+        return self.a[-1]
+
+    @property
+    def embedded_order(self) -> int:  # type: ignore[override]
+        """Of a solution whose error would be like the estimate."""
+        return self.hat_order if self.b_low is None else 2 * self.hat_order - self.low_order
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether steps have a middle."""
+        return self.middle is not None
+
+    @property
+    def num_evaluations(self) -> int:
+        """Vector field evaluations of one attempted step."""
+        return len(self.c) - 1
+
+    def __repr__(self) -> str:
+        return f"<explicit method {self.name}>"
+
+    def step(self, f: Field, t: Array, y: Array, dy: Array, h: Array, state: Any) -> Step:
+        """One step; the equation is above."""
+        a, c = jnp.asarray(self.a, y.dtype), jnp.asarray(self.c, y.dtype)
+
+        def evaluate(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            stages, _ = carry
+            point = y + h * combine(row(a, i), stages)
+            return put(stages, f(t + row(c, i) * h, point), i), point
+
+        # A loop, so that the vector field is compiled once and not once per stage. Unrolled, XLA also
+        # fuses fields across stages and may round a member of a batch by its position in it.
+        stages = jnp.zeros((len(self.c), y.size), y.dtype).at[0].set(dy)
+        stages, y1 = jax.lax.fori_loop(1, len(self.c), evaluate, (stages, y))
+        count, inside = self.num_evaluations, middle(self, h, stages)
+        return Step(y1, stages[-1], h * error(self, stages), count, inside)
 
 
 def error(method: ExplicitMethod, stages: Array) -> Array:

@@ -1,14 +1,13 @@
 """The methods on offer: explicit ones, a stabilised one, these and an exponential one in turns, one for all that is stiff."""
 
-from typing import TypeAlias
-
 import numpy as np
 
 from rnn_dynamics.ode.exponential import ExponentialMethod
-from rnn_dynamics.ode.gegenbauer import StabilisedMethod
 from rnn_dynamics.ode.pairs import DOP853, TSIT5
+from rnn_dynamics.ode.rosenbrock import RosenbrockMethod
+from rnn_dynamics.ode.stabilised import StabilisedSolver
 from rnn_dynamics.ode.switching import SwitchingMethod
-from rnn_dynamics.ode.tableau import ExplicitMethod, RosenbrockMethod, strictly_lower
+from rnn_dynamics.ode.tableau import strictly_lower
 
 # Steinebach (2023), Construction of Rosenbrock-Wanner method Rodas5P and numerical benchmarks
 # within the Julia Differential Equations package, BIT Numerical Mathematics 63, 27.
@@ -83,7 +82,7 @@ RODAS5P = RosenbrockMethod(
 )
 
 # Computed from what defines them: R(z) = exp(z) + O(z^4), and |R(-bound)| = 0.9.
-RKG3 = StabilisedMethod(
+RKG3 = StabilisedSolver(
     name="RKG3",
     shape=np.array(
         (
@@ -131,5 +130,3 @@ EXPONENTIAL = ExponentialMethod(
 
 _TIGHT = SwitchingMethod("AUTO", DOP853, EXPONENTIAL, RKG3, tight=None)
 AUTO = SwitchingMethod("AUTO", TSIT5, EXPONENTIAL, RKG3, tight=_TIGHT)
-
-Method: TypeAlias = ExplicitMethod | StabilisedMethod | SwitchingMethod | RosenbrockMethod

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from rnn_dynamics.ode.tableau import Coefficients, ExplicitMethod, strictly_lower
+from rnn_dynamics.ode.explicit import ExplicitMethod
+from rnn_dynamics.ode.tableau import Coefficients, strictly_lower
 
 
 def _weights(nonzero: dict[int, float]) -> Coefficients:

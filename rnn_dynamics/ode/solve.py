@@ -12,12 +12,13 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from rnn_dynamics.ode import arguments, stepping
+from rnn_dynamics.ode import arguments
 from rnn_dynamics.ode.attempt import Goal, Within, attempt, nothing_within
 from rnn_dynamics.ode.batch import any_member
 from rnn_dynamics.ode.control import euler_step, initial_control
-from rnn_dynamics.ode.methods import TSIT5, Method
+from rnn_dynamics.ode.methods import TSIT5
 from rnn_dynamics.ode.solution import Solution, State, Stats
+from rnn_dynamics.ode.solver import AbstractSolver
 from rnn_dynamics.ode.status import Status
 
 _OK, _DIVERGED, _MAX_STEPS = int(Status.ok), int(Status.diverged), int(Status.max_steps)
@@ -29,7 +30,7 @@ def solve(
     ts: ArrayLike,
     args: Any = None,
     *,
-    method: Method = TSIT5,
+    method: AbstractSolver = TSIT5,
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,
     max_steps: int = 100_000,
@@ -50,7 +51,7 @@ def solve(
       factorises the Jacobian, or, where the spectrum of the Jacobian is near the negative real axis,
       `RKG3`, which does not, or `AUTO`, which is `TSIT5` for as long as that is not limited by its
       stability, and then, where up to five directions are stiff and the Jacobian is symmetric in
-      them, an exponential method, else `RKG3`.
+      them, an exponential method, else `RKG3`; or any other `AbstractSolver`.
     - `rtol`, `atol`: default to 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
     - `max_steps`: attempted steps over all records.
 
@@ -81,7 +82,7 @@ def start(
     y0: Any,
     args: Any = None,
     *,
-    method: Method = TSIT5,
+    method: AbstractSolver = TSIT5,
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,
 ) -> State:
@@ -107,7 +108,7 @@ def advance(
     t1: ArrayLike,
     args: Any = None,
     *,
-    method: Method = TSIT5,
+    method: AbstractSolver = TSIT5,
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,
     max_steps: int = 100_000,
@@ -200,7 +201,7 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
         y=y0,
         derivative=unravel(dy),
         control=control,
-        memory=stepping.start(method, dy),
+        memory=method.init(dy),
         status=jnp.where(finite, _OK, _DIVERGED).astype(jnp.int32),
         stats=Stats(num_steps=zero, num_rejected=zero, num_evaluations=zero + 2),
     )

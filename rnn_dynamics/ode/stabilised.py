@@ -1,6 +1,5 @@
-"""One step of a stabilised explicit method."""
+"""Steps of stabilised explicit methods."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,8 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from rnn_dynamics.ode import spectrum as spectra
 from rnn_dynamics.ode.batch import any_member
 from rnn_dynamics.ode.gegenbauer import AtStage, StabilisedMethod
+from rnn_dynamics.ode.solver import AbstractSolver, Context, Field, Step
 from rnn_dynamics.ode.spectrum import Spectrum
 
 
@@ -35,41 +36,42 @@ def largest_step(method: StabilisedMethod, spectrum: Spectrum) -> Array:
     return float(method.tables.bound[-1]) / jnp.maximum(radius, smallest)
 
 
-def step(
-    f: Callable[[Array, Array], Array],
-    method: StabilisedMethod,
-    t: Array,
-    y: Array,
-    dy: Array,
-    h: Array,
-    spectrum: Spectrum,
-) -> tuple[Array, Array, Array, Array]:
-    """One step from (t, y) of size h, of the least degree that is stable for the radius in `spectrum`;
-    the equation is in `StabilisedMethod`.
+class StabilisedSolver(StabilisedMethod, AbstractSolver):
+    """A `StabilisedMethod`, by steps of the least degree that is stable for the spectral radius."""
 
-    **Arguments:** `f`, (), (N,) -> (N,); `t`, scalar; `y`, (N,); `dy` = f(t, y), (N,); `h`, scalar.
+    def init(self, dy: Array) -> Spectrum:
+        """Nothing known of the spectrum."""
+        return spectra.start(dy)
 
-    **Returns:** y1, f(t + h, y1) and the error estimate, each (N,), and how often `f` was evaluated.
-    """
-    degree, member = least_degree(method, h * spectrum.radius)
+    def prepare(
+        self, f: Field, t: Array, y: Array, dy: Array, h: Array, state: Spectrum, rejected: Array
+    ) -> Context:
+        """Look at the spectrum, if it is due."""
+        state, spent = spectra.look(f, t, y, dy, h, state, due=rejected)
+        order = self.embedded_order + 1
+        return Context(state, spent, largest_step(self, state), order, self.gains, False)
 
-    def evaluate(carry: tuple[Array, Stage, Sums]) -> tuple[Array, Stage, Sums]:
-        i, stage, sums = carry
-        at = coefficients(method, member, i, y.dtype)
-        slope = f(t + at.c * h, y + stage.moved)
-        moved, sums = recur(at, i >= degree - 1, dy, h, slope, stage, sums)
-        return i + 1, following(i <= degree, stage, moved, slope), sums
+    def step(self, f: Field, t: Array, y: Array, dy: Array, h: Array, state: Spectrum) -> Step:
+        """One step; the equation is in `StabilisedMethod`."""
+        degree, member = least_degree(self, h * state.radius)
 
-    # One loop over all stages, for the reasons given in `explicit.step`.
-    stage, sums = nothing(dy)
-    at = coefficients(method, member, jnp.int32(0), y.dtype)
-    moved, sums = recur(at, jnp.zeros((), bool), dy, h, dy, stage, sums)
-    _, stage, sums = jax.lax.while_loop(
-        lambda carry: any_member(carry[0] <= degree),
-        evaluate,
-        (jnp.int32(1), stage._replace(moved=moved), sums),
-    )
-    return y + stage.before, stage.slope, h * sums.error, degree
+        def evaluate(carry: tuple[Array, Stage, Sums]) -> tuple[Array, Stage, Sums]:
+            i, stage, sums = carry
+            at = coefficients(self, member, i, y.dtype)
+            slope = f(t + at.c * h, y + stage.moved)
+            moved, sums = recur(at, i >= degree - 1, dy, h, slope, stage, sums)
+            return i + 1, following(i <= degree, stage, moved, slope), sums
+
+        # One loop over all stages, for the reasons given in `ExplicitMethod.step`.
+        stage, sums = nothing(dy)
+        at = coefficients(self, member, jnp.int32(0), y.dtype)
+        moved, sums = recur(at, jnp.zeros((), bool), dy, h, dy, stage, sums)
+        _, stage, sums = jax.lax.while_loop(
+            lambda carry: any_member(carry[0] <= degree),
+            evaluate,
+            (jnp.int32(1), stage._replace(moved=moved), sums),
+        )
+        return Step(y + stage.before, stage.slope, h * sums.error, degree)
 
 
 def least_degree(method: StabilisedMethod, reach: Array) -> tuple[Array, Array]:

@@ -20,3 +20,8 @@ class Status(enum.IntEnum):
     max_steps = 3
     not_run = 4
     not_proven = 5
+
+    @property
+    def words(self) -> str:
+        """The name as it is printed."""
+        return self.name.replace("_", " ")

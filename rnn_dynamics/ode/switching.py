@@ -1,7 +1,6 @@
 """One step of an explicit pair where it is accurate for as long as it is stable, else of a method for what is stiff."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -13,12 +12,11 @@ from jax import Array
 from rnn_dynamics.ode import explicit, stabilised
 from rnn_dynamics.ode import spectrum as spectra
 from rnn_dynamics.ode.batch import any_member, put, row
-from rnn_dynamics.ode.explicit import combine
+from rnn_dynamics.ode.explicit import ExplicitMethod, combine
 from rnn_dynamics.ode.exponential import SHARE_OF_LOW, ExponentialMethod, coefficients
-from rnn_dynamics.ode.gegenbauer import StabilisedMethod
+from rnn_dynamics.ode.solver import AbstractSolver, Context, Field, Step
 from rnn_dynamics.ode.spectrum import MARGIN, Spectrum
-from rnn_dynamics.ode.stabilised import Stage, Sums
-from rnn_dynamics.ode.tableau import ExplicitMethod
+from rnn_dynamics.ode.stabilised import StabilisedSolver, Stage, Sums
 
 # Step times spectral radius at which the pair is near its limit, about 3.5, and below which it
 # needs less evaluations than what is for stiff problems.
@@ -37,7 +35,7 @@ _MOST_PASSES = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SwitchingMethod:
+class SwitchingMethod(AbstractSolver):
     """An explicit pair, and two methods for where stability would limit the pair: an exponential one for
     a Jacobian that is stiff in a few directions, in which it is symmetric, as that of a gradient flow
     near a solution is, and a stabilised one for others.
@@ -50,7 +48,7 @@ class SwitchingMethod:
     name: str
     explicit: ExplicitMethod
     exponential: ExponentialMethod
-    stabilised: StabilisedMethod
+    stabilised: StabilisedSolver
     tight: "SwitchingMethod | None"
 
     # Those of the pair: less damped than where it is alone, as it does not stay at its stability limit.
@@ -58,9 +56,30 @@ class SwitchingMethod:
     gains: ClassVar[tuple[float, float]] = (0.8, 0.2)
 
     @property
-    def embedded_order(self) -> int:
+    def embedded_order(self) -> int:  # type: ignore[override]
         """Of the method that begins."""
         return self.explicit.embedded_order
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether steps of the pair have a middle."""
+        return self.explicit.interpolates
+
+    def init(self, dy: Array) -> "Memory":
+        """Not stiff, as far as is known."""
+        return start(dy)
+
+    def prepare(
+        self, f: Field, t: Array, y: Array, dy: Array, h: Array, state: "Memory", rejected: Array
+    ) -> Context:
+        """Decide which method steps."""
+        state, spent = look(f, t, y, dy, h, state, rejected)
+        dense = ~state.stiff if self.interpolates else False
+        return Context(state, spent, largest_step(self, state), *control_of(self, state), dense)
+
+    def step(self, f: Field, t: Array, y: Array, dy: Array, h: Array, state: "Memory") -> Step:
+        """One step by the method that the state says."""
+        return Step(*step(f, self, t, y, dy, h, state))
 
     def __repr__(self) -> str:
         return f"<switching method {self.name}>"
@@ -92,13 +111,7 @@ def start(dy: Array) -> Memory:
 
 
 def look(
-    f: Callable[[Array, Array], Array],
-    t: Array,
-    y: Array,
-    dy: Array,
-    h: Array,
-    memory: Memory,
-    rejected: Array,
+    f: Field, t: Array, y: Array, dy: Array, h: Array, memory: Memory, rejected: Array
 ) -> tuple[Memory, Array]:
     """Improve the estimate of the spectrum, and decide how to step by `h`.
 
@@ -160,22 +173,16 @@ def control_of(method: SwitchingMethod, memory: Memory) -> tuple[Array, tuple[Ar
 
 
 def step(
-    f: Callable[[Array, Array], Array],
-    method: SwitchingMethod,
-    t: Array,
-    y: Array,
-    dy: Array,
-    h: Array,
-    memory: Memory,
+    f: Field, method: SwitchingMethod, t: Array, y: Array, dy: Array, h: Array, memory: Memory
 ) -> tuple[Array, Array, Array, Array, Array | None]:
     """One step from (t, y) of size h, by the method that `memory` says.
 
     One loop evaluates the stages of any, so that the members of a batch that are not stiff wait
     for those that are, but cost nothing beside.
 
-    **Arguments:** as in `stabilised.step`.
+    **Arguments:** as in `AbstractSolver.step`.
 
-    **Returns:** as there, and y(t + h/2) - y, (N,), of the explicit pair only, where that knows it.
+    **Returns:** the parts of a `Step`; y(t + h/2) - y, (N,), of the explicit pair only, where that knows it.
     """
     dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
     many = memory.stiff & ~memory.few

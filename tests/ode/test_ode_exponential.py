@@ -66,7 +66,7 @@ def integrate(field, y, num_steps, known, end=1.0):
 
     def body(i, carry):
         t, y, dy, first = carry
-        y, dy, error, _, _ = switching.step(field, AUTO, t, y, dy, h, known)
+        y, dy, error, *_ = AUTO.step(field, t, y, dy, h, known)
         return t + h, y, dy, jnp.where(i == 0, error, first)
 
     t = jnp.zeros(())
