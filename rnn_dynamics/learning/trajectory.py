@@ -86,7 +86,7 @@ class Trajectory(eqx.Module):
         """How many records there are, and how the last one ended."""
         times, made = np.asarray(self.train_time), int(self.num_records)
         clock, status = self.words.clock, Status(int(self.status))
-        name = _plain(status)
+        name = status.words
         if status == Status.ok:
             reason = StopReason(int(self.stop_reason))
             stopped = f", stopped by {reason.name} at record {made - 1}" if reason else ""
@@ -111,7 +111,7 @@ class Trajectory(eqx.Module):
         statuses, reasons = np.asarray(self.status).ravel(), np.asarray(self.stop_reason).ravel()
         size, records = " x ".join(map(str, self.status.shape)), self.loss.shape[-1]
         counts = [
-            f"{np.count_nonzero(statuses == status)} {_plain(status)}"
+            f"{np.count_nonzero(statuses == status)} {status.words}"
             for status in Status
             if (statuses == status).any()
         ]
@@ -124,7 +124,10 @@ class Trajectory(eqx.Module):
             f"Trajectories of {size} members of {self.rnn.u.shape[-1]} units, {records} records to "
             f"{self.words.clock} {_range(self.train_time[..., -1])}: {', '.join(counts)}"
         ]
-        failed = [status for status in Status if status and (statuses == status).any()]
+        # nothing helps who fails at the start
+        begun = (np.asarray(self.num_records) > 0) | (np.asarray(self.train_time)[..., 0] > 0)
+        begun = np.broadcast_to(begun, self.status.shape).ravel()
+        failed = [status for status in Status if status and (statuses == status)[begun].any()]
         remedies = dict.fromkeys(filter(None, map(self._remedy, failed)))
         if remedies:
             lines[0] += f"; {' or '.join(remedies)} may help"
@@ -133,10 +136,6 @@ class Trajectory(eqx.Module):
         if (made > 0).any():
             lines.append(f"  loss             {_range(last[made > 0])} at their last records")
         return "\n".join(lines)
-
-
-def _plain(status: Status) -> str:
-    return status.name.replace("_", " ")
 
 
 def _range(values: Any) -> str:

@@ -154,6 +154,12 @@ class PopulationLoss(AbstractLoss):
         self.check(target)
         return _estimate(self, rnn, target, jnp.int32(ANEW), True)[:2]
 
+    def gradient_and_error(
+        self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
+    ) -> tuple[jax.Array, LinearRNN, jax.Array]:
+        """The loss, its gradient, and an estimate of the gradient's relative error, (), by the way that proves stability."""
+        return super().gradient_and_error(rnn, target, key)
+
     def check(self, target: LinearRNN) -> None:
         """Refuse a target that has an infinite loss; one that is being traced is passed over.
 

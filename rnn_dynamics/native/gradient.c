@@ -175,8 +175,9 @@ static int compute(const Batch *b, const Plan *plan) {
     }
     b->enough[i] = (int32_t)plan->count;
     if (in_bases) b->enough[i] = compute_in_bases(&space, plan, &p, b->first[i], &out);
-    const int cancelled = plan->refines && REFINES && !(out.errors[OF_GRADIENT] <= LARGEST_ERROR);
-    if (b->enough[i] < plan->count && !cancelled) continue;
+    const int good = out.errors[OF_VALUE] <= (REAL)LARGEST_VALUE_ERROR &&
+                     out.errors[OF_GRADIENT] <= (REAL)LARGEST_ERROR;
+    if (b->enough[i] < plan->count && (good || !plan->refines || BITS < 64)) continue;
     b->enough[i] = (int32_t)plan->count;
     if (!for_dense) {
       for_dense = cleared_memory(lay_out_dense(&dense, NULL, N + count));

@@ -12,6 +12,7 @@ import xarray as xr
 
 from rnn_dynamics.model import edge_margin, match_eigenvalues
 from rnn_dynamics.sweep.applicability import theory_labels, why_not
+from rnn_dynamics.sweep.axes import number_text
 from rnn_dynamics.sweep.files import temporary, writing
 from rnn_dynamics.sweep.manifest import TABLE
 from rnn_dynamics.sweep.outputs import put
@@ -116,7 +117,7 @@ def format_table(rows: list[dict[str, Any]]) -> str:
         f"{'weight scale':>12}  {'theory':<{width}}  {'loss error':>10}  {'outlier error':>13}  within 2 s.e.",
     ]
     for row in rows:
-        scale = "" if row["weight_scale"] is None else f"{row['weight_scale']:g}"
+        scale = "" if row["weight_scale"] is None else number_text(row["weight_scale"])
         errors = [_number(row[name]) for name in ("loss_error", "outlier_error")]
         within = "-" if np.isnan(row["within"]) else f"{row['within']:.0%}"
         line = (

@@ -40,15 +40,21 @@ class TheoryCurve(eqx.Module):
     def __str__(self) -> str:
         if is_traced(self.train_time) or self.train_time.ndim != 1:
             return f"TheoryCurve of shape {self.train_time.shape}"
-        first, last = np.asarray(self.eigenvalues)[[0, -1]]
+        times, made = np.asarray(self.train_time), int(np.count_nonzero(np.isfinite(self.loss)))
+        name, last = Status(int(self.status)).words, max(made - 1, 0)
+        ending = f"{len(times)} records to learning time {times[-1]:g}: {name}"
+        if self.status != Status.ok and made < len(times):
+            ending = (
+                f"{name} after record {made} of {len(times)} (before learning time {times[made]:g})"
+            )
+        first, last_ones = np.asarray(self.eigenvalues)[[0, last]]
         lines = [
-            f"TheoryCurve, {len(self.train_time)} records to learning time "
-            f"{float(self.train_time[-1]):g}: {Status(int(self.status)).name}",
-            f"  loss         {float(self.loss[0]):.6g} -> {float(self.loss[-1]):.6g}",
+            f"TheoryCurve, {ending}",
+            f"  loss         {float(self.loss[0]):.6g} -> {float(self.loss[last]):.6g}",
             f"  eigenvalues  {np.array2string(first, precision=4)} -> "
-            f"{np.array2string(last, precision=4)}",
+            f"{np.array2string(last_ones, precision=4)}",
         ]
         if self.events:
-            times = (f"{name} {float(time):.6g}" for name, time in self.events.items())
-            lines.append(f"  events       {', '.join(times)}")
+            events = (f"{name} {float(time):.6g}" for name, time in self.events.items())
+            lines.append(f"  events       {', '.join(events)}")
         return "\n".join(lines)

@@ -45,6 +45,9 @@ def test_a_start_that_fails_says_so():
         rd.gradient_flow(unstable, TARGET, jnp.linspace(0.0, 1.0, 6)),
     ):
         assert str(got) == "Trajectory of 8 units, unstable at the start, before record 1 of 6"
+    both = jax.tree.map(lambda *x: jnp.stack(x), unstable, RNN)
+    flows = jax.vmap(lambda rnn: rd.gradient_flow(rnn, TARGET, jnp.linspace(0.0, 1.0, 6)))(both)
+    assert str(flows).splitlines()[0].endswith("1 ok, 1 unstable")
 
 
 def test_a_flow_that_fails_says_what_may_help():

@@ -61,6 +61,13 @@ def test_the_table_has_a_row_per_weight_scale_and_theory(run):
     assert f"{row['loss_error']:.1e}" in format_table(rows)
 
 
+def test_weight_scales_that_nearly_agree_are_told_apart():
+    row = {"theory": "one", "loss_error": 0.1, "outlier_error": 0.1, "within": 1.0, "why_not": ""}
+    scales = (0.1, 0.1000001)
+    text = format_table([{"weight_scale": scale, **row} for scale in scales])
+    assert [line.split()[0] for line in text.splitlines()[1:3]] == ["0.1", "0.1000001"]
+
+
 def test_a_run_without_theory_has_no_overlay(run, tmp_path):
     tables = run.experiment.tables()
     tables["theory"] = {}
