@@ -1,9 +1,11 @@
 """Every benchmark of the speed story, one after another, in a time that is given.
 
-Each script runs in a process of its own. As many as fit run in full, the first in the list first, the others as `--quick` or at one
-size, with results in a folder `quick` that leave those of a full run alone; a script may take what is left of the time beyond the least
-that later ones need, and is stopped then. The first says whether float32 has its digits: on a GPU, that TF32 is off. An accelerator measures what it is
-for: columns, peers in JAX, ceiling and growth in both precisions. What fails is named at the end, with exit code 1, and keeps nothing else from running.
+Each script runs in a process of its own. As many as fit run in full, the first in the list first,
+the others as `--quick` or at one size, with results in a folder `quick` that leave those of a full
+run alone; a script may take what is left of the time beyond the least that later ones need, and is
+stopped then. The first says whether float32 has its digits: on a GPU, that TF32 is off. An
+accelerator measures what it is for: columns, peers in JAX, ceiling and growth in both precisions.
+What fails is named at the end, with exit code 1, and keeps nothing else from running.
 
     python benchmarks/all.py [--minutes 10] [--only columns scaling] [--out DIR]
 """
@@ -23,7 +25,9 @@ SPARE = 30.0  # seconds for starting and drawing
 
 
 class Stage(NamedTuple):
-    """A script, and how long it takes on two cores or on a GPU, in full and as little as makes sense."""
+    """A script, and how long it takes on two cores or on a GPU, in full and as little as makes
+    sense.
+    """
 
     script: str
     seconds: float
@@ -45,7 +49,8 @@ STAGES = (
     Stage("ode", 800, 40),
     Stage("start", 500, 90),
 )
-# Most of the time is compilation, guessed from scripts beside each other on an H200 and an H100 with 16 cores.
+# Most of the time is compilation, guessed from scripts beside each other on an H200 and an H100
+# with 16 cores.
 BOTH = ("--dtypes", "float64", "float32")
 ON_ACCELERATORS = (
     Stage("precision", 60, 60, (), ()),

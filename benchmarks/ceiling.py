@@ -1,22 +1,30 @@
-"""The gradient beside the matrix products that it is made of in JAX, and what was tried to get below them.
+"""The gradient beside the matrix products that it is made of in JAX, and what was tried to get
+below them.
 
-The products of one gradient are timed alone, as XLA makes them, batched and in cache, and multiplied by their counts; engine and
-products take turns in one process. For gradients by JAX alone the counts are a floor: one pass of Gram-Schmidt, one size, no
-estimate of the error. The compiled kernel may be below it, with a `fraction` above 1: it solves with factors in place of an inverse, reads these or W
-once for both sides, and leaves nothing for batches to wait for. `kernel` says whether there was one.
+The products of one gradient are timed alone, as XLA makes them, batched and in cache, and
+multiplied by their counts; engine and products take turns in one process. For gradients by JAX
+alone the counts are a floor: one pass of Gram-Schmidt, one size, no estimate of the error. The
+compiled kernel may be below it, with a `fraction` above 1: it solves with factors in place of an
+inverse, reads these or W once for both sides, and leaves nothing for batches to wait for. `kernel`
+says whether there was one.
 
-gemv    B x and z B, one of each per vector (of W in large networks); both products of Gram-Schmidt with all m + 1 vectors
-gemm    of the inverse, four of half the size of W; of the reduced problem, n × n, with as many doublings as the slowest of the
-        batch needs; U Vᵀ and Uᵀ C V
+gemv    B x and z B, one of each per vector (of W in large networks); both products of Gram-Schmidt
+        with all m + 1 vectors
+gemm    of the inverse, four of half the size of W; of the reduced problem, n × n, with as many
+        doublings as the slowest of the batch needs; U Vᵀ and Uᵀ C V
 
-`engine_us` is per member and step, of K = 20 steps of descent in one compiled call, as a sweep takes them; a `fraction` is
-(gemm + gemv) / engine in the same turn, its bar 0.75 from 64 units on. `sizes` says what the batch went through: a second size, or
-doubling (0), for any of its members, is work of the engine that the floor does not have.
+`engine_us` is per member and step, of K = 20 steps of descent in one compiled call, as a sweep
+takes them; a `fraction` is (gemm + gemv) / engine in the same turn, its bar 0.75 from 64 units on.
+`sizes` says what the batch went through: a second size, or doubling (0), for any of its members, is
+work of the engine that the floor does not have.
 
-Rows of another variant than "engine" are attempts (ceiling_variants.py), each beside the engine at weight scale 0.5 in turns: one pass over W for both products; bases of the step before,
-as they are or refreshed by one block product; Laguerre columns at a shift of 0.8 as they are; bases of W instead of the resolvent.
+Rows of another variant than "engine" are attempts (ceiling_variants.py), each beside the engine at
+weight scale 0.5 in turns: one pass over W for both products; bases of the step before, as they are
+or refreshed by one block product; Laguerre columns at a shift of 0.8 as they are; bases of W
+instead of the resolvent.
 
-    python benchmarks/ceiling.py [--units 64 128 256] [--repeats 9] [--dtypes float64] [--no-variants] [--quick]
+    python benchmarks/ceiling.py [--units 64 128 256] [--repeats 9] [--dtypes float64]
+    [--no-variants] [--quick]
 """
 
 import argparse
@@ -33,7 +41,7 @@ import peers_jax
 from peers_problem import TARGET
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import columns, kernel, projected
+from rnn_dynamics.loss import dispatch, kernel, projected
 from rnn_dynamics.sweep.compiling import Program
 
 WEIGHT_SCALES = (0.1, 0.4)
@@ -56,7 +64,9 @@ def orthogonal(count: int, rows: int, columns_: int, dtype: str) -> jax.Array:
 
 
 def looped(step: Callable[..., Any], *operands: jax.Array) -> Call:
-    """A compiled call of LOOPED steps, batched over members; a step takes and returns the last operand."""
+    """A compiled call of LOOPED steps, batched over members; a step takes and returns the last
+    operand.
+    """
 
     @jax.jit
     def call(*operands: jax.Array) -> jax.Array:
@@ -123,8 +133,10 @@ def doublings_of(rnns: rd.LinearRNN, target: rd.LinearRNN, size: int) -> jax.Arr
 
 
 def sizes_of(rnns: rd.LinearRNN, target: rd.LinearRNN) -> list[int]:
-    """The sizes that are enough for the members of a batch; 0 is doubling. Only the first step tries others."""
-    tried = [*columns.sizes(jax.tree.map(lambda x: x[0], rnns), target), 0]
+    """The sizes that are enough for the members of a batch; 0 is doubling. Only the first step
+    tries others.
+    """
+    tried = [*dispatch.sizes(jax.tree.map(lambda x: x[0], rnns), target), 0]
     found = Program(jax.vmap(lambda rnn: rd.PopulationLoss().estimate(rnn, target)))(rnns)
     return [tried[attempt] for attempt in np.unique(found.attempt)]
 
@@ -217,7 +229,8 @@ def main() -> None:
         spread = f"{row['fraction_least']:.0%} to {row['fraction_largest']:.0%}"
         verdict = "met" if row["met"] else "NOT met"
         print(
-            f"{row['units']} units, {row['dtype']}, weight scale {row['weight_scale']}: products take {row['fraction']:.0%} of the engine's time "
+            f"{row['units']} units, {row['dtype']}, weight scale {row['weight_scale']}: products "
+            f"take {row['fraction']:.0%} of the engine's time "
             f"({spread}), bar {BAR:.0%}: {verdict}"
         )
     if variants:

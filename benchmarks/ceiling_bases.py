@@ -1,4 +1,6 @@
-"""The gradient in any orthonormal bases, for ceiling.py: as `projected_gradient`, but H is found by products with W."""
+"""The gradient in any orthonormal bases, for ceiling.py: as `projected_gradient`, but H is found by
+products with W.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """The gradient in Laguerre columns, for ceiling.py.
 
-With B = (pI + A)⁻¹ the columns are x_j = √(2p) D^j B u and z_j = √(2p) (Dᵀ)^j Bᵀ v, D = 2pB - I, and those of a leaky integrator are
-numbers; ∂L/∂W = Z (Zᵀ X - Z*ᵀ X*) Xᵀ.
+With B = (pI + A)⁻¹ the columns are x_j = √(2p) D^j B u and z_j = √(2p) (Dᵀ)^j Bᵀ v, D = 2pB - I,
+and those of a leaky integrator are numbers; ∂L/∂W = Z (Zᵀ X - Z*ᵀ X*) Xᵀ.
 """
 
 from typing import Any
@@ -18,7 +18,9 @@ SHIFT = 0.8
 
 
 def laguerre(rnn: rd.LinearRNN, count: int) -> rd.LinearRNN:
-    """The gradient from so many columns at one shift (the loss, a sum over the same samples, is left out)."""
+    """The gradient from so many columns at one shift (the loss, a sum over the same samples, is
+    left out).
+    """
     dtype, p = rnn.dtype, SHIFT
     B = inverse((1 + p) * jnp.eye(rnn.num_units, dtype=dtype) - rnn.W)
     root, scalar = (2 * p) ** 0.5, 1 / (p + TARGET)

@@ -1,8 +1,9 @@
 """Bases with a complex pair of poles instead of a real one, for ceiling.py.
 
-For an oscillator of decay γ and frequency ω the poles of A = 1 - W that count are γ ± iω. With T = (A + γ)² + ω², real, the basis grows
-by T⁻¹ and by A in turn, so that two vectors have one pair of poles at -γ ± iω; H is found by its products with W. The engine's
-bases of the same size have a real pole.
+For an oscillator of decay γ and frequency ω the poles of A = 1 - W that count are γ ± iω. With T =
+(A + γ)² + ω², real, the basis grows by T⁻¹ and by A in turn, so that two vectors have one pair of
+poles at -γ ± iω; H is found by its products with W. The engine's bases of the same size have a real
+pole.
 """
 
 from collections.abc import Callable

@@ -1,12 +1,18 @@
-"""Attempts to get below the engine's products, for ceiling.py: each with its time and its error, also where it gives nothing.
+"""Attempts to get below the engine's products, for ceiling.py: each with its time and its error,
+also where it gives nothing.
 
-All are in JAX, beside what the engine does by JAX alone. The one that gave most, a fused kernel, became the engine on CPUs.
+All are in JAX, beside what the engine does by JAX alone. The one that gave most, a fused kernel,
+became the engine on CPUs.
 
-one pass    W x and z W by reading W once: stacked operands of one dot_general, a fused multiply and reduce, blocks of rows in a scan
-recycling   the projected gradient in the bases that the step before had: as they are, or refreshed by one block product
-Laguerre    columns D^j B u at a shift p as they are, without bases, with B = (pI + A)⁻¹ from the engine's elimination
+one pass    W x and z W by reading W once: stacked operands of one dot_general, a fused multiply and
+            reduce, blocks of rows in a scan
+recycling   the projected gradient in the bases that the step before had: as they are, or refreshed
+            by one block product
+Laguerre    columns D^j B u at a shift p as they are, without bases, with B = (pI + A)⁻¹ from the
+            engine's elimination
 bases of W  those that the engine has for networks too large to be inverted
-complex pair  bases with poles at an oscillator's instead of a real one, beside those of a real one of the same size
+complex pair  bases with poles at an oscillator's instead of a real one, beside those of a real one
+              of the same size
 """
 
 import argparse
@@ -24,7 +30,7 @@ from ceiling_laguerre import laguerre
 from peers_problem import LEARNING_RATE, TARGET
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, columns, doubling, projected
+from rnn_dynamics.loss import ANEW, dispatch, doubling, projected
 
 WEIGHT_SCALE = 0.5
 BLOCK, NUM_COLUMNS = 16, (12, 16, 24)
@@ -134,8 +140,10 @@ FRESH: dict[int, Gradient] = {}  # a program for each size
 def recycling(
     units: int, trained: bool, rnns: rd.LinearRNN, chosen: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Rows of recycled bases; a time is of the gradient in given bases alone, without their refreshment."""
-    size, count = columns.fewer_sizes(_first(rnns), rd.leaky_integrator(TARGET))[-1], len(rnns.u)
+    """Rows of recycled bases; a time is of the gradient in given bases alone, without their
+    refreshment.
+    """
+    size, count = dispatch.fewer_sizes(_first(rnns), rd.leaky_integrator(TARGET))[-1], len(rnns.u)
     after = descend(rnns, reference, jnp.int32(1))
     exact = gradients(after, reference)
     bases = jax.jit(jax.vmap(partial(bases_of, size=size)))(rnns)
@@ -172,7 +180,7 @@ def descend(rnns: rd.LinearRNN, gradient: Gradient, steps: jax.Array) -> rd.Line
 def engine(rnn: rd.LinearRNN) -> rd.LinearRNN:
     """The engine's gradient by JAX alone, as the attempts are made; doubling is not needed here."""
     target = rd.leaky_integrator(TARGET).astype(rnn.dtype)
-    return columns.attempts_by_products(rnn, target, jnp.int32(ANEW))[1].gradient
+    return dispatch.attempts_by_jax(rnn, target, jnp.int32(ANEW))[1].gradient
 
 
 def reference(rnn: rd.LinearRNN) -> rd.LinearRNN:
@@ -253,7 +261,7 @@ def measure(chosen: argparse.Namespace) -> list[dict[str, Any]]:
         start = jax.vmap(rd.LinearRNN)(*(jnp.asarray(x, chosen.dtype) for x in (W, *ends)))
         steps = jnp.int32(TRAINING // 5 if chosen.quick else TRAINING)
         for trained, rnns in ((False, start), (True, descend(start, engine, steps))):
-            if columns.fewer_sizes(_first(rnns), rd.leaky_integrator(TARGET)):
+            if dispatch.fewer_sizes(_first(rnns), rd.leaky_integrator(TARGET)):
                 rows += recycling(units, trained, rnns, chosen)
             rows += shifted(units, trained, rnns, chosen)
         for trained, rnns in ((False, start), (True, descend(start, ceiling_pairs.learn, steps))):

@@ -1,16 +1,22 @@
-"""Accuracy of the gradient: its true error on a grid of networks, and the error that it reports on random ones.
+"""Accuracy of the gradient: its true error on a grid of networks, and the error that it reports on
+random ones.
 
-grid    every number of units, weight scale, decay, target (integrator, oscillator of frequency 1) at the start and after training by the
-        engine itself: relative error of `value_and_grad` against SciPy's Lyapunov solver, of all parameters together and of W alone, the
-        largest over decays; networks that are unstable by their eigenvalues are counted and left out. Where the loss is so small that SciPy's
-        gradient has cancelled, against one in 60 digits: `error_of_scipy` is the distance of SciPy's own from it
-random  members of random weight scale, decay, target and training: the error reported by `estimate` against the distance from the
-        doubling gradient, by the size that was used (0 is doubling, its own reference); what `gradient_and_error` reports is four
-        times this distance, and so large enough by construction
+grid    every number of units, weight scale, decay, target (integrator, oscillator of frequency 1)
+        at the start and after training by the engine itself: relative error of `value_and_grad`
+        against SciPy's Lyapunov solver, of all parameters together and of W alone, the largest over
+        decays; networks that are unstable by their eigenvalues are counted and left out. Where the
+        loss is so small that SciPy's gradient has cancelled, against one in 60 digits:
+        `error_of_scipy` is the distance of SciPy's own from it
+random  members of random weight scale, decay, target and training: the error reported by `estimate`
+        against the distance from the doubling gradient, by the size that was used (0 is doubling,
+        its own reference); what `gradient_and_error` reports is four times this distance, and so
+        large enough by construction
 
-Training is by normalised gradient steps, which grow by a tenth as long as the loss falls, and are halved and taken back otherwise.
+Training is by normalised gradient steps, which grow by a tenth as long as the loss falls, and are
+halved and taken back otherwise.
 
-Without the kernel, as by RNN_DYNAMICS_NATIVE=0, results have names of their own: what other accelerators do, and a GPU near a solution.
+Without the kernel, as by RNN_DYNAMICS_NATIVE=0, results have names of their own: what other
+accelerators do, and a GPU near a solution.
 
     python benchmarks/columns.py [--seeds 4] [--members 1000] [--units 2 3 16 33 64 128] [--quick]
 """
@@ -30,7 +36,7 @@ from references import by_scipy, in_digits
 
 import rnn_dynamics as rd
 from rnn_dynamics.learning.learner import where
-from rnn_dynamics.loss import ANEW, columns, doubling, kernel
+from rnn_dynamics.loss import ANEW, dispatch, doubling, kernel
 from rnn_dynamics.sweep.compiling import Program
 
 LOSS = rd.PopulationLoss()
@@ -42,7 +48,8 @@ FIRST_LENGTH = 0.02
 # Units of random members: how often each is drawn, of 100.
 UNITS = {64: 82, 40: 12, 128: 6}
 TARGETS = ("integrator", "oscillator")
-# SciPy's gradients have errors of about 1e-14 / sqrt(loss); one in digits takes three seconds for 128 units.
+# SciPy's gradients have errors of about 1e-14 / sqrt(loss); one in digits takes three seconds for
+# 128 units.
 SMALL_LOSS = 1e-10
 
 
@@ -58,7 +65,9 @@ class Case(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A trained network, its target, and the engine's loss, gradient, reported error and attempt."""
+    """A trained network, its target, and the engine's loss, gradient, reported error and
+    attempt.
+    """
 
     rnn: rd.LinearRNN
     target: rd.LinearRNN
@@ -111,14 +120,16 @@ def dissect(found: Found) -> tuple[rd.LinearRNN, jax.Array]:
     """The gradients of a batch by doubling, and the sizes that the engine used."""
 
     def one(found: Found) -> Any:
-        sizes = jnp.asarray([*columns.sizes(found.rnn, found.target), 0], jnp.int32)
+        sizes = jnp.asarray([*dispatch.sizes(found.rnn, found.target), 0], jnp.int32)
         return doubling.gradient(found.rnn, found.target)[1], sizes[found.attempt]
 
     return jax.vmap(one)(found)
 
 
 def batches(cases: Iterable[Case], dissected: bool = False) -> Iterator[tuple[Any, ...]]:
-    """Trained networks, a full batch at a time, on the host, and what is found by `dissect`; compiled side by side."""
+    """Trained networks, a full batch at a time, on the host, and what is found by `dissect`;
+    compiled side by side.
+    """
     groups: dict[Any, list[Case]] = {}
     for case in cases:
         groups.setdefault((case.units, case.target), []).append(case)
@@ -220,7 +231,9 @@ def random_cases(count: int, shares: dict[int, int]) -> list[Case]:
 
 
 def random_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of the random members: one of each number of units and size, and one of all that had columns."""
+    """Rows of the random members: one of each number of units and size, and one of all that had
+    columns.
+    """
     seen: dict[tuple[int, int], list[tuple[float, float]]] = {}
     unstable: dict[int, int] = {}
     cases = random_cases(chosen.members, chosen.random_units)
@@ -256,7 +269,9 @@ def random_rows(chosen: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, write `columns_grid_<platform>.jsonl` and `columns_random_<platform>.jsonl` (`…_jax_<platform>.jsonl`), and say what was found."""
+    """Measure, write `columns_grid_<platform>.jsonl` and `columns_random_<platform>.jsonl`
+    (`…_jax_<platform>.jsonl`), and say what was found.
+    """
     options = harness.parser(__doc__ or "")
     options.formatter_class = argparse.RawDescriptionHelpFormatter
     options.add_argument("--members", type=int, default=1000, help="random ones")

@@ -1,4 +1,5 @@
-"""Figures and a table of all results on speed: `results/*.jsonl` to `results/speed_*.png` and to the README, between two markers.
+"""Figures and a table of all results on speed: `results/*.jsonl` to `results/speed_*.png` and to
+the README, between two markers.
 
     peers     what a user would write instead, in times of the engine
     ode       work against precision of the ODE solvers
@@ -7,8 +8,9 @@
     start     where the time to the first record goes
     flow      stiff gradient flows beside the explicit pair
 
-One figure of each for each platform that has a file, as `ode_cpu.jsonl`. What has no file is named and left out, of figures and table. The accuracy of
-gradients (columns.py) and of float32 products (precision.py) is in the table alone.
+One figure of each for each platform that has a file, as `ode_cpu.jsonl`. What has no file is named
+and left out, of figures and table. The accuracy of gradients (columns.py) and of float32 products
+(precision.py) is in the table alone.
 
     python benchmarks/draw.py [--results DIR] [--readme PATH]
 """
@@ -103,7 +105,9 @@ def scaling_cells(rows: list[Row]) -> Cells:
 
 
 def ceiling_cells(rows: list[Row]) -> Cells:
-    """Time of the matrix products of a gradient in XLA, as a share of the engine's: above 1 where its kernel beats them."""
+    """Time of the matrix products of a gradient in XLA, as a share of the engine's: above 1 where
+    its kernel beats them.
+    """
     cells, engine = {}, [row for row in rows if row["variant"] == "engine"]
     for dtype, units in dict.fromkeys((row["dtype"], row["units"]) for row in engine):
         own = [row for row in engine if (row["dtype"], row["units"]) == (dtype, units)]
@@ -197,7 +201,8 @@ def table(found: dict[tuple[str, str], list[Row]]) -> str:
         every = [row for (_, own), some in found.items() if own == platform for row in some]
         notes.append(f"{title}: {machine(every)[0].lower()}{machine(every)[1:]}")
     end = (
-        "Medians, in brackets the least and the largest of all turns; × is a peer's time over ours, which is in float64 where no "
+        "Medians, in brackets the least and the largest of all turns; × is a peer's time over "
+        "ours, which is in float64 where no "
         "other precision is named."
     )
     return "\n".join([*lines, "", " ".join([end, *notes])])
@@ -212,7 +217,8 @@ def insert(readme: Path, text: str) -> None:
     whole = readme.read_text(encoding="utf-8")
     if whole.count(BEGIN) != 1 or whole.count(END) != 1 or whole.index(BEGIN) > whole.index(END):
         sys.exit(
-            f"{readme.name} has no place for the table: add once, on lines of their own and in this "
+            f"{readme.name} has no place for the table: add once, on lines of their own and in "
+            "this "
             f"order, where the table is to be,\n\n{BEGIN}\n{END}\n"
         )
     before, after = whole.split(BEGIN)[0], whole.split(END)[1]

@@ -51,7 +51,9 @@ def flow(rows: list[Row]) -> Figure:
 
 
 def flow_cells(rows: list[Row]) -> dict[str, tuple[str, str]]:
-    """How many times fewer gradients than the explicit pair needs, and what unlike members cost each other."""
+    """How many times fewer gradients than the explicit pair needs, and what unlike members cost
+    each other.
+    """
     cells = {}
     judged = [row for row in rows if row.get("bar") is not None]
     for decay in unique(judged, "decay"):

@@ -14,8 +14,9 @@ UNITS, MEMBERS = 64, 64
 
 
 def peers(rows: list[Row]) -> Figure:
-    """Cost of what a user would write instead, in times of the engine: a panel for every number of units at 64 members, and one for 64
-    units at the most members."""
+    """Cost of what a user would write instead, in times of the engine: a panel for every number of
+    units at 64 members, and one for 64 units at the most members.
+    """
     panels_of: dict[tuple[int, int], list[Row]] = {}
     for row in rows:
         if row["peer"] != "engine float64":

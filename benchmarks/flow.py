@@ -1,12 +1,15 @@
-"""Gradient flows towards long memories: gradients and time of the default method beside those of the explicit pair alone.
+"""Gradient flows towards long memories: gradients and time of the default method beside those of
+the explicit pair alone.
 
-A network of 6 units (weight scale 0.1, |u| = |v| = 0.3) learns a leaky integrator until τ = 40. `gradients` counts evaluations of the
-gradient, `error` is the distance of the last parameters from those at rtol 1e-11, relative to their norm. A ratio is the pair's over ours:
-at a decay of 0.2 at least 4, at 0.05 at least 40. At 0.02 and 0.01 the pair would take millions of gradients: it is left out. RKG3, the
-stabilised method that the default falls back on where many directions are stiff, is there to compare.
+A network of 6 units (weight scale 0.1, |u| = |v| = 0.3) learns a leaky integrator until τ = 40.
+`gradients` counts evaluations of the gradient, `error` is the distance of the last parameters from
+those at rtol 1e-11, relative to their norm. A ratio is the pair's over ours: at a decay of 0.2 at
+least 4, at 0.05 at least 40. At 0.02 and 0.01 the pair would take millions of gradients: it is left
+out. RKG3, the stabilised method that the default falls back on where many directions are stiff, is
+there to compare.
 
-Rows of kind "batch" say what members of unlike stiffness cost each other: 8 of decay 0.2, 8 of 0.05, and both as one batch of 16,
-beside the time of the two batches apart.
+Rows of kind "batch" say what members of unlike stiffness cost each other: 8 of decay 0.2, 8 of
+0.05, and both as one batch of 16, beside the time of the two batches apart.
 
     python benchmarks/flow.py [--repeats 3] [--quick]
 """
@@ -71,7 +74,8 @@ def alone(decay: float, rtols: tuple[float, ...], repeats: int) -> list[dict[str
     for rtol in rtols:
         calls = {name: partial(flow, rnns, decays, rtol, name) for name in methods}
         found = {name: call() for name, call in calls.items()}
-        # what takes milliseconds has more and shorter turns: neighbours on the machine spoil few of them
+        # what takes milliseconds has more and shorter turns: neighbours on the machine spoil few of
+        # them
         short = decay not in ALONE and found[PAIR][1][0] < SHORT
         turns, least_seconds = (5 * repeats, 0.1) if short else (repeats, 0.5)
         timed = harness.interleaved(calls, turns, least_seconds=least_seconds)
@@ -157,7 +161,8 @@ def main() -> None:
     for row in (row for row in rows if row["bar"] is not None):
         verdict = "met" if row["met"] else "NOT met"
         print(
-            f"decay {row['decay']}, rtol {row['rtol']:.0e}: {row['ratio']:.1f} times fewer gradients, "
+            f"decay {row['decay']}, rtol {row['rtol']:.0e}: {row['ratio']:.1f} times fewer "
+            "gradients, "
             f"{row['time_ratio']:.1f} times faster; bar {row['bar']:g}: {verdict}"
         )
 

@@ -1,7 +1,9 @@
-"""Cost of one exact gradient, per member and step: N units, S members in one jit-compiled, vmapped call.
+"""Cost of one exact gradient, per member and step: N units, S members in one jit-compiled, vmapped
+call.
 
-Members have weight scale 0.5 and target decay 0.2. The error beside each time is the largest one of three members against SciPy's
-Lyapunov solver, relative. Compile time is of the first call and reported apart.
+Members have weight scale 0.5 and target decay 0.2. The error beside each time is the largest one of
+three members against SciPy's Lyapunov solver, relative. Compile time is of the first call and
+reported apart.
 
     python benchmarks/gradient.py [--units 32 64 128] [--members 1 16 256] [--repeats 9]
 """

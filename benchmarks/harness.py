@@ -1,4 +1,6 @@
-"""Timing that can be trusted: compile time apart, interleaved repeats, medians with spread, one JSON line per result."""
+"""Timing that can be trusted: compile time apart, interleaved repeats, medians with spread, one
+JSON line per result.
+"""
 
 import argparse
 import json
@@ -39,7 +41,9 @@ def first_call(call: Callable[[], Any]) -> float:
 def interleaved(
     calls: dict[str, Callable[[], Any]], repeats: int, least_seconds: float = 0.05
 ) -> dict[str, np.ndarray]:
-    """Seconds per call of each candidate, (repeats,): all take turns, so that drifts of the machine hit all alike."""
+    """Seconds per call of each candidate, (repeats,): all take turns, so that drifts of the machine
+    hit all alike.
+    """
     loops = {}
     for name, call in calls.items():
         began = time.perf_counter()
@@ -75,7 +79,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def keep(name: str, rows: Iterable[dict[str, Any]], folder: Path) -> Path:
-    """Write what there is so far as JSON lines to a file beside that of all: who is stopped has not measured for nothing."""
+    """Write what there is so far as JSON lines to a file beside that of all: who is stopped has not
+    measured for nothing.
+    """
     facts = machine()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}_{facts['platform']}.jsonl.part"

@@ -1,9 +1,12 @@
-"""Cost of one gradient of every loss, per member and step: horizons, discrete time, sampled noise, and backpropagation through time.
+"""Cost of one gradient of every loss, per member and step: horizons, discrete time, sampled noise,
+and backpropagation through time.
 
-Members have weight scale 0.5, the target decay 0.2. Sampled noise has 32 trials of 500 steps of 0.1; "backpropagation" is the page of
-JAX that it stands for, all trials through a scan, differentiated by JAX, under vmap too; its gradient on the same noise is compared.
-`error` is the gradient's relative error: the estimate of the exact losses, the noise of the sampled ones. `temporary_MB` is what XLA
-allocates beside arguments and results, per member. Compile time is of the first call and reported apart.
+Members have weight scale 0.5, the target decay 0.2. Sampled noise has 32 trials of 500 steps of
+0.1; "backpropagation" is the page of JAX that it stands for, all trials through a scan,
+differentiated by JAX, under vmap too; its gradient on the same noise is compared. `error` is the
+gradient's relative error: the estimate of the exact losses, the noise of the sampled ones.
+`temporary_MB` is what XLA allocates beside arguments and results, per member. Compile time is of
+the first call and reported apart.
 
     python benchmarks/losses.py [--units 32 64] [--members 16] [--repeats 5]
 """

@@ -1,7 +1,9 @@
-"""Peak memory of a process that runs a sweep, from the first import to results.zarr, against the number of members.
+"""Peak memory of a process that runs a sweep, from the first import to results.zarr, against the
+number of members.
 
-Every size runs in a process of its own with the same chunks of 50 networks of 32 units; `peak_MB` is the largest resident memory that
-the operating system saw, `results_MB` what the run left on disk, which does grow.
+Every size runs in a process of its own with the same chunks of 50 networks of 32 units; `peak_MB`
+is the largest resident memory that the operating system saw, `results_MB` what the run left on
+disk, which does grow.
 
     python benchmarks/memory.py [--members 100 1000 10000]
 """
@@ -46,7 +48,9 @@ def run(members: int, directory: str) -> None:
 
 
 def _peak_kB() -> float:
-    """Largest resident memory of this process: where Linux has it, without what its parent had when it was forked."""
+    """Largest resident memory of this process: where Linux has it, without what its parent had when
+    it was forked.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]

@@ -1,24 +1,33 @@
-"""Work against precision of the ODE solvers, beside diffrax and SciPy: one outlier, a conjugate pair, and a batch of single outliers.
+"""Work against precision of the ODE solvers, beside diffrax and SciPy: one outlier, a conjugate
+pair, and a batch of single outliers.
 
     outlier   decay 0.2, from (p, q, λ) = (0.1, 0.1, 0), 41 records to τ = 20
-    pair      decay 0.3, frequency 1, from (p, q, r, a, b) = (0, 0, 0, 0.3, 0.1), 81 records to τ = 80
-    batch     10,000 outliers in one jit-compiled, vmapped call: decays 0.1 to 0.5, gains 0.01 to 0.3, records of `outlier`
+    pair      decay 0.3, frequency 1, from (p, q, r, a, b) = (0, 0, 0, 0.3, 0.1), 81 records to τ =
+              80
+    batch     10,000 outliers in one jit-compiled, vmapped call: decays 0.1 to 0.5, gains 0.01 to
+              0.3, records of `outlier`
 
-All solvers have the same vector field, compiled by JAX, the same records, and atol = rtol/100 in float64; rtol means local error per step
-to all. diffrax takes its fastest forward form (no events, nothing thrown, records interpolated, as ours are within steps of Tsit5) with its
-default controller and a PI controller; SciPy calls the field from Python. SciPy's loop over a batch is timed on a few members, being linear
-in their number, and so is its error; diffrax's implicit methods on 100, being by far the slowest. JAX runs one call at a time here, so that
-handing over to its threads is not timed. A candidate that takes more than half a second and `--patience` times as long as the fastest of
-its package has one turn only, as has SciPy's loop; one that takes more than half a minute is left out at tighter rtol.
+All solvers have the same vector field, compiled by JAX, the same records, and atol = rtol/100 in
+float64; rtol means local error per step to all. diffrax takes its fastest forward form (no events,
+nothing thrown, records interpolated, as ours are within steps of Tsit5) with its default controller
+and a PI controller; SciPy calls the field from Python. SciPy's loop over a batch is timed on a few
+members, being linear in their number, and so is its error; diffrax's implicit methods on 100, being
+by far the slowest. JAX runs one call at a time here, so that handing over to its threads is not
+timed. A candidate that takes more than half a second and `--patience` times as long as the fastest
+of its package has one turn only, as has SciPy's loop; one that takes more than half a minute is
+left out at tighter rtol.
 
-`error` is the root mean square over members of the largest error at any record; `evaluations` are those of a member, on average,
-Jacobians not counted (None where iterations are hidden). A `ratio` is a solver's time over that of the fastest of ours at equal error: the
-one which ours has at this rtol, times interpolated along each solver's line over all rtol, in log and log, turn by turn; beyond a line's ends,
-its time there. At 1e-11, where there is no bar, lines go on, for ours is the smaller error at one rtol. The bars: the fastest of diffrax
-takes as long at least in every problem, and twice as long in the batch. `compile_s` is what the first call took beyond a later one; rtol
-is an argument of the compiled program.
+`error` is the root mean square over members of the largest error at any record; `evaluations` are
+those of a member, on average, Jacobians not counted (None where iterations are hidden). A `ratio`
+is a solver's time over that of the fastest of ours at equal error: the one which ours has at this
+rtol, times interpolated along each solver's line over all rtol, in log and log, turn by turn;
+beyond a line's ends, its time there. At 1e-11, where there is no bar, lines go on, for ours is the
+smaller error at one rtol. The bars: the fastest of diffrax takes as long at least in every problem,
+and twice as long in the batch. `compile_s` is what the first call took beyond a later one; rtol is
+an argument of the compiled program.
 
-    python benchmarks/ode.py [--problems outlier pair batch] [--members 10000] [--repeats 9] [--quick]
+    python benchmarks/ode.py [--problems outlier pair batch] [--members 10000] [--repeats 9]
+    [--quick]
 """
 
 import argparse
@@ -47,7 +56,9 @@ PI = {"pcoeff": 0.3, "icoeff": 0.4}
 
 
 class Candidate(NamedTuple):
-    """A call of rtol that is timed, and what reads from its result the records, (members, records, N), and evaluations per member."""
+    """A call of rtol that is timed, and what reads from its result the records, (members, records,
+    N), and evaluations per member.
+    """
 
     call: Callable[[float], Any]
     read: Callable[[Any], tuple[np.ndarray, float | None]]
@@ -55,7 +66,9 @@ class Candidate(NamedTuple):
 
 
 def compiled(problem: Problem, solve: Callable[..., Any], evaluations: int | None) -> Candidate:
-    """A solver of one member, (rtol, y0, args) → (ys, number of evaluations or, if their count per step is given, of steps)."""
+    """A solver of one member, (rtol, y0, args) → (ys, number of evaluations or, if their count per
+    step is given, of steps).
+    """
     program = jax.jit(jax.vmap(solve, (None, 0, 0)) if problem.is_batch else solve)
 
     def read(found: Any) -> tuple[np.ndarray, float | None]:
@@ -196,7 +209,9 @@ def measure(problem: Problem, chosen: argparse.Namespace) -> list[dict[str, Any]
 
 
 def time_at(rows: list[dict[str, Any]], peer: str, error: float) -> np.ndarray:
-    """Seconds of each turn in which a solver has some error, along its line; at its ends beyond them."""
+    """Seconds of each turn in which a solver has some error, along its line; at its ends beyond
+    them.
+    """
     mine = [row for row in rows if row["peer"] == peer and np.isfinite(row["error"])]
     line = sorted((row["error"], tuple(row["seconds"])) for row in mine)
     if not line:  # it failed at every rtol

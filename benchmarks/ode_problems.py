@@ -1,4 +1,6 @@
-"""The initial value problems of `ode.py`: three theories' equations as `rnn_dynamics` integrates them."""
+"""The initial value problems of `ode.py`: three theories' equations as `rnn_dynamics` integrates
+them.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +17,9 @@ FEW = 5  # members in SciPy's loop
 
 
 class Problem(NamedTuple):
-    """y' = field(t, y, args) at the times `ts`; `y0` and `args` have a leading axis of members if it is a batch."""
+    """y' = field(t, y, args) at the times `ts`; `y0` and `args` have a leading axis of members if
+    it is a batch.
+    """
 
     field: Callable[..., jax.Array]
     y0: jax.Array

@@ -1,17 +1,23 @@
-"""What a user would write instead: cost per member and step of gradient descent, beside the engine as a sweep runs it.
+"""What a user would write instead: cost per member and step of gradient descent, beside the engine
+as a sweep runs it.
 
-Random networks of weight scale 0.5 learn a leaky integrator of decay 0.2 by plain gradient descent on W, u and v. All peers take turns in
-one process; a `ratio` is to the engine in float64 in the same turn, `ratio_like` to the engine in the peer's own precision. A peer is
-written as its best users would write it, in the precision that they would choose: float32 for backpropagation through time, float64
-elsewhere. A loop over networks is timed on four of them, being linear in their number, and batches of backpropagation and of diffrax on at
-most 64 (32 of 128 units; on accelerators 1,024 of 64 units): `timed_members`.
+Random networks of weight scale 0.5 learn a leaky integrator of decay 0.2 by plain gradient descent
+on W, u and v. All peers take turns in one process; a `ratio` is to the engine in float64 in the
+same turn, `ratio_like` to the engine in the peer's own precision. A peer is written as its best
+users would write it, in the precision that they would choose: float32 for backpropagation through
+time, float64 elsewhere. A loop over networks is timed on four of them, being linear in their
+number, and batches of backpropagation and of diffrax on at most 64 (32 of 128 units; on
+accelerators 1,024 of 64 units): `timed_members`.
 
-`error` is the gradient's relative error against SciPy's Lyapunov solver at the start, the largest of three members; of a peer
-that samples noise it is that of one minibatch, and `error_of_mean` what remains of it in expectation: Euler steps and a finite horizon.
-`compile_s` is what the first call took beyond a later one, 0 for eager code; a program that another number of members has compiled
-already keeps its value. BLAS has one thread, as in the engine's command line, and torch one or as many as there are cores, whichever is faster: `threads`.
+`error` is the gradient's relative error against SciPy's Lyapunov solver at the start, the largest
+of three members; of a peer that samples noise it is that of one minibatch, and `error_of_mean` what
+remains of it in expectation: Euler steps and a finite horizon. `compile_s` is what the first call
+took beyond a later one, 0 for eager code; a program that another number of members has compiled
+already keeps its value. BLAS has one thread, as in the engine's command line, and torch one or as
+many as there are cores, whichever is faster: `threads`.
 
-    python benchmarks/peers.py [--units 32 64 128] [--members 1 16 64 256] [--repeats 5] [--devices 2] [--jax-only] [--quick]
+    python benchmarks/peers.py [--units 32 64 128] [--members 1 16 64 256] [--repeats 5] [--devices
+    2] [--jax-only] [--quick]
 """
 
 import argparse
@@ -40,12 +46,15 @@ from peers_problem import (
 
 import rnn_dynamics as rd
 
-# Units, all members' together, of a batch with a history in time: beyond, a user cuts it into pieces. On accelerators, what keeps one busy.
+# Units, all members' together, of a batch with a history in time: beyond, a user cuts it into
+# pieces. On accelerators, what keeps one busy.
 MOST_MEMBERS, MOST_UNITS, MOST_UNITS_ELSEWHERE = 64, 4096, 2**16
 BARS = {"a": 1000, "c": 100, "d": 30, "e": 100, "f": 10, "g": 3}  # times the engine's cost
-TURN = 0.3  # seconds at least: what the peer before has left in caches and spinning threads should not count
+# seconds at least: what the peer before has left in caches and spinning threads should not count
+TURN = 0.3
 BARS_AT = {"units": 64, "members": 64}
-# largest relative error of the gradient; a horizon and a solver's tolerance are chosen, the rest is exact
+# largest relative error of the gradient; a horizon and a solver's tolerance are chosen, the rest is
+# exact
 LARGEST_ERRORS = {"float32": 1e-4, "d": 1e-4}
 EXACT = 1e-6
 

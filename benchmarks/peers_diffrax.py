@@ -18,7 +18,8 @@ OPTIMIZER = optax.sgd(LEARNING_RATE)
 def response_loss(parameters: Parameters) -> jax.Array:
     """½∫(k - k*)² dt by Gauss-Legendre quadrature of the impulse response.
 
-    Faster than the integral as a further state, and than a constant step; the backsolve adjoint diverges.
+    Faster than the integral as a further state, and than a constant step; the backsolve adjoint
+    diverges.
     """
     W, u, v = parameters
     nodes, weights = np.polynomial.legendre.leggauss(NUM_NODES)

@@ -87,7 +87,8 @@ def random_networks(units: int, members: int) -> Networks:
 def advance(learner: GradientDescent, state: State, targets: rd.LinearRNN, steps: Any) -> State:
     """The learning of a chunk between two records, without the record.
 
-    The initial networks are left out of what is returned: a sweep, which donates its state, does not copy them.
+    The initial networks are left out of what is returned: a sweep, which donates its state, does
+    not copy them.
     """
 
     def one(learner: GradientDescent, state: State, target: rd.LinearRNN) -> State:
@@ -113,7 +114,9 @@ def chunk_of(networks: Networks, rows: np.ndarray, dtype: str) -> tuple[Any, ...
 
 
 def engine(networks: Networks, dtype: str) -> Peer:
-    """The learning of a sweep over seeds: its chunks, taken in turn by each device in a thread of its own."""
+    """The learning of a sweep over seeds: its chunks, taken in turn by each device in a thread of
+    its own.
+    """
     members, units = networks[1].shape
     layout = layout_of(units, members, dtype)
     width = layout.chunk_size
@@ -151,7 +154,9 @@ def engine(networks: Networks, dtype: str) -> Peer:
 
 
 def sampled_loss(parameters: Parameters, key: jax.Array) -> jax.Array:
-    """Squared error on white noise, averaged over time and trials: Euler steps, all trials at once."""
+    """Squared error on white noise, averaged over time and trials: Euler steps, all trials at
+    once.
+    """
     W, u, v = parameters
     noise = jax.random.normal(key, (NUM_STEPS, NUM_TRIALS), W.dtype) / TIME_STEP**0.5
     step = (1 - TIME_STEP) * jnp.eye(len(u), dtype=W.dtype) + TIME_STEP * W.T

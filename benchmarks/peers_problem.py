@@ -1,6 +1,8 @@
-"""The problem that all peers solve, its exact gradient by SciPy, and what a user of SciPy alone would write.
+"""The problem that all peers solve, its exact gradient by SciPy, and what a user of SciPy alone
+would write.
 
-Random networks of weight scale 0.5 learn a leaky integrator of decay 0.2 by plain gradient descent on W, u and v.
+Random networks of weight scale 0.5 learn a leaky integrator of decay 0.2 by plain gradient descent
+on W, u and v.
 """
 
 import dataclasses
@@ -73,7 +75,9 @@ def exact_gradients(networks: Networks) -> Networks:
 
 
 def largest_error(found: Networks, exact: Networks) -> float:
-    """Relative error of all parameters' gradients together, the largest of the members that both have."""
+    """Relative error of all parameters' gradients together, the largest of the members that both
+    have.
+    """
     count = min(len(found[0]), len(exact[0]))
 
     def norms(parts: Networks) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Peers in torch: backpropagation through time, and the algorithm of columns in batches.
 
-`torch.compile` is left out. Of backpropagation it compiles 25 of the 250 steps in a minute and is then no faster (measured with
-torch 2.13 on a CPU), and solvers of LAPACK it leaves as they are.
+`torch.compile` is left out. Of backpropagation it compiles 25 of the 250 steps in a minute and is
+then no faster (measured with torch 2.13 on a CPU), and solvers of LAPACK it leaves as they are.
 """
 
 import os
@@ -60,7 +60,9 @@ def arrived(trained: torch.Tensor) -> torch.Tensor:
 def with_threads(
     kind: str, units: int, call: Callable[[], torch.Tensor]
 ) -> tuple[Callable[[], torch.Tensor], int]:
-    """The call with one thread or one per core, and how many: what is faster, which for small matrices is often one."""
+    """The call with one thread or one per core, and how many: what is faster, which for small
+    matrices is often one.
+    """
 
     def seconds(threads: int) -> float:
         torch.set_num_threads(threads)
@@ -91,7 +93,9 @@ def noise(members: int, like: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def targets(x: torch.Tensor) -> torch.Tensor:
-    """What the leaky integrator makes of noise (members, steps, trials), by the same Euler steps."""
+    """What the leaky integrator makes of noise (members, steps, trials), by the same Euler
+    steps.
+    """
     y, outputs = torch.zeros_like(x[:, 0]), []
     for now in x.unbind(1):
         y = (1 - TIME_STEP * TARGET) * y + TIME_STEP * now
@@ -102,7 +106,9 @@ def targets(x: torch.Tensor) -> torch.Tensor:
 def sampled_loss(
     W: torch.Tensor, u: torch.Tensor, v: torch.Tensor, x: torch.Tensor, wanted: torch.Tensor
 ) -> torch.Tensor:
-    """Squared error of one network, averaged over time and trials: Euler steps, all trials at once."""
+    """Squared error of one network, averaged over time and trials: Euler steps, all trials at
+    once.
+    """
     identity = torch.eye(len(u), dtype=W.dtype, device=W.device)
     step = (1 - TIME_STEP) * identity + TIME_STEP * W.mT
     h, states = torch.zeros_like(x[0][:, None] * u), []
@@ -183,8 +189,9 @@ def descend(
 def column_gradients(parameters: Parameters) -> Parameters:
     """Exact gradients of a batch: controllability and observability in the Laguerre basis of time.
 
-    x₀ = √(2p) B u and x_{j+1} = (2p B - 1) x_j with B = (p + A)⁻¹, likewise z with Aᵀ and v; ∂L/∂W = Z (Zᵀ X - z* x*ᵀ) Xᵀ. One LU
-    decomposition and two triangular solutions per column: faster here than products with an inverse, and than two-sided Arnoldi.
+    x₀ = √(2p) B u and x_{j+1} = (2p B - 1) x_j with B = (p + A)⁻¹, likewise z with Aᵀ and v; ∂L/∂W
+    = Z (Zᵀ X - z* x*ᵀ) Xᵀ. One LU decomposition and two triangular solutions per column: faster
+    here than products with an inverse, and than two-sided Arnoldi.
     """
     W, u, v = parameters
     p = SHIFT

@@ -1,9 +1,10 @@
-"""How many digits products and gradients have in float32: whether a GPU's TF32 is off where the engine computes.
+"""How many digits products and gradients have in float32: whether a GPU's TF32 is off where the
+engine computes.
 
-product   of two 512 × 512 matrices, at the precision that the engine asks for and at JAX's own, against float64: at most 1e-6 for the
-          engine's, where TF32 would have 3e-4
-gradient  of 64 random networks of 64 units, by the engine and by doubling (products alone), against doubling in float64: at most 4e-6 and
-          rounding, 1e-5
+product   of two 512 × 512 matrices, at the precision that the engine asks for and at JAX's own,
+          against float64: at most 1e-6 for the engine's, where TF32 would have 3e-4
+gradient  of 64 random networks of 64 units, by the engine and by doubling (products alone), against
+          doubling in float64: at most 4e-6 and rounding, 1e-5
 
     python benchmarks/precision.py
 """

@@ -1,9 +1,11 @@
-"""The probe's estimates against the truth: `plan CONFIG --probe`, and then the run, for every shipped config.
+"""The probe's estimates against the truth: `plan CONFIG --probe`, and then the run, for every
+shipped config.
 
     python benchmarks/probe.py [quickstart] [oscillator] [...] [--seconds 10] [--clock cpu]
 
-Each is a process of its own, so that it compiles everything. With `--clock cpu` all times, those of the probe too, are of the processor: on
-a core that is shared with other processes, these do not count. On one core: about 25 minutes. Writes `probe_<platform>.jsonl`.
+Each is a process of its own, so that it compiles everything. With `--clock cpu` all times, those of
+the probe too, are of the processor: on a core that is shared with other processes, these do not
+count. On one core: about 25 minutes. Writes `probe_<platform>.jsonl`.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""The gradient of one network by others: by SciPy, and in many digits, where those of float64 cancel, SciPy's too."""
+"""The gradient of one network by others: by SciPy, and in many digits, where those of float64
+cancel, SciPy's too.
+"""
 
 from typing import Any
 
@@ -23,7 +25,8 @@ def by_scipy(rnn: Any, target: Any) -> tuple[np.ndarray, ...] | None:
 
 
 def in_digits(rnn: Any, target: Any) -> tuple[np.ndarray, ...]:
-    """Of a stable network in W, u and v, rounded once: both Gramians as sums over the steps of a Cayley transform, doubled, in ball arithmetic.
+    """Of a stable network in W, u and v, rounded once: both Gramians as sums over the steps of a
+    Cayley transform, doubled, in ball arithmetic.
 
     Raises:
         ArithmeticError: if it has fewer digits than float64.
@@ -50,7 +53,9 @@ def balls(x: np.ndarray) -> arb_mat:
 
 
 def numbers(x: arb_mat) -> np.ndarray:
-    """The middles of balls, each of which must have the digits of float64, beside the largest of its row."""
+    """The middles of balls, each of which must have the digits of float64, beside the largest of
+    its row.
+    """
     parts = [[(float(one.mid()), float(one.rad())) for one in row] for row in x.tolist()]
     middles, radii = np.moveaxis(np.array(parts), -1, 0)
     if not np.all(radii.max(axis=1) < 1e-17 * np.abs(middles).max(axis=1)):

@@ -1,14 +1,20 @@
-"""How the cost of a learning step scales: with units, members, devices, and the memory of a run with its members.
+"""How the cost of a learning step scales: with units, members, devices, and the memory of a run
+with its members.
 
-The engine as a sweep runs it (chunks taken in turn by each device, twenty steps of descent in a compiled call), at weight scale 0.3:
+The engine as a sweep runs it (chunks taken in turn by each device, twenty steps of descent in a
+compiled call), at weight scale 0.3:
 
-units    time per member and step; `exponent` is of the least-squares line through log time from 64 units on: at most 2.3
-members  at 64 units, in the chunks that a sweep would choose; from 64 on within 10 % of their median, by ratios of each turn. An
-         accelerator needs some thousand to be busy: there it goes on to more, and the bar is not met
+units    time per member and step; `exponent` is of the least-squares line through log time from 64
+         units on: at most 2.3
+members  at 64 units, in the chunks that a sweep would choose; from 64 on within 10 % of their
+         median, by ratios of each turn. An accelerator needs some thousand to be busy: there it
+         goes on to more, and the bar is not met
 memory   peak of a process that runs a sweep (memory.py), members in chunks of 50: flat
-devices  256 members on simulated devices of a CPU, each number in a process of its own, which take turns; more devices than cores gain nothing
+devices  256 members on simulated devices of a CPU, each number in a process of its own, which take
+         turns; more devices than cores gain nothing
 
-    python benchmarks/scaling.py [--axes units members memory devices] [--repeats 5] [--dtypes float64] [--quick]
+    python benchmarks/scaling.py [--axes units members memory devices] [--repeats 5]
+        [--dtypes float64] [--quick]
 """
 
 import argparse
@@ -47,7 +53,9 @@ def networks(units: int, members: int) -> tuple[np.ndarray, ...]:
 
 
 def timed(sizes: list[tuple[int, int]], dtype: str, repeats: int) -> list[dict[str, Any]]:
-    """Rows of some (units, members), which take turns: their seconds per member and step are under `turns`."""
+    """Rows of some (units, members), which take turns: their seconds per member and step are under
+    `turns`.
+    """
     peers = {size: peers_jax.engine(networks(*size), dtype) for size in sizes}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # compiled side by side
         list(pool.map(harness.first_call, [peer.call for peer in peers.values()]))
@@ -218,7 +226,9 @@ def main() -> None:
 
 
 def child(members: str, dtype: str) -> None:
-    """Time the engine on all devices of this process whenever a line comes in, and print the seconds per member and step."""
+    """Time the engine on all devices of this process whenever a line comes in, and print the
+    seconds per member and step.
+    """
     jax.config.update("jax_enable_x64", True)
     peer = peers_jax.engine(networks(AT_UNITS, int(members)), dtype)
     for _ in sys.stdin:

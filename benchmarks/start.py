@@ -1,13 +1,16 @@
-"""How long until the first record, and where that time goes: without a compile cache, filling one, and from a full one.
+"""How long until the first record, and where that time goes: without a compile cache, filling one,
+and from a full one.
 
-Every figure is of a process of its own, as the command line starts it, from its creation to the first record of the first chunk; `end_s`
-is to the results on disk. Tracing includes lowering, compiling includes loading from the cache. What is left of the time to the first
-record is `run_s`: the interpreter's start, the config, the manifest, the members' beginning and the record.
+Every figure is of a process of its own, as the command line starts it, from its creation to the
+first record of the first chunk; `end_s` is to the results on disk. Tracing includes lowering,
+compiling includes loading from the cache. What is left of the time to the first record is `run_s`:
+the interpreter's start, the config, the manifest, the members' beginning and the record.
 
     python benchmarks/start.py [--repeats 3] [--quick]
 
-With `--clock cpu` all times are of the processor, of all threads: on a core that is shared with other processes, these do not count.
-Writes `start_<platform>.jsonl`. On two cores: about 15 minutes; `--quick` takes one.
+With `--clock cpu` all times are of the processor, of all threads: on a core that is shared with
+other processes, these do not count. Writes `start_<platform>.jsonl`. On two cores: about 15
+minutes; `--quick` takes one.
 """
 
 import json

@@ -1,12 +1,18 @@
-"""Theory against simulation, with error bars: how far each theory lies from the mean of finite networks, in standard errors.
+"""Theory against simulation, with error bars: how far each theory lies from the mean of finite
+networks, in standard errors.
 
-    width       infinite width (word lengths 0 and 4) against means of 32 networks at N = 64, 128, 256; weight scale 0.3, decay 0.2
-    bias        the same at word length 3 against 16 such means, whose networks are reduced to their words of length 3 first: what is left
-                of the distance when chance is averaged out, how it falls with N, and how many of the means are within 2 standard errors;
+    width       infinite width (word lengths 0 and 4) against means of 32 networks at N = 64, 128,
+                256; weight scale 0.3, decay 0.2
+    bias        the same at word length 3 against 16 such means, whose networks are reduced to their
+                words of length 3 first: what is left of the distance when chance is averaged out,
+                how it falls with N, and how many of the means are within 2 standard errors;
                 likewise at N = 256 for the cases of the next study
-    regimes     infinite width against means of 12 networks at N = 256; decay 0.5, weight scales 0.3, 0.6, 0.8
-    oscillator  times of the pair's events against simulations with small weights; decay 0.3, frequency 1
-    lazy        read-out training at infinite width against means of 32 networks at N = 512; decay 0.4, weight scales 0.3 … 0.8
+    regimes     infinite width against means of 12 networks at N = 256; decay 0.5, weight scales
+                0.3, 0.6, 0.8
+    oscillator  times of the pair's events against simulations with small weights; decay 0.3,
+                frequency 1
+    lazy        read-out training at infinite width against means of 32 networks at N = 512; decay
+                0.4, weight scales 0.3 … 0.8
 
     python benchmarks/theory.py [width] [bias] [regimes] [oscillator] [lazy] [--members 32]
 
@@ -41,7 +47,9 @@ def compared(tables: dict[str, Any]) -> xr.Dataset:
 
 
 def distances(part: xr.Dataset, name: str) -> dict[str, float]:
-    """Distance of the seeds' mean from the theory over the records after the first, in standard errors and by itself."""
+    """Distance of the seeds' mean from the theory over the records after the first, in standard
+    errors and by itself.
+    """
     z = part[f"{name}_z"].isel(record=slice(1, None)).to_numpy()
     gap = abs((part[f"{name}_theory"] - part[f"{name}_simulation"]).mean("seed", skipna=False))
     known, gap = z[np.isfinite(z)], gap.isel(record=slice(1, None)).to_numpy()
@@ -79,7 +87,9 @@ def width(members: int) -> Rows:
 
 
 def bias(members: int) -> Rows:
-    """Means of reduced networks: the truncation of the words is the same on both sides and cancels."""
+    """Means of reduced networks: the truncation of the words is the same on both sides and
+    cancels.
+    """
     cases = [(units, 0.3, 0.2, 0.02, 500) for units in (64, 128, 256)]
     cases += [(256, scale, 0.5, 0.05, 400) for scale in (0.3, 0.6, 0.8)]
     return [_bias(members, *case) for case in cases]

@@ -1,6 +1,7 @@
 """Learning dynamics of linear recurrent networks, computed instead of guessed.
 
-Names are imported when they are first used, so that `import rnn_dynamics` and the command line's `--help` start at once.
+Names are imported when they are first used, so that `import rnn_dynamics` and the command line's
+`--help` start at once.
 """
 
 import importlib

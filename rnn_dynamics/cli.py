@@ -1,4 +1,4 @@
-"""The command line: `rnn-dynamics run | plan | overlay | plot | info`. Thin: every command is one call of the library."""
+"""The command line: `rnn-dynamics run | plan | overlay | plot | info`, calls of the library."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # a signal that comes while these are imported would find no 
     import argparse
     from pathlib import Path
 
-# Of learning on one core: below, cores do not become devices, which would double the time of compiling.
+# Of learning on one core: below, compiling for every core as a device takes longer than it saves.
 LEAST_SECONDS_SHARED = 60.0
 
 
@@ -72,7 +72,7 @@ def _parser() -> "argparse.ArgumentParser":
 
     parser = argparse.ArgumentParser(
         prog="rnn-dynamics",
-        description="Learning dynamics of linear RNNs: sweeps of networks with the theory laid over them.",
+        description="Learning dynamics of linear RNNs: sweeps, with the theory laid over them.",
         epilog="Exit codes: 0 done, 1 some members failed, 2 bad arguments, config or directory, "
         "3 interrupted and resumable, 4 anything unforeseen.",
     )
@@ -104,7 +104,7 @@ def _parser() -> "argparse.ArgumentParser":
     plan.add_argument(
         "--probe",
         action="store_true",
-        help="estimate the time by running a few seconds of every compile group; nothing is written",
+        help="estimate the time from a few seconds of every compile group; nothing is written",
     )
     out = "directory of the run (default: runs/<config's name>)"
     run.add_argument("--out", type=Path, metavar="DIR", help=out)
@@ -120,7 +120,7 @@ def _parser() -> "argparse.ArgumentParser":
     share.add_argument(
         "--distributed",
         action="store_true",
-        help="share the chunks among the processes of a SLURM, Open MPI or TPU pod job, or of those named by the next three",
+        help="share the chunks among the processes of a SLURM, Open MPI or TPU pod job",
     )
     run.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
     run.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
@@ -255,7 +255,7 @@ def _open(directory: "Path") -> Any:
 
 
 def _share_among_cores(experiment: Any) -> None:
-    """Make every core of a CPU a device, if learning takes long enough to pay for programs that each device compiles of its own."""
+    """Make every core of a CPU a device, if learning takes longer than to compile for each."""
     from rnn_dynamics.sweep.memory import host_bytes
     from rnn_dynamics.sweep.plan import plan
 

@@ -1,4 +1,6 @@
-"""Batches of networks, each with a learner of its own: what a sweep does with a chunk, without the sweep."""
+"""Batches of networks, each with a learner of its own: what a sweep does with a chunk, without the
+sweep.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +20,9 @@ def stack(members: list[Any]) -> Any:
 
 
 def unchecked(W: Any, u: Any, v: Any) -> rd.LinearRNN:
-    """A network, or a batch of them, with any numbers in it: `LinearRNN` refuses NaN and batches."""
+    """A network, or a batch of them, with any numbers in it: `LinearRNN` refuses NaN and
+    batches.
+    """
     structure = jax.tree.structure(rd.leaky_integrator(0.5))
     return jax.tree.unflatten(structure, [W, u, v])
 
@@ -30,7 +34,9 @@ def train(
     targets: rd.LinearRNN,
     ticks: np.ndarray,
 ) -> tuple[State, dict[str, np.ndarray], np.ndarray]:
-    """Train member i with `make_learner(numbers[i])`: the last states, observables (B, R) and statuses (B, R)."""
+    """Train member i with `make_learner(numbers[i])`: the last states, observables (B, R) and
+    statuses (B, R).
+    """
     state = _start(make_learner, numbers, rnns, targets)
     seen, statuses = [], []
     for before, tick in zip([ticks[0], *ticks], ticks, strict=False):

@@ -1,4 +1,6 @@
-"""Every key of a config, found in the models, with values that are right for it and values that are wrong."""
+"""Every key of a config, found in the models, with values that are right for it and values that are
+wrong.
+"""
 
 import datetime
 import functools
@@ -35,7 +37,9 @@ class Key(NamedTuple):
 
 @functools.cache
 def keys(kinds: tuple[str, ...]) -> list[Key]:
-    """The keys of a config of these kinds of target, learning and schedule, tables before what is in them."""
+    """The keys of a config of these kinds of target, learning and schedule, tables before what is
+    in them.
+    """
     return list(_keys(Experiment, (), kinds))
 
 

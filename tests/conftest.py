@@ -1,4 +1,6 @@
-"""Tests run in float64 and refuse what JAX would silently allow: promotion of dtypes and of ranks."""
+"""Tests run in float64 and refuse what JAX would silently allow: promotion of dtypes and of
+ranks.
+"""
 
 import gc
 import gzip
@@ -10,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Most of the suite's time is compilation; this takes a sixth of it. The quickstart and the benchmarks run fully optimised.
+# Most of the suite's time is compilation; this takes a sixth of it. The quickstart and the
+# benchmarks run fully optimised.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
@@ -34,7 +37,9 @@ MOST_MAPS = 25_000  # Linux allows a process 65,530
 
 @pytest.fixture(autouse=True, scope="module")
 def _room_for_programs() -> Iterator[None]:
-    """Every compiled program holds hundreds of memory maps; when they run out, the compiler crashes the process."""
+    """Every compiled program holds hundreds of memory maps; when they run out, the compiler crashes
+    the process.
+    """
     yield
     if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MOST_MAPS:
         jax.clear_caches()

@@ -1,4 +1,6 @@
-"""Runs made up with known numbers, for tests of figures: every member differs, and so does every theory."""
+"""Runs made up with known numbers, for tests of figures: every member differs, and so does every
+theory.
+"""
 
 import dataclasses
 import re
@@ -43,7 +45,9 @@ def made_up(
     learning_rate: Any = 0.1,
     learning: dict[str, Any] | None = None,
 ) -> MadeUp:
-    """A run whose leading eigenvalue grows to the target's, in theory a bit less; every member differs."""
+    """A run whose leading eigenvalue grows to the target's, in theory a bit less; every member
+    differs.
+    """
     experiment = Experiment(
         target=target,
         network={"num_units": UNITS, "weight_scale": weight_scale, "num_seeds": seeds},

@@ -1,4 +1,6 @@
-"""The methods that every test of the solver is run with, and how much their errors may exceed those of a pair."""
+"""The methods that every test of the solver is run with, and how much their errors may exceed those
+of a pair.
+"""
 
 from rnn_dynamics.ode import AUTO, DOP853, RKG3, RODAS5P, TSIT5
 

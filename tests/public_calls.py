@@ -73,7 +73,8 @@ def curve():
     return train(net())
 
 
-# a function, right arguments (a function without arguments makes one), and strategies of wrong ones by name
+# a function, right arguments (a function without arguments makes one), and strategies of wrong ones
+# by name
 CALLS = [
     (
         rd.LinearRNN,

@@ -48,7 +48,9 @@ def parameters(rnn: rd.LinearRNN) -> np.ndarray:
 
 
 def kernel_is_expected() -> bool:
-    """Whether there should be a compiled kernel here: one that does not compile, or computes something else, is a failure."""
+    """Whether there should be a compiled kernel here: one that does not compile, or computes
+    something else, is a failure.
+    """
     if jax.default_backend() != "cpu":
         return kernel.is_there(np.dtype("float64"))
     return os.environ.get(build.SWITCH, "1") != "0" and build.c_compiler() is not None

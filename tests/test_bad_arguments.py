@@ -1,4 +1,6 @@
-"""Wrong arguments of the public functions: each is an error that names the argument, before anything is traced."""
+"""Wrong arguments of the public functions: each is an error that names the argument, before
+anything is traced.
+"""
 
 import inspect
 

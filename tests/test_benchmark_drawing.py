@@ -179,7 +179,9 @@ def test_all_results_are_drawn_and_tabled(draw, monkeypatch, tmp_path, capsys):
 
 
 def test_growth_and_ceiling_of_two_dtypes(draw, monkeypatch, tmp_path):
-    """The table has float64's growth, and a line for each dtype of the ceiling; what is being written is not read."""
+    """The table has float64's growth, and a line for each dtype of the ceiling; what is being
+    written is not read.
+    """
     readme = tmp_path / "README.md"
     readme.write_text(f"{draw.BEGIN}\n{draw.END}\n", encoding="utf-8")
     for name in ("scaling", "ceiling"):

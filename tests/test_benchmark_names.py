@@ -11,7 +11,9 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
 
 def taken(source: str) -> tuple[int, list[str]]:
-    """How many names a source takes from the package, directly or from one of its modules, and those that are not there."""
+    """How many names a source takes from the package, directly or from one of its modules, and
+    those that are not there.
+    """
     tree, known, missing, count = ast.parse(source), {}, [], 0
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -117,7 +117,8 @@ def test_cores_are_devices_where_that_pays(config, tmp_path, seconds):
     code = (
         "import os; from rnn_dynamics import cli;"
         f"os.cpu_count = lambda: 2; cli.LEAST_SECONDS_SHARED = {seconds};"
-        f"assert cli.main(['run', {str(config)!r}, '--out', {str(tmp_path / 'run')!r}, '--quiet', '--set', 'theory.models=[]']) == 0;"
+        f"assert cli.main(['run', {str(config)!r}, '--out', {str(tmp_path / 'run')!r}, "
+        "'--quiet', '--set', 'theory.models=[]']) == 0;"
         "import jax; print(jax.local_device_count())"
     )
     environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
@@ -152,7 +153,8 @@ def test_a_disk_that_fills_up_is_exit_code_3(config, tmp_path):
     code = (
         "import resource, sys; from rnn_dynamics import cli;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000));"
-        f"sys.exit(cli.main(['run', {str(config)!r}, '--out', {str(tmp_path / 'run')!r}, '--quiet']))"
+        f"sys.exit(cli.main(['run', {str(config)!r}, '--out', {str(tmp_path / 'run')!r}, "
+        "'--quiet']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "must have room for the results, but: File too large" in done.stderr

@@ -1,4 +1,6 @@
-"""The configs of this repository: each says what it shows, loads, can be planned, and asks for the figure that shows it."""
+"""The configs of this repository: each says what it shows, loads, can be planned, and asks for the
+figure that shows it.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,6 @@
-"""The package as a whole: who imports whom, what an import does, and that every public name is there."""
+"""The package as a whole: who imports whom, what an import does, and that every public name is
+there.
+"""
 
 import ast
 import os
@@ -67,7 +69,9 @@ def test_every_public_name_is_there():
 
 @pytest.mark.core
 def test_importing_computes_nothing():
-    """Importing every room starts no JAX backend; importing the package alone does not even load JAX."""
+    """Importing every room starts no JAX backend; importing the package alone does not even load
+    JAX.
+    """
     code = (
         "import sys, rnn_dynamics as rd; assert 'jax' not in sys.modules;"
         "[getattr(rd, name) for name in rd.__all__];"

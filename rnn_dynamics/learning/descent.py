@@ -83,7 +83,8 @@ def gradient_descent(
     check_common(loss, rates, stop)
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
-            f"Argument `optimizer` must be an optax gradient transformation, but is {show(optimizer)}."
+            "Argument `optimizer` must be an optax gradient transformation, but is "
+            f"{show(optimizer)}."
         )
     if optimizer is None and learning_rate is None:
         raise ValueError("Argument `learning_rate` must be given without `optimizer`, but is None.")
@@ -107,7 +108,9 @@ def gradient_descent(
 
 
 class _Given(NamedTuple):
-    """Makes the optimiser that was given; equal, for the compile cache, if the optimiser is the same."""
+    """Makes the optimiser that was given; equal, for the compile cache, if the optimiser is the
+    same.
+    """
 
     optimizer: Any
 

@@ -43,11 +43,11 @@ def gradient_flow(
         atol: absolute tolerance, of W/√η_W, u/√η_u and v/√η_v; by default 1e-10 in float64, 1e-7
             in float32.
         max_steps: most attempted steps; then the status is `max_steps` and later records are NaN.
-        method: a method of `rnn_dynamics.ode`, or an `AbstractSolver` of your own. The default is `TSIT5`, or `DOP853` where `rtol` is
-            below 1e-7 and not traced, and, where the flow is stiff, as it is towards a long
-            memory, an exponential method of order 4: it takes the few directions that are stiff
-            from the Jacobian, and the rest as an explicit method does. Where more than five are
-            stiff, it is the stabilised `RKG3`.
+        method: a method of `rnn_dynamics.ode`, or an `AbstractSolver` of your own. The default is
+            `TSIT5`, or `DOP853` where `rtol` is below 1e-7 and not traced, and, where the flow is
+            stiff, as it is towards a long memory, an exponential method of order 4: it takes the
+            few directions that are stiff from the Jacobian, and the rest as an explicit method
+            does. Where more than five are stiff, it is the stabilised `RKG3`.
         stop: criteria to stop at a record before the last.
 
     Returns:
@@ -62,7 +62,8 @@ def gradient_flow(
     require_rnns(rnn=rnn, target=target)
     if isinstance(loss, SampledLoss):
         raise TypeError(
-            "Argument `loss` must be a PopulationLoss for a gradient flow, such as `loss.expected`, but is a SampledLoss."
+            "Argument `loss` must be a PopulationLoss for a gradient flow, such as "
+            "`loss.expected`, but is a SampledLoss."
         )
     check_common(loss, rates, stop)
     require_type("method", method, ode.AbstractSolver, "a method of `ode`")

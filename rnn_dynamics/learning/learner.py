@@ -1,8 +1,8 @@
 """Learning of one network as a state that advances from record to record.
 
-A learner is `GradientFlow` or `GradientDescent`: it makes a `State` from a network and moves it from one tick to the next, where a
-tick is a learning time for the flow and a number of steps for the descent. Nothing here uses LAPACK: spectra are taken in a
-program of their own.
+A learner is `GradientFlow` or `GradientDescent`: it makes a `State` from a network and moves it
+from one tick to the next, where a tick is a learning time for the flow and a number of steps for
+the descent. Nothing here uses LAPACK: spectra are taken in a program of their own.
 """
 
 from collections.abc import Callable
@@ -37,10 +37,12 @@ class State(eqx.Module):
 
     Attributes:
         initial: the network at the start.
-        rnn: the network now; after a failure, from the next record on, what it was at the record before.
+        rnn: the network now; after a failure, from the next record on, what it was at the record
+            before.
         status: a `Status`, () int32.
         num_gradients: gradients of the loss evaluated so far, () int32.
-        gradient_error: estimate of the relative error of the last gradient that was used, (); 0 if there is none.
+        gradient_error: estimate of the relative error of the last gradient that was used, (); 0 if
+            there is none.
         rest: whether the network has learned enough, and since when.
         inner: what the method keeps: the ODE solver's state, or the optimiser's.
     """
@@ -83,9 +85,11 @@ class Learner(Protocol):
 
 
 class GradientFlow(eqx.Module):
-    """W' = -η_W ∂L/∂W and likewise u and v, integrated by an adaptive method; ticks are learning times.
+    """W' = -η_W ∂L/∂W and likewise u and v, integrated by an adaptive method; ticks are learning
+    times.
 
-    What is integrated is W/√η_W and likewise u and v, down the gradient by these: the Jacobian is a Hessian then, and symmetric.
+    What is integrated is W/√η_W and likewise u and v, down the gradient by these: the Jacobian is a
+    Hessian then, and symmetric.
     """
 
     loss: AbstractLoss
@@ -131,7 +135,9 @@ class GradientFlow(eqx.Module):
         return State(state.initial, rnn, status, count, error, state.rest, inner)
 
     def gradient_error(self, state: State, gradient: LinearRNN) -> jax.Array:
-        """The relative distance of the solver's last velocity from the one that `gradient` means, ()."""
+        """The relative distance of the solver's last velocity from the one that `gradient` means,
+        ().
+        """
         velocity = self.rates.times(gradient)
         gap = norm(jax.tree.map(jnp.add, self.rates.roots.times(state.inner.derivative), velocity))
         return relative(gap, norm(velocity))
@@ -154,9 +160,10 @@ class GradientFlow(eqx.Module):
 class GradientDescent(eqx.Module):
     """Steps of an optax optimiser on the loss; ticks are numbers of steps.
 
-    The optimiser is built inside of the program from traced hyperparameters, so that a sweep over them compiles once. Rates
-    multiply the optimiser's updates: they are relative learning rates, and 0 freezes, whatever the optimiser. Losses that sample noise
-    draw it from `key`, folded with the step.
+    The optimiser is built inside of the program from traced hyperparameters, so that a sweep over
+    them compiles once. Rates multiply the optimiser's updates: they are relative learning rates,
+    and 0 freezes, whatever the optimiser. Losses that sample noise draw it from `key`, folded with
+    the step.
     """
 
     loss: AbstractLoss
@@ -195,7 +202,9 @@ class GradientDescent(eqx.Module):
     def _step(
         self, state: State, target: LinearRNN, key: jax.Array | None, attempt: jax.Array
     ) -> tuple[Estimate, LinearRNN, Any]:
-        """What the loss finds, the network after a step, and what the optimiser then keeps; a network that does not learn, or has no finite gradient, stays."""
+        """What the loss finds, the network after a step, and what the optimiser then keeps; a
+        network that does not learn, or has no finite gradient, stays.
+        """
         rnn, running = state.rnn, state.learns
         first = jnp.where(running, attempt, jnp.int32(SKIP))
         found = self.loss.estimate(rnn, target, key, first)
@@ -227,8 +236,9 @@ def look(
 ) -> tuple[State, Observables]:
     """A record at a tick, and at learning time `train_time`, both ().
 
-    The observables are NaN of a network that failed, and of one that came to rest at an earlier record. One that has failed is taken back to
-    `before`, which it was at the record before; one that Euler steps do not follow counts as unstable.
+    The observables are NaN of a network that failed, and of one that came to rest at an earlier
+    record. One that has failed is taken back to `before`, which it was at the record before; one
+    that Euler steps do not follow counts as unstable.
     """
     key = learner.noise_key(tick)
     running = state.learns
@@ -250,7 +260,9 @@ def look(
 
 
 def health(value: jax.Array, error: jax.Array) -> jax.Array:
-    """The status, () int32, that a network has by its loss and the relative error of the gradient, as `Evaluation` has them."""
+    """The status, () int32, that a network has by its loss and the relative error of the gradient,
+    as `Evaluation` has them.
+    """
     finite = jnp.isfinite(value) & jnp.isfinite(error)
     status = jnp.where(finite, jnp.int32(Status.ok), jnp.int32(Status.diverged))
     unknown = jnp.isnan(value) & jnp.isposinf(error)

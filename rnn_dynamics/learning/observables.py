@@ -10,7 +10,8 @@ from rnn_dynamics.model import LinearRNN
 
 
 class Observables(eqx.Module):
-    """Scalars of one network at one record, each (); of a whole trajectory, each (R,). All NaN after a failure.
+    """Scalars of one network at one record, each (); of a whole trajectory, each (R,). All NaN
+    after a failure.
 
     Attributes:
         loss: the loss; of a loss on sampled noise its exact expectation.
@@ -49,7 +50,9 @@ def observe(
     gradient: LinearRNN,
     error: jax.Array,
 ) -> Observables:
-    """The observables of `rnn`, which started as `initial`, with its loss, gradient and the error of that."""
+    """The observables of `rnn`, which started as `initial`, with its loss, gradient and the error
+    of that.
+    """
     with jax.default_matmul_precision("highest"):
         squares = [jnp.sum(x**2) for x in (gradient.W, gradient.u, gradient.v)]
         change, start = jnp.linalg.norm(rnn.W - initial.W), jnp.linalg.norm(initial.W)

@@ -1,4 +1,5 @@
-"""Optax optimisers: any one's updates of a network, and those that sweeps make from names and traced numbers.
+"""Optax optimisers: any one's updates of a network, and those that sweeps make from names and
+traced numbers.
 
 A sweep over hyperparameters is one compiled program, as they are traced.
 """

@@ -12,7 +12,8 @@ from rnn_dynamics.model.arguments import check_real, real_scalar
 
 
 class Rates(eqx.Module):
-    """Rates η of the parameters: W' = -η_W ∂L/∂W, u' = -η_u ∂L/∂u, v' = -η_v ∂L/∂v. A rate of 0 freezes its parameter.
+    """Rates η of the parameters: W' = -η_W ∂L/∂W, u' = -η_u ∂L/∂u, v' = -η_v ∂L/∂v. A rate of 0
+    freezes its parameter.
 
     Raises:
         TypeError: if a rate is not a real number.
@@ -65,9 +66,11 @@ class Rates(eqx.Module):
         return jax.tree.map(lambda rate: 1 / jnp.asarray(rate), self)
 
     def conserved(self, rnn: LinearRNN) -> tuple[jax.Array, jax.Array]:
-        """C = u uᵀ/η_u - v vᵀ/η_v + (W Wᵀ - Wᵀ W)/η_W and the sum of the norms of its terms, (N, N) and ().
+        """C = u uᵀ/η_u - v vᵀ/η_v + (W Wᵀ - Wᵀ W)/η_W and the sum of the norms of its terms, (N, N)
+        and ().
 
-        C is constant along a gradient flow if all rates are positive; a frozen parameter makes both results NaN.
+        C is constant along a gradient flow if all rates are positive; a frozen parameter makes both
+        results NaN.
         Source: section 2 of the theory note.
         """
 

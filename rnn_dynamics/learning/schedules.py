@@ -16,7 +16,9 @@ from rnn_dynamics.model.arguments import check_real, show
 
 
 class GivenSchedule(eqx.Module):
-    """A caller's schedule, step () of an integer dtype → learning rate () of the network's dtype."""
+    """A caller's schedule, step () of an integer dtype → learning rate () of the network's
+    dtype.
+    """
 
     function: Any
     dtype: Any = eqx.field(static=True)
@@ -53,7 +55,8 @@ def checked_rate(learning_rate: Any, dtype: Any) -> Rate:
 
 def _no_schedule(given: Any) -> TypeError:
     return TypeError(
-        "Argument `learning_rate` must be a real number or a schedule that returns one for a traced step, "
+        "Argument `learning_rate` must be a real number or a schedule that returns one for a "
+        "traced step, "
         f"but is {show(given)}."
     )
 

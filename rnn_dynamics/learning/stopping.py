@@ -1,4 +1,6 @@
-"""When a network has learned enough: criteria that are looked at when a record is made, each network for itself."""
+"""When a network has learned enough: criteria that are looked at when a record is made, each
+network for itself.
+"""
 
 import enum
 from typing import Any
@@ -15,7 +17,8 @@ PATIENCE = 3  # records
 
 
 class StopReason(enum.IntEnum):
-    """Why a network came to rest before the last record; where several criteria are met, the first of these.
+    """Why a network came to rest before the last record; where several criteria are met, the first
+    of these.
 
     - `none`: it did not, or failed.
     - `loss`: its loss fell below a value.
@@ -30,12 +33,15 @@ class StopReason(enum.IntEnum):
 
 
 class Stop(eqx.Module):
-    """Criteria to stop at a record. The network rests from there on: later records are NaN, and the record is the last one.
+    """Criteria to stop at a record. The network rests from there on: later records are NaN, and the
+    record is the last one.
 
     Attributes:
         loss: stop once the loss is below this value.
-        train_time: stop once this learning time is reached, in the units of the trajectory's `train_time`.
-        plateau: stop once the loss has failed to fall by this fraction of the lowest one so far, at `patience` records in a row.
+        train_time: stop once this learning time is reached, in the units of the trajectory's
+            `train_time`.
+        plateau: stop once the loss has failed to fall by this fraction of the lowest one so far, at
+            `patience` records in a row.
         patience: by default 3 records.
 
     Raises:

@@ -35,14 +35,18 @@ class Trajectory(eqx.Module):
     """A network's learning curve at R records.
 
     Attributes:
-        train_time: learning time τ of each record, (R,); of a descent without a learning rate its number of steps.
-        observables: all recorded scalars, each (R,); `loss` and the others are attributes of the trajectory too.
-        eigenvalues: eigenvalues of W, (R, N) complex, in no particular order (`track_eigenvalues` orders them).
+        train_time: learning time τ of each record, (R,); of a descent without a learning rate its
+            number of steps.
+        observables: all recorded scalars, each (R,); `loss` and the others are attributes of the
+            trajectory too.
+        eigenvalues: eigenvalues of W, (R, N) complex, in no particular order (`track_eigenvalues`
+            orders them).
         num_gradients: gradients evaluated up to each record, (R,) int32.
         rnn: the final network; after a failure that of the last record.
         status: a `Status`, () int32.
         stop_reason: a `StopReason`, () int32.
-        num_records: records that were made, () int32: the others, after a failure or a stop, are NaN.
+        num_records: records that were made, () int32: the others, after a failure or a stop, are
+            NaN.
         words: what it is called in print.
     """
 

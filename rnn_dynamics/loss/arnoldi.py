@@ -1,12 +1,12 @@
 """Krylov bases from both sides, by products with a matrix and its transpose alone.
 
-For K = W, or a rational function of W as `projected` takes it, the rows of V span u, K u, K² u, …, those of U span v, Kᵀ v, …; H and F
-are the matrices of K and Kᵀ in them:
+For K = W, or a rational function of W as `projected` takes it, the rows of V span u, K u, K² u, …,
+those of U span v, Kᵀ v, …; H and F are the matrices of K and Kᵀ in them:
 
     f(K) u ≈ Vᵀ f(H) |u| e₁,    f(Kᵀ) v ≈ Uᵀ f(F) |v| e₁
 
-Slow and oscillating outliers are found without being told of. Source: Arnoldi, Quarterly of Applied Mathematics 9, 17 (1951); Saad,
-Iterative Methods for Sparse Linear Systems, 6.3.
+Slow and oscillating outliers are found without being told of. Source: Arnoldi, Quarterly of Applied
+Mathematics 9, 17 (1951); Saad, Iterative Methods for Sparse Linear Systems, 6.3.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 Product = Callable[[jax.Array], jax.Array]
 
-# One pass of Gram-Schmidt loses digits as the remainder becomes small beside the product; below this share, squared, it is repeated.
+# One pass of Gram-Schmidt loses digits as the remainder becomes small beside the product; below
+# this share, squared, it is repeated.
 REPEAT = 1e-4
 
 

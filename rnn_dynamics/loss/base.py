@@ -13,7 +13,8 @@ from rnn_dynamics.model import LinearRNN
 class AbstractLoss(eqx.Module):
     """A loss of a network against a target, for `gradient_flow` and `gradient_descent`.
 
-    A subclass defines `__call__`, which JAX differentiates, or `evaluate`, if it knows more about its gradient. Everything else follows.
+    A subclass defines `__call__`, which JAX differentiates, or `evaluate`, if it knows more about
+    its gradient. Everything else follows.
 
         class StationaryLoss(rd.AbstractLoss):
             def __call__(self, network, target, key=None):
@@ -42,7 +43,8 @@ class AbstractLoss(eqx.Module):
     def evaluate(self, network: Any, target: Any, key: jax.Array | None = None) -> Evaluation:
         """The loss, its gradient in the student, and estimates of their errors.
 
-        By default JAX differentiates the loss, in reverse mode, and both errors are eps of the dtype: what rounding does is not known.
+        By default JAX differentiates the loss, in reverse mode, and both errors are eps of the
+        dtype: what rounding does is not known.
         """
         value, gradient = jax.value_and_grad(self)(network, target, key)
         eps = jnp.asarray(jnp.finfo(value.dtype).eps, value.dtype)
@@ -57,7 +59,9 @@ class AbstractLoss(eqx.Module):
     def gradient_and_error(
         self, network: Any, target: Any, key: jax.Array | None = None
     ) -> tuple[jax.Array, Any, jax.Array]:
-        """The loss and its gradient as records have them, and an estimate of the gradient's relative error, ()."""
+        """The loss and its gradient as records have them, and an estimate of the gradient's
+        relative error, ().
+        """
         value, gradient, _, error = self.reference(network, target, key)
         return value, gradient, error
 
@@ -86,15 +90,17 @@ class AbstractLoss(eqx.Module):
             network: the student.
             target: the target.
             key: as in `__call__`.
-            first: `SKIP` of a network that does not learn, whose evaluation may be anything; or the attempt that was enough before,
-                () int32.
+            first: `SKIP` of a network that does not learn, whose evaluation may be anything; or the
+                attempt that was enough before, () int32.
         """
         if first is not None:
             network = where_wanted(network, first != SKIP)
         return only_way(network, self.evaluate(network, target, key))
 
     def steps_are_stable(self, network: Any, target: Any) -> jax.Array:
-        """Whether the time steps of the loss follow both networks, () bool; by default there are none."""
+        """Whether the time steps of the loss follow both networks, () bool; by default there are
+        none.
+        """
         return jnp.ones((), bool)
 
 

@@ -1,8 +1,11 @@
-"""The attempts of `columns` on GPUs of NVIDIA: a block of threads for each network, from W to the gradient.
+"""The attempts of `columns` on GPUs of NVIDIA: a block of threads for each network, from W to the
+gradient.
 
-What is computed is what `native/gradient.c` does, but that 1 + p - W is inverted, and the inverse kept in registers: all numbers of a product are then found
-at once. Of networks that are too large for that the bases are those of W, which is read once for each pair of vectors. Small sizes are
-tried in one launch, with as many blocks on a processor as shared memory has room for, what is left in another.
+What is computed is what `native/gradient.c` does, but that 1 + p - W is inverted, and the inverse
+kept in registers: all numbers of a product are then found at once. Of networks that are too large
+for that the bases are those of W, which is read once for each pair of vectors. Small sizes are
+tried in one launch, with as many blocks on a processor as shared memory has room for, what is left
+in another.
 """
 
 import ctypes
@@ -73,7 +76,9 @@ class Loaded(NamedTuple):
     device: Device
 
     def attributes(self, sizes: Sequence[int]) -> dict[str, Any]:
-        """What a call is told beside what all kernels are told: the launches, and what each needs."""
+        """What a call is told beside what all kernels are told: the launches, and what each
+        needs.
+        """
         small = sum(size <= _small(*self.shape[:2]) for size in sizes)
         ends = sorted({small, len(sizes)} - {0})
         return {
@@ -98,7 +103,8 @@ class Loaded(NamedTuple):
 def find(
     dtype: np.dtype, units: int, target_units: int, constants: Mapping[str, float]
 ) -> Loaded | None:
-    """The kernel for networks of a shape; None if there is none, with a line in the log that says why it cannot be had.
+    """The kernel for networks of a shape; None if there is none, with a line in the log that says
+    why it cannot be had.
 
     Args:
         dtype: of the networks.
@@ -201,7 +207,9 @@ def _padded(itemsize: int, units: int) -> int:
 
 
 def _most_blocks(itemsize: int, units: int) -> int:
-    """Of those that share a processor, by their registers: a tile, or a panel of two vectors, and what else a thread needs."""
+    """Of those that share a processor, by their registers: a tile, or a panel of two vectors, and
+    what else a thread needs.
+    """
     numbers = _tile(units) ** 2 if is_kept(itemsize, units) else NUMBERS_OF_PANELS
     registers = itemsize // 4 * numbers + REGISTERS
     return REGISTERS_OF_PROCESSOR // (registers * _threads(itemsize, units))

@@ -1,4 +1,6 @@
-"""The exact gradient of any network by the Gramians of its difference from the target, which prove it stable."""
+"""The exact gradient of any network by the Gramians of its difference from the target, which prove
+it stable.
+"""
 
 from typing import Any, NamedTuple
 
@@ -39,9 +41,11 @@ class Rounding(NamedTuple):
 
 
 def rounding_errors(rnn: LinearRNN, G: Gramians) -> Rounding:
-    """What rounding does to the energy of a network and to its gradient, whatever the units of its state.
+    """What rounding does to the energy of a network and to its gradient, whatever the units of its
+    state.
 
-    Entries of the Gramians are at most P_ij² = P_ii P_jj, so that the sums that make a gradient are at most
+    Entries of the Gramians are at most P_ij² = P_ii P_jj, so that the sums that make a gradient are
+    at most
 
         Σ_k |Q_ik P_kj| ≤ (Q_ii P_jj)^{1/2} Σ_k (Q_kk P_kk)^{1/2},    and so on
     """

@@ -1,27 +1,32 @@
 """The energy ½∫k(t)² dt of an impulse response and its exact gradient, by doubling in time.
 
-With A = I - W, the two Gramians P = ∫ q qᵀ dt of q(t) = e^{-At} u and Q = ∫ p pᵀ dt of p(t) = e^{-Aᵀt} v carry everything
-(section 2 of the theory note):
+With A = I - W, the two Gramians P = ∫ q qᵀ dt of q(t) = e^{-At} u and Q = ∫ p pᵀ dt of p(t) =
+e^{-Aᵀt} v carry everything (section 2 of the theory note):
 
     energy = ½ vᵀ P v,    ∂/∂W = Q P,    ∂/∂u = Q u,    ∂/∂v = P v
 
-They are built in time, not by a Lyapunov solver. One panel of length h is integrated by Gauss-Legendre quadrature, which is
-exact to rounding there; with E = e^{-Ah}, every further step doubles the time that is covered,
+They are built in time, not by a Lyapunov solver. One panel of length h is integrated by
+Gauss-Legendre quadrature, which is exact to rounding there; with E = e^{-Ah}, every further step
+doubles the time that is covered,
 
     P ← P + E P Eᵀ,    Q ← Q + Eᵀ Q E,    E ← E²,
 
-as long as ‖E‖ is not negligible. Only matrix products occur: no LAPACK, no inverse, nothing that a batch on a CPU, a GPU or
-a TPU does badly. All terms are positive semidefinite, so nothing cancels. While an entry of E is near 1, E - I is stored in its place, of which a
-squaring makes 2 (E - I) + (E - I)²: so slow units beside fast ones keep their digits, although one panel fits both.
+as long as ‖E‖ is not negligible. Only matrix products occur: no LAPACK, no inverse, nothing that a
+batch on a CPU, a GPU or a TPU does badly. All terms are positive semidefinite, so nothing cancels.
+While an entry of E is near 1, E - I is stored in its place, of which a squaring makes 2 (E - I) +
+(E - I)²: so slow units beside fast ones keep their digits, although one panel fits both.
 
-‖E‖ < 1 at any time *proves* stability, whereas an unstable network, for which Lyapunov solvers return plausible numbers, never gets there. A norm
-depends on the units of the state, so all this is done in balanced units (`model.balancing`). The proof is up to rounding, which the squarings double
-and transient growth amplifies: a squaring spoils E by eps ‖E‖², which moves log |μ| of an eigenvalue μ near 1 by at most ‖E‖ times that, as ‖E‖ is
-the condition of the eigenvalue that outlasts the others. The sum of this,
+‖E‖ < 1 at any time *proves* stability, whereas an unstable network, for which Lyapunov solvers
+return plausible numbers, never gets there. A norm depends on the units of the state, so all this is
+done in balanced units (`model.balancing`). The proof is up to rounding, which the squarings double
+and transient growth amplifies: a squaring spoils E by eps ‖E‖², which moves log |μ| of an
+eigenvalue μ near 1 by at most ‖E‖ times that, as ‖E‖ is the condition of the eigenvalue that
+outlasts the others. The sum of this,
 
     rounding ← 2 rounding + eps ‖E‖³,
 
-must stay below 2. Beyond, nothing is proven. A network is shown to be unstable by the growth of ‖E^k‖ over 2⁴⁰ panels.
+must stay below 2. Beyond, nothing is proven. A network is shown to be unstable by the growth of
+‖E^k‖ over 2⁴⁰ panels.
 
 The same holds in discrete time, where a panel is one Euler step M = I - dt A; there ∂/∂W = Q M P.
 """
@@ -51,7 +56,8 @@ class Gramians(NamedTuple):
         Q: ∫ p pᵀ dt, (N, N).
         energy: ½ ∫ k² dt, (); infinite if the network is unstable, NaN if neither is proven.
         stable: whether the network is proven to be stable, () bool.
-        growth: the largest ‖E‖/√N on the way, (): how much of rounding e^{-At} amplifies in balanced units.
+        growth: the largest ‖E‖/√N on the way, (): how much of rounding e^{-At} amplifies in
+            balanced units.
         panels: the number of panels that are covered, ().
         tail: the sum of absolute values that the energy after NUM_PANELS panels is a sum of, ().
     """
@@ -74,10 +80,12 @@ def gramians(rnn: LinearRNN, time_step: Any = None) -> Gramians:
         time_step: dt of the Euler network, or None for continuous time.
 
     Returns:
-        The Gramians; P and Q are NaN unless the network is proven to be stable. Out of reach of the proof are stable networks with a rate below
-        about 10 eps N (1 + ‖W‖), or 10 eps N/dt in steps of dt, times the cube of the transient growth of ‖e^{-At}‖ in balanced units, and those
-        with a growth above 1e5, in float32 100. For a normal W of norm 1 that is an abscissa above 1 - 1e-14 N, in float32 1 - 2e-6 N. A
-        target beside a student of huge weights is subject to the same.
+        The Gramians; P and Q are NaN unless the network is proven to be stable. Out of reach of the
+        proof are stable networks with a rate below about 10 eps N (1 + ‖W‖), or 10 eps N/dt in
+        steps of dt, times the cube of the transient growth of ‖e^{-At}‖ in balanced units, and
+        those with a growth above 1e5, in float32 100. For a normal W of norm 1 that is an abscissa
+        above 1 - 1e-14 N, in float32 1 - 2e-6 N. A target beside a student of huge weights is
+        subject to the same.
     """
     with jax.default_matmul_precision("highest"):
         own, d = balanced(rnn)
@@ -102,14 +110,16 @@ def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
         F = dt * (W - jnp.eye(num_units, dtype=dtype))
         columns = jnp.sqrt(dt) * jnp.stack([rnn.u, rnn.v])[:, :, None]
 
-    # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the Gramians themselves: (2, N, J).
+    # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the
+    # Gramians themselves: (2, N, J).
     panels = 1
     while 2 * columns.shape[2] <= 1.5 * num_units:
         columns = jnp.concatenate([columns, _onward(F, columns)], axis=2)
         F, panels = 2 * F + F @ F, 2 * panels
     PQ = columns @ jnp.swapaxes(columns, 1, 2)
 
-    # Rows vᵀe^{-At} at the starts of blocks as long as X give samples k(t) = rows · X: the energy is a sum of squares.
+    # Rows vᵀe^{-At} at the starts of blocks as long as X give samples k(t) = rows · X: the energy
+    # is a sum of squares.
     remote, rows = jax.lax.scan(
         lambda row, _: (row + row @ F, row), rnn.v, None, length=max(1, NUM_PANELS // panels)
     )
@@ -220,9 +230,11 @@ class _Doubling(NamedTuple):
 
 
 def _grows(F: jax.Array, wanted: jax.Array) -> jax.Array:
-    """Whether the spectral radius of E = 1 + F is above 1 by more than rounding can have caused, () bool; no if it is not `wanted`.
+    """Whether the spectral radius of E = 1 + F is above 1 by more than rounding can have caused, ()
+    bool; no if it is not `wanted`.
 
-    Its logarithm is that of ‖E^k‖ over k, of squares that are normalised. Rounding changes each by eps ‖E‖²/‖E²‖.
+    Its logarithm is that of ‖E^k‖ over k, of squares that are normalised. Rounding changes each by
+    eps ‖E‖²/‖E²‖.
     """
     N, one = len(F), jnp.ones((), F.dtype)
 
@@ -244,14 +256,17 @@ def _grows(F: jax.Array, wanted: jax.Array) -> jax.Array:
 
 
 def _spoiled(size: jax.Array, num_units: int) -> jax.Array:
-    """What squaring an E of this norm adds to the rounding: eps ‖E‖³, but eps N for a normal one, of which ‖E‖_F is √N and the condition 1."""
+    """What squaring an E of this norm adds to the rounding: eps ‖E‖³, but eps N for a normal one,
+    of which ‖E‖_F is √N and the condition 1.
+    """
     eps = float(jnp.finfo(size.dtype).eps)
     return eps * size**2 * jnp.maximum(size / math.sqrt(num_units), jnp.ones_like(size))
 
 
 @jax.custom_vjp
 def energy(rnn: LinearRNN, time_step: Any = None) -> jax.Array:
-    """½∫₀^∞ k(t)² dt of one network, infinite if it is unstable; its gradient is exact, not differentiated code.
+    """½∫₀^∞ k(t)² dt of one network, infinite if it is unstable; its gradient is exact, not
+    differentiated code.
 
     In discrete time ½ dt Σ k_n², with k_n = vᵀ M^n u.
     """

@@ -14,13 +14,16 @@ SKIP, ANEW, DENSE = -2, -1, 1000
 class Evaluation(NamedTuple):
     """A loss, its gradient, and estimates of their errors.
 
-    An error of infinity says that nothing is known: the network is neither proven to be stable nor shown to be unstable.
+    An error of infinity says that nothing is known: the network is neither proven to be stable nor
+    shown to be unstable.
 
     Attributes:
-        value: the loss, (); infinite if the network is unstable, NaN if that is not known or a weight is not finite.
+        value: the loss, (); infinite if the network is unstable, NaN if that is not known or a
+            weight is not finite.
         gradient: in the student, a `LinearRNN`; NaN unless the value is finite.
         value_error: estimate of the value's relative error, ().
-        gradient_error: estimate of the relative error of the gradient, of the norm of all its parameters, ().
+        gradient_error: estimate of the relative error of the gradient, of the norm of all its
+            parameters, ().
     """
 
     value: jax.Array
@@ -34,7 +37,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         value, gradient, value_error, gradient_error: as in `Evaluation`.
-        attempt: which of the ways of finding it was good enough, () int32, of those that get better and dearer; 0 if there is one only.
+        attempt: which of the ways of finding it was good enough, () int32, of those that get better
+            and dearer; 0 if there is one only.
     """
 
     value: jax.Array
@@ -61,7 +65,9 @@ def only_way(rnn: LinearRNN, evaluation: Evaluation) -> Estimate:
 
 
 def where_wanted(rnn: LinearRNN, wanted: jax.Array) -> LinearRNN:
-    """The network, or one without weights: what has failed takes longest, and its batch would wait for it."""
+    """The network, or one without weights: what has failed takes longest, and its batch would wait
+    for it.
+    """
     return jax.tree.map(lambda x: jnp.where(wanted, x, jnp.zeros_like(x)), rnn)
 
 

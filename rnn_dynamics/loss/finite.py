@@ -1,17 +1,20 @@
-"""½∫₀ᵀ m(t) k(t)² dt of an impulse response over a finite horizon, and its exact gradient, by doubling in time.
+"""½∫₀ᵀ m(t) k(t)² dt of an impulse response over a finite horizon, and its exact gradient, by
+doubling in time.
 
-With q(t) = e^{-At} u, the horizon is 2ⁿ panels of length T/2ⁿ, each exact by itself, and two spans of length τ make one of 2τ:
+With q(t) = e^{-At} u, the horizon is 2ⁿ panels of length T/2ⁿ, each exact by itself, and two spans
+of length τ make one of 2τ:
 
     P ← P + E P Eᵀ              P(τ) = ∫₀^τ q qᵀ dt
     R ← R + τ P + E R Eᵀ        R(τ) = ∫₀^τ (τ - t) q qᵀ dt
     E ← E²                      E(τ) = e^{-Aτ}
 
-so that ½ vᵀ P(T) v is the loss of weight m = 1, and ½ vᵀ R(T) v / T that of m = 1 - t/T. The gradient is the adjoint of this
-recursion, written out: 8 matrix products per doubling for m = 1, 13 for m = 1 - t/T, and no time grid. Nothing needs the network to
-be stable. The value itself is summed from squares of k(t), because vᵀ P v cancels where student and target nearly agree.
+so that ½ vᵀ P(T) v is the loss of weight m = 1, and ½ vᵀ R(T) v / T that of m = 1 - t/T. The
+gradient is the adjoint of this recursion, written out: 8 matrix products per doubling for m = 1, 13
+for m = 1 - t/T, and no time grid. Nothing needs the network to be stable. The value itself is
+summed from squares of k(t), because vᵀ P v cancels where student and target nearly agree.
 
-In discrete time a panel is one Euler step, and a horizon of any number of steps is reached by doubling and appending single steps:
-E ← E M, P ← P + dt q qᵀ with q = E u, R ← R + dt P.
+In discrete time a panel is one Euler step, and a horizon of any number of steps is reached by
+doubling and appending single steps: E ← E M, P ← P + dt q qᵀ with q = E u, R ← R + dt P.
 
 Source: sections 1 and 2 of the theory note.
 """
@@ -33,7 +36,9 @@ MIN_SAMPLES = 128  # samples of k(t) per pass: columns kept beside each other
 
 
 class Span(NamedTuple):
-    """A span of network time from 0: `E`, `P` and `R` (N, N), the last None for m = 1, and its `length` ()."""
+    """A span of network time from 0: `E`, `P` and `R` (N, N), the last None for m = 1, and its
+    `length` ().
+    """
 
     E: jax.Array
     P: jax.Array
@@ -42,7 +47,9 @@ class Span(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """How a horizon is cut: the panel's `length`, the number of `panels` and of `doublings`, each ()."""
+    """How a horizon is cut: the panel's `length`, the number of `panels` and of `doublings`, each
+    ().
+    """
 
     length: jax.Array
     panels: jax.Array
@@ -65,7 +72,9 @@ def finite_energy(
 def finite_energy_and_gradient(
     rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any, finer: jax.Array
 ) -> tuple[jax.Array, LinearRNN]:
-    """The same, (), and its gradient in the network; `finer` halves the panels of continuous time."""
+    """The same, (), and its gradient in the network; `finer` halves the panels of continuous
+    time.
+    """
     with jax.default_matmul_precision("highest"):
         return _value_and_gradient(rnn, horizon, averaged, time_step, finer)
 
@@ -159,7 +168,9 @@ def _value(
 
 
 def _ascend(span: Span, step: Any, parts: Cut) -> tuple[Span, Span]:
-    """From one panel to the horizon: the last span, and the spans at the start of every doubling, (MAX_DOUBLINGS, …)."""
+    """From one panel to the horizon: the last span, and the spans at the start of every doubling,
+    (MAX_DOUBLINGS, …).
+    """
     starts = jax.tree.map(lambda x: jnp.zeros((MAX_DOUBLINGS, *x.shape), x.dtype), span)
 
     def level(k: jax.Array, carry: tuple[Span, Span]) -> tuple[Span, Span]:

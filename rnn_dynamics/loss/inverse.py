@@ -1,8 +1,9 @@
 """Inverses by elimination in blocks, without LAPACK and without pivoting.
 
-Nearly all the work is in products of matrices, which batches do at full speed. Without pivoting digits are lost where a leading block is
-nearly singular, which is why an inverse that a gradient rests on says by its residual how good it is. Source: Golub and Van Loan,
-Matrix Computations, 3.2 (block elimination) and 2.1.4 (inverses of blocks).
+Nearly all the work is in products of matrices, which batches do at full speed. Without pivoting
+digits are lost where a leading block is nearly singular, which is why an inverse that a gradient
+rests on says by its residual how good it is. Source: Golub and Van Loan, Matrix Computations, 3.2
+(block elimination) and 2.1.4 (inverses of blocks).
 """
 
 from typing import NamedTuple
@@ -14,7 +15,8 @@ SMALLEST = 16  # rows that are eliminated one by one
 
 
 class HalvedInverse(NamedTuple):
-    """The inverse of M = [[A, B], [C, D]] as blocks, which cost half of what the whole inverse costs, and as much to apply.
+    """The inverse of M = [[A, B], [C, D]] as blocks, which cost half of what the whole inverse
+    costs, and as much to apply.
 
     Attributes:
         A: A⁻¹, (h, h).
@@ -67,7 +69,9 @@ def _half(n: int) -> int:
 
 
 def _by_rows(M: jax.Array) -> jax.Array:
-    """M⁻¹ by Gauss-Jordan elimination in place: every row is one outer product that leaves the inverse's row and column behind."""
+    """M⁻¹ by Gauss-Jordan elimination in place: every row is one outer product that leaves the
+    inverse's row and column behind.
+    """
     index = jnp.arange(len(M))
 
     def eliminate(k: jax.Array, A: jax.Array) -> jax.Array:

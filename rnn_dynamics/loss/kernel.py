@@ -1,8 +1,10 @@
-"""Gradients as one call of compiled code: bases of each network as large as it needs and, on CPUs, doubling where bases do not do.
+"""Gradients as one call of compiled code: bases of each network as large as it needs and, on CPUs,
+doubling where bases do not do.
 
-The small problem is that of `projected`, and so are its constants. A larger size keeps the bases of a smaller one and goes on, and no
-network waits for another. On CPUs, networks take their turn, and nothing is inverted: B x and Bᵀ z are found from factors of p + A, in one pass for
-both. For GPUs of NVIDIA there is `cuda`.
+The small problem is that of `projected`, and so are its constants. A larger size keeps the bases of
+a smaller one and goes on, and no network waits for another. On CPUs, networks take their turn, and
+nothing is inverted: B x and Bᵀ z are found from factors of p + A, in one pass for both. For GPUs of
+NVIDIA there is `cuda`.
 """
 
 import ctypes
@@ -25,7 +27,8 @@ from rnn_dynamics.native.build import complain
 CHECKED_UNITS = 9  # of the network that a kernel is checked by, unless it is for one shape
 LEAST_UNITS = 24  # for which a kernel for GPUs pays
 MOST_TARGET_UNITS = 8
-# Relative error of a gradient above which the kernel for CPUs refines one that is dense, and does so for one in bases.
+# Relative error of a gradient above which the kernel for CPUs refines one that is dense, and does
+# so for one in bases.
 MOST_ERROR, LARGEST_ERROR = 2e-9, 1e-8
 
 _registered: set[str] = set()
@@ -49,7 +52,7 @@ class Kernel(NamedTuple):
 
 
 def find(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
-    """The kernel for networks of a shape; None if there is none here, which the log says why, or if it does not pay.
+    """The kernel for networks of a shape; None if there is none, as the log says, or none pays.
 
     Args:
         dtype: of the networks.
@@ -64,7 +67,7 @@ def find(dtype: np.dtype, units: int, target_units: int) -> Kernel | None:
 
 
 def is_there(dtype: np.dtype) -> bool:
-    """Whether gradients of networks that are not small are found by a kernel, as far as can be said without compiling one for a GPU."""
+    """Whether a kernel finds gradients, as far as is known without compiling one for a GPU."""
     if jax.default_backend() == "cpu":
         return _on_cpu(dtype, LEAST_UNITS) is not None
     return _has_cuda() and cuda.is_there()
@@ -163,7 +166,8 @@ def evaluate(
     plan: Plan,
     refines: bool = False,
 ) -> Estimate:
-    """Loss and gradient by the kernel for CPUs: in bases from the attempt `first` on, () int32, and if none is enough by doubling.
+    """Loss and gradient by the kernel for CPUs: in bases from the attempt `first` on, () int32, and
+    if none is enough by doubling.
 
     A gradient that has cancelled is refined if the caller says so.
     """
@@ -180,12 +184,13 @@ def evaluate(
 def attempts(
     rnn: LinearRNN, target: LinearRNN, first: jax.Array, kernel: Kernel, plan: Plan
 ) -> tuple[jax.Array, Estimate]:
-    """Whose turn it is after all attempts, () int32, and what was found by them, by a kernel for GPUs.
+    """The next attempt, () int32, and what was found before it, by a kernel for GPUs.
 
     Args:
         rnn: the student.
         target: the target.
-        first: the first attempt, () int32; `ANEW` for that of the weight scale, or that of nothing that is done here.
+        first: the first attempt, () int32; `ANEW` for that of the weight scale, or that of nothing
+            that is done here.
         kernel: from `find`.
         plan: the attempts.
     """
@@ -212,7 +217,7 @@ def _call(kernel: Kernel, rnn: LinearRNN, more: list[jax.ShapeDtypeStruct]) -> A
 
 
 class _Checked(NamedTuple):
-    """A random network and leaky integrators as its target, in a dtype, and what a kernel should find: loss, and gradient in W, u and v."""
+    """A random network and leaky integrators as its target, and their loss and gradient."""
 
     given: list[np.ndarray]
     exact: list[np.ndarray]
@@ -250,7 +255,9 @@ def _gramian(A: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _is_right(functions: ctypes.CDLL, dtype: np.dtype) -> bool:
-    """Whether the kernel for CPUs finds the gradient of a small network, in bases of all of its vectors and by doubling."""
+    """Whether the kernel for CPUs finds the gradient of a small network, in bases of all of its
+    vectors and by doubling.
+    """
     N = CHECKED_UNITS
     checked = _Checked.of(dtype, N, 1)
     for first in (0, 1):
@@ -267,7 +274,7 @@ def _is_right(functions: ctypes.CDLL, dtype: np.dtype) -> bool:
 
 
 def _computes(kernel: Kernel, dtype: np.dtype, units: int, target_units: int) -> bool:
-    """Whether a kernel for GPUs finds the gradient of a network of its shape; if not, the log says so."""
+    """Whether a kernel for GPUs finds the gradient of a network; if not, the log says so."""
     checked = _Checked.of(dtype, units, target_units)
     most, aim = int(min(kernel.largest, 0.8 * units)), float(np.sqrt(np.finfo(dtype).eps))
     sizes = np.unique(np.linspace(target_units + 4, most, 8, dtype=int)).tolist()

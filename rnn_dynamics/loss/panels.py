@@ -1,7 +1,9 @@
-"""How time is cut into panels: what one panel does to the state, and the samples of the impulse response in it.
+"""How time is cut into panels: what one panel does to the state, and the samples of the impulse
+response in it.
 
-In continuous time a panel of length h has Gauss-Legendre nodes, exact to rounding there; in discrete time it is one step of the
-Euler scheme, E = I - dt A. Everything else is the same for both: with columns X = (√w_j q(t_j))_j,
+In continuous time a panel of length h has Gauss-Legendre nodes, exact to rounding there; in
+discrete time it is one step of the Euler scheme, E = I - dt A. Everything else is the same for
+both: with columns X = (√w_j q(t_j))_j,
 
     ∫ q qᵀ dt over a panel = X Xᵀ,    and over the next one = E X Xᵀ Eᵀ
 """
@@ -41,7 +43,9 @@ class Panel(NamedTuple):
 
 
 def longest_panel(W: jax.Array) -> jax.Array:
-    """The longest panel that is exact, (N, N) → (): h · growth ≤ 1 for the Taylor series, h (1 + growth) ≤ 3/2 for the nodes."""
+    """The longest panel that is exact, (N, N) → (): h · growth ≤ 1 for the Taylor series, h (1 +
+    growth) ≤ 3/2 for the nodes.
+    """
     rate = growth(W)
     return jax.lax.stop_gradient(jnp.minimum(1 / rate, 1.5 / (1 + rate)))
 
@@ -55,7 +59,9 @@ def gauss_panel(W: jax.Array, x: jax.Array, h: jax.Array) -> Panel:
 def gauss_panels(
     W: jax.Array, u: jax.Array, v: jax.Array, h: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """e^{-Ah} - I, (N, N), to the digits of its smallest rates, and the columns of (W, u) and of (Wᵀ, v), (N, J)."""
+    """e^{-Ah} - I, (N, N), to the digits of its smallest rates, and the columns of (W, u) and of
+    (Wᵀ, v), (N, J).
+    """
     powers = taylor_powers(h * (W - jnp.eye(len(W), dtype=W.dtype)))
     both = [jnp.stack([power, power.T]) for power in powers]
     X, Z = _columns(both, jnp.stack([u, v]), h, LARGEST_DEGREE, 0.0)
@@ -91,7 +97,9 @@ def _columns(
     degree: int = TAYLOR_DEGREE,
     leak: float = 1.0,
 ) -> jax.Array:
-    """Columns √w_i e^{(B/h - leak) t_i} x at the nodes of the panel [0, h], of several networks: powers of B, (S, N, N), (S, N) → (S, N, NUM_NODES)."""
+    """Columns √w_i e^{(B/h - leak) t_i} x at the nodes of the panel [0, h], of several networks:
+    powers of B, (S, N, N), (S, N) → (S, N, NUM_NODES).
+    """
     block = x[:, :, None]
     for power in powers[1:3]:
         block = jnp.concatenate([block, power @ block], axis=2)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss import columns, doubling
+from rnn_dynamics.loss import dispatch, doubling
 from rnn_dynamics.loss.base import AbstractLoss, transposed
 from rnn_dynamics.loss.doubling import difference, student
 from rnn_dynamics.loss.energy import balanced, energy
@@ -37,7 +37,8 @@ from rnn_dynamics.model.arguments import is_traced
 from rnn_dynamics.model.balancing import in_units
 from rnn_dynamics.model.linear_rnn import require_rnns
 
-# Of the distance of two gradients as the error of one: both round. 2 was too small for 1 % of random networks, to extended precision.
+# Of the distance of two gradients as the error of one: both round. 2 was too small for 1 % of
+# random networks, to extended precision.
 SAFETY = 4.0
 
 
@@ -46,22 +47,27 @@ class PopulationLoss(AbstractLoss):
 
         L = ½ ∫₀^T m(t) (k(t) - k*(t))² dt
 
-    k and k* are the impulse responses of student and target; m(t) = 1, the error at the last time of a sequence of length T, or
-    m(t) = 1 - t/T, the error averaged over the sequence. L is the energy of one network, the student in parallel with the target of
-    reversed sign, so its gradient is exact: no noise is drawn and no time grid is chosen. Any `LinearRNN` can be the target; it is
+    k and k* are the impulse responses of student and target; m(t) = 1, the error at the last time
+    of a sequence of length T, or m(t) = 1 - t/T, the error averaged over the sequence. L is the
+    energy of one network, the student in parallel with the target of reversed sign, so its gradient
+    is exact: no noise is drawn and no time grid is chosen. Any `LinearRNN` can be the target; it is
     cast to the student's dtype.
 
-    Over an infinite horizon in continuous time the gradient comes from Krylov bases (`loss.projected`), of as many vectors as a
-    relative error of 1e-8 takes, in float32 4e-6, and where these do not do from doubling (`loss.doubling`), exact to rounding. Near a
-    solution, where what both networks share cancels, rounding makes an error of about eps over the slowest rate and the root of the
-    relative loss. On CPUs `evaluate`, `value_and_grad`, `gradient_and_error` and records refine such gradients in float64, to 1e-8 at
-    1e-14 of the target's energy; learning takes them as they are. `evaluate` returns estimates of the errors of value and gradient.
+    Over an infinite horizon in continuous time the gradient comes from Krylov bases
+    (`loss.projected`), of as many vectors as a relative error of 1e-8 takes, in float32 4e-6, and
+    where these do not do from doubling (`loss.doubling`), exact to rounding. Near a solution, where
+    what both networks share cancels, rounding makes an error of about eps over the slowest rate and
+    the root of the relative loss. On CPUs `evaluate`, `value_and_grad`, `gradient_and_error` and
+    records refine such gradients in float64, to 1e-8 at 1e-14 of the target's energy; learning
+    takes them as they are. `evaluate` returns estimates of the errors of value and gradient.
 
-    Over an infinite horizon both networks must be stable. An unstable student has an infinite loss and a NaN gradient; one that is
-    neither proven stable nor shown to be unstable has a loss of NaN and an infinite error. A finite horizon needs no stability; a
-    loss that overflows, or a horizon of more than 2²⁰ panels of about a leak time constant, is infinite.
+    Over an infinite horizon both networks must be stable. An unstable student has an infinite loss
+    and a NaN gradient; one that is neither proven stable nor shown to be unstable has a loss of NaN
+    and an infinite error. A finite horizon needs no stability; a loss that overflows, or a horizon
+    of more than 2²⁰ panels of about a leak time constant, is infinite.
 
-    With a `time_step` dt both networks are simulated by the Euler scheme, h ← h + dt (W h - h + u x) with noise of variance 1/dt, and
+    With a `time_step` dt both networks are simulated by the Euler scheme, h ← h + dt (W h - h + u
+    x) with noise of variance 1/dt, and
 
         L = ½ dt Σ_{n < T/dt} m(n dt) (k_n - k*_n)²,    k_n = vᵀ (I - dt A)ⁿ u,
 
@@ -73,8 +79,8 @@ class PopulationLoss(AbstractLoss):
         time_step: dt, or None for continuous time.
 
     Raises:
-        ValueError: if the horizon or the time step is not positive, the horizon not a whole number of steps, the weighting unknown,
-            or "time_averaged" over an infinite horizon.
+        ValueError: if the horizon or the time step is not positive, the horizon not a whole number
+            of steps, the weighting unknown, or "time_averaged" over an infinite horizon.
 
     Source: sections 1 and 2 of the theory note.
     """
@@ -110,7 +116,8 @@ class PopulationLoss(AbstractLoss):
     def __call__(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> jax.Array:
-        """The loss, (). It can be differentiated by `jax.grad` (reverse mode) in both networks, not in the horizon.
+        """The loss, (). It can be differentiated by `jax.grad` (reverse mode) in both networks, not
+        in the horizon.
 
         Args:
             rnn: the student, N units.
@@ -129,9 +136,10 @@ class PopulationLoss(AbstractLoss):
     ) -> Evaluation:
         """The loss, its exact gradient in the student, and estimates of the errors of both.
 
-        A result is right within four times its estimate or 1e-8, or its error is infinite: then the network is neither proven to be
-        stable nor shown to be unstable. In Krylov bases an instability is found if input or read-out excite it; `gradient_and_error`
-        and every record of a training prove stability.
+        A result is right within four times its estimate or 1e-8, or its error is infinite: then the
+        network is neither proven to be stable nor shown to be unstable. In Krylov bases an
+        instability is found if input or read-out excite it; `gradient_and_error` and every record
+        of a training prove stability.
 
         Raises:
             ValueError: if the horizon is infinite and the target unstable.
@@ -157,15 +165,17 @@ class PopulationLoss(AbstractLoss):
     def gradient_and_error(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """The loss, its gradient, and an estimate of the gradient's relative error, (), by the way that proves stability."""
+        """The loss, its gradient, and an estimate of the gradient's relative error, (), by the way
+        that proves stability.
+        """
         return super().gradient_and_error(rnn, target, key)
 
     def check(self, target: LinearRNN) -> None:
         """Refuse a target that has an infinite loss; one that is being traced is passed over.
 
         Raises:
-            ValueError: if the horizon is infinite and an eigenvalue of `target.W` has a real part of 1 or more, or grows under the
-                Euler scheme of the time step.
+            ValueError: if the horizon is infinite and an eigenvalue of `target.W` has a real part
+                of 1 or more, or grows under the Euler scheme of the time step.
         """
         require_rnns(target=target)
         if not self.is_infinite or is_traced(target.W) or is_traced(self.time_step):
@@ -181,8 +191,8 @@ class PopulationLoss(AbstractLoss):
     ) -> Estimate:
         """As `value_and_grad`, with the error that rounding left: what learning uses.
 
-        No batch waits for what is to be skipped. A gradient that is like an earlier one is found at once where that one was, by the
-        `attempt` of its estimate.
+        No batch waits for what is to be skipped. A gradient that is like an earlier one is found at
+        once where that one was, by the `attempt` of its estimate.
         """
         require_rnns(rnn=rnn)
         self.check(target)
@@ -199,14 +209,16 @@ class PopulationLoss(AbstractLoss):
         return _estimate(self, rnn, target, jnp.int32(DENSE), True).evaluation
 
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
-        """Whether the Euler scheme of the time step follows both networks, () bool: it may grow no faster than they do."""
+        """Whether the Euler scheme of the time step follows both networks, () bool: it may grow no
+        faster than they do.
+        """
         return steps_are_stable(difference(rnn, target).W, self.time_step)
 
 
 @jax.jit
 def _value(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
     if loss.is_infinite and loss.time_step is None:
-        return columns.value(rnn, target.astype(rnn.dtype))
+        return dispatch.value(rnn, target.astype(rnn.dtype))
     both = difference(rnn, target)
     if loss.is_infinite:
         return energy(both, loss.time_step)
@@ -219,7 +231,9 @@ def _value(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> jax.Array
 def _estimate(
     loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN, first: jax.Array, refines: bool
 ) -> Estimate:
-    """The loss and its gradient; of a finite horizon their errors, which take another way to be known, are 0."""
+    """The loss and its gradient; of a finite horizon their errors, which take another way to be
+    known, are 0.
+    """
     wanted = first != SKIP
     if not loss.is_infinite:
         value, gradient = _finite(loss, where_wanted(rnn, wanted), target, jnp.zeros((), bool))
@@ -227,14 +241,16 @@ def _estimate(
         return only_way(rnn, Evaluation(value, gradient, zero, zero))
     target = target.astype(rnn.dtype)
     if loss.time_step is None:
-        return columns.gradient(rnn, target, first, refines)
+        return dispatch.gradient(rnn, target, first, refines)
     rnn = where_wanted(rnn, wanted)
     return only_way(rnn, doubling.gradient(rnn, target, loss.time_step))
 
 
 @jax.jit
 def _compared(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> Evaluation:
-    """Loss and gradient over a finite horizon, and how far those of the transposed network in other panels are."""
+    """Loss and gradient over a finite horizon, and how far those of the transposed network in other
+    panels are.
+    """
     values, gradients = jax.lax.map(
         lambda other: _finite(loss, rnn, target, other), jnp.arange(2) == 1
     )
@@ -250,7 +266,9 @@ def _compared(loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN) -> Evalua
 def _finite(
     loss: PopulationLoss, rnn: LinearRNN, target: LinearRNN, other: jax.Array
 ) -> tuple[jax.Array, LinearRNN]:
-    """Loss and gradient over a finite horizon; of the transposed network and in shorter panels if `other`, () bool."""
+    """Loss and gradient over a finite horizon; of the transposed network and in shorter panels if
+    `other`, () bool.
+    """
     both, d = balanced(difference(rnn, target))
     one = jax.tree.map(lambda a, b: jnp.where(other, a, b), transposed(both), both)
     horizon, averaged = jnp.asarray(loss._horizon, rnn.dtype), loss.weighting != "uniform"

@@ -1,28 +1,36 @@
-"""The exact gradient of a large network by a small problem: both Gramians in Krylov bases of n - N* vectors.
+"""The exact gradient of a large network by a small problem: both Gramians in Krylov bases of n - N*
+vectors.
 
-With B = (p + A)⁻¹ and D = 2p B - 1, a rational function of A = 1 - W, time is traded for steps (Laguerre functions of time, of rate p):
+With B = (p + A)⁻¹ and D = 2p B - 1, a rational function of A = 1 - W, time is traded for steps
+(Laguerre functions of time, of rate p):
 
-    ∫ q(t) q(t)ᵀ dt = Σ_j x_j x_jᵀ,    x_j = √(2p) D^j B u,    and k(t) likewise has the coefficients vᵀ x_j
+    ∫ q(t) q(t)ᵀ dt = Σ_j x_j x_jᵀ,    x_j = √(2p) D^j B u
 
-V and U are Krylov bases of W B = (1 + p) B - 1 and its transpose (networks of up to MOST_INVERTED units: a pole at -p saves half of the vectors
-and more) or of W and Wᵀ (larger ones: no inverse is needed). With the target as it is, the Gramians of the difference of student and target have the corners
+and k(t) has the coefficients vᵀ x_j.
 
-    P ≈ Vᵀ X V,    Q ≈ Uᵀ Y U          (X, Y: Gramians of n × n systems, by doubling the number of steps)
+V and U are Krylov bases of W B = (1 + p) B - 1 and its transpose (networks of up to MOST_INVERTED
+units: a pole at -p saves half of the vectors and more) or of W and Wᵀ (larger ones: no inverse is
+needed). With the target as it is, the Gramians of the difference of student and target have the
+corners
+
+    P ≈ Vᵀ X V,    Q ≈ Uᵀ Y U          (X, Y: Gramians of n × n systems, by doubling)
 
 and the gradient (section 2 of the theory note) is
 
     ∂L/∂W = Uᵀ C V,    C = Y_ss (U Vᵀ) X_ss + Y_s* X_*s        (s: student, *: target)
 
-The next vector v₊ of V, which is left out, would couple by h = H_{m+1,m} to the last one, and that of U by f = F_{m+1,m}. What they do to the
-gradient is estimated by
+The next vector v₊ of V, which is left out, would couple by h = H_{m+1,m} to the last one, and that
+of U by f = F_{m+1,m}. What they do to the gradient is estimated by
 
     h (|(C e_m, (V ∂L/∂v)_m)| + |Y U v₊| |X e_m|) + h f (X_mm Y_mm tr X tr Y)^{1/2}
 
-(the first term likewise from the left): the next column of C and component of ∂L/∂v, the error of the impulse response, and what both leave out
-together. The loss changes by h (v₊ᵀ Q P e_m), its derivative in this coupling, and by what both leave out of k. Without knowledge of a spectrum this
-follows the true error within a factor of about ten, from 1e-3 to 1e-11 (benchmarks/columns.py), unless e^{-At} grows before it decays: where ‖D^j‖ does
-so, bases are not relied on. Source: Ruhe, Linear Algebra and its
-Applications 58, 391 (1984), for bases of an inverse; section 1 of Smith, SIAM J. Appl. Math. 16, 198 (1968), for the doubling.
+(the first term likewise from the left): the next column of C and component of ∂L/∂v, the error of
+the impulse response, and what both leave out together. The loss changes by h (v₊ᵀ Q P e_m), its
+derivative in this coupling, and by what both leave out of k. Without knowledge of a spectrum this
+follows the true error within a factor of about ten, from 1e-3 to 1e-11 (benchmarks/columns.py),
+unless e^{-At} grows before it decays: where ‖D^j‖ does so, bases are not relied on. Source: Ruhe,
+Linear Algebra and its Applications 58, 391 (1984), for bases of an inverse; section 1 of Smith,
+SIAM J. Appl. Math. 16, 198 (1968), for the doubling.
 """
 
 from typing import NamedTuple
@@ -36,18 +44,21 @@ from rnn_dynamics.loss.estimate import relative
 from rnn_dynamics.loss.inverse import HalvedInverse, halved_inverse, inverse
 from rnn_dynamics.model import LinearRNN
 
-# p, in leak rates: below one half the symmetric part of p + A is positive in random networks up to a weight scale of 0.99, so that
-# elimination needs no pivots; of 0.2, 0.4, 0.7 and 1 it takes the fewest vectors over weight scales, decays and training.
+# p, in leak rates: below one half the symmetric part of p + A is positive in random networks up to
+# a weight scale of 0.99, so that elimination needs no pivots; of 0.2, 0.4, 0.7 and 1 it takes the
+# fewest vectors over weight scales, decays and training.
 SHIFT = 0.4
 MOST_INVERTED = 160  # units: beyond, an inverse costs more than the vectors that it saves
 LARGEST_RESIDUAL = 1000.0  # of eps: an inverse that has lost more digits is not used
-SAFETY = 10.0  # of the truncation: with 7 it was too small for 1.1 % of networks, those of weight scales near 0.9
+SAFETY = 10.0  # of the truncation: with 7 it was too small for 1.1 % of random networks
 ROUNDING = 0.05  # of eps · steps · |X| |Y|, the products that C is a sum of
 NUM_DOUBLED = 4  # doublings of columns, before the Gramian itself is cheaper to double
 MOST_DOUBLINGS = 40
-# Of the loss beside a gradient, which learning does not use: the larger bases that 1e-8 takes near a solution would not pay.
+# Of the loss beside a gradient, which learning does not use: the larger bases that 1e-8 takes near
+# a solution would not pay.
 LARGEST_VALUE_ERROR = 1e-6
-LARGEST_LOSS = 0.1  # of the target's response: what rounding does to the network's, if estimates are to be relied on
+# Of the target's response: what rounding does to the network's, if estimates are relied on.
+LARGEST_LOSS = 0.1
 LARGEST_GROWTH = 4.0  # of ‖D^j‖_F/√n; 0.7 in random networks
 
 
@@ -73,8 +84,9 @@ class Projected(NamedTuple):
         gradient: in the student.
         truncation: estimates of the relative errors of value and gradient made by the bases, (2,).
         rounding: estimates of the relative errors of value and gradient by rounding, (2,).
-        reliable: whether errors can be known, () bool: the projected network is stable and does not grow, as ‖D^j‖ falls well below 1 at some j and
-            is never large, and its response is not lost in the rounding of what it is a sum of.
+        reliable: whether errors can be known, () bool: the projected network is stable and does not
+            grow, as ‖D^j‖ falls well below 1 at some j and is never large, and its response is not
+            lost in the rounding of what it is a sum of.
         doublings: of one step, until it does, ().
     """
 
@@ -100,7 +112,8 @@ def probe(rnn: LinearRNN) -> Probe:
 
 
 def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe) -> Projected:
-    """Loss and gradient over an infinite horizon from a projection to `size` dimensions, the target's included.
+    """Loss and gradient over an infinite horizon from a projection to `size` dimensions, the
+    target's included.
 
     Args:
         rnn: the student.
@@ -129,7 +142,8 @@ def projected_gradient(rnn: LinearRNN, target: LinearRNN, size: int, seen: Probe
     grams = jax.vmap(_gramian)(systems, starts)
     X, Y = grams.gramian
 
-    # Y diag(U Vᵀ, 1) X; the last column and row, for the vectors that are left out, are Y U v₊ and X V u₊
+    # Y diag(U Vᵀ, 1) X; the last column and row, for the vectors that are left out, are Y U v₊ and
+    # X V u₊
     middle = jnp.eye(size + 1, dtype=dtype).at[:m, :m].set(overlaps[:m, :m])
     middle = middle.at[:m, size].set(overlaps[:m, m]).at[size, :m].set(overlaps[m, :m])
     left = Y[:m] @ middle[:size]

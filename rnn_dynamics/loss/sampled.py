@@ -22,17 +22,19 @@ UNROLL = 4  # time steps per turn of the loops
 
 
 class SampledLoss(AbstractLoss):
-    """Squared error on a minibatch of white noise, by the Euler scheme, both networks starting at rest.
+    """Squared error on a minibatch of white noise, by the Euler scheme, both networks starting at
+    rest.
 
         h ← h + dt (W h - h + u x),    y = v · h,    x ~ N(0, 1/dt),    L = ½ ⟨(y - y*)²⟩
 
-    The mean is over trials and over the times dt, 2 dt, … T ("time_averaged"), or over trials at the last time alone ("uniform", the
-    weighting that `PopulationLoss` calls so). Its expectation is `PopulationLoss(horizon, weighting, time_step)`, and so is that of
-    its gradient.
+    The mean is over trials and over the times dt, 2 dt, … T ("time_averaged"), or over trials at
+    the last time alone ("uniform", the weighting that `PopulationLoss` calls so). Its expectation
+    is `PopulationLoss(horizon, weighting, time_step)`, and so is that of its gradient.
 
-    The gradient is that of backpropagation through time, exactly, but one pass over time serves all trials: a linear network answers
-    every trial with the same impulse response. The error of a trial is its noise convolved with k - k* (by FFT), the errors of all
-    trials are brought back to one sensitivity per time lag, and only that goes backwards through the network. Memory grows as
+    The gradient is that of backpropagation through time, exactly, but one pass over time serves all
+    trials: a linear network answers every trial with the same impulse response. The error of a
+    trial is its noise convolved with k - k* (by FFT), the errors of all trials are brought back to
+    one sensitivity per time lag, and only that goes backwards through the network. Memory grows as
     (batch + units) x time, never as batch x time x units.
 
     Attributes:
@@ -44,7 +46,8 @@ class SampledLoss(AbstractLoss):
 
     Raises:
         TypeError: if a number has the wrong type.
-        ValueError: if one is not positive, the horizon infinite or not a whole number of steps, or the weighting unknown.
+        ValueError: if one is not positive, the horizon infinite or not a whole number of steps, or
+            the weighting unknown.
 
     Source: section 1 of the theory note.
     """
@@ -71,7 +74,8 @@ class SampledLoss(AbstractLoss):
         self.weighting = check_weighting(weighting)
         if num_steps is None and (is_traced(horizon) or is_traced(time_step)):
             raise ValueError(
-                "Argument `num_steps` must be given where `horizon` or `time_step` is traced, but is None."
+                "Argument `num_steps` must be given where `horizon` or `time_step` is traced, "
+                "but is None."
             )
         self.num_steps = (
             count_steps(horizon, time_step)
@@ -104,9 +108,11 @@ class SampledLoss(AbstractLoss):
     def evaluate(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> Evaluation:
-        """The loss and its gradient in the student on the key's noise, and how rounding changes them.
+        """The loss and its gradient in the student on the key's noise, and how rounding changes
+        them.
 
-        The errors are four times the distance from the same of the transposed network, which has the same responses and rounds differently.
+        The errors are four times the distance from the same of the transposed network, which has
+        the same responses and rounds differently.
 
         Raises:
             ValueError: if there is no key.
@@ -126,7 +132,9 @@ class SampledLoss(AbstractLoss):
         return _value_and_grad(self, rnn, target, _required(key))
 
     def noise(self, key: jax.Array, dtype: Any = float) -> jax.Array:
-        """The minibatch that a key stands for, white noise of variance 1/dt, (batch_size, num_steps)."""
+        """The minibatch that a key stands for, white noise of variance 1/dt, (batch_size,
+        num_steps).
+        """
         key, dtype = _required(key), float_dtype("dtype", dtype)
         white = jax.random.normal(key, (self.batch_size, self.num_steps), dtype)
         return white / jnp.sqrt(jnp.asarray(self.time_step, white.dtype))
@@ -138,7 +146,9 @@ class SampledLoss(AbstractLoss):
     def gradient_and_error(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """The expected loss and its exact gradient, and the relative error, (), of the gradient on the key's noise."""
+        """The expected loss and its exact gradient, and the relative error, (), of the gradient on
+        the key's noise.
+        """
         _, sampled = self.value_and_grad(rnn, target, key)
         value, gradient = self.expected.value_and_grad(rnn, target)
         gap = jax.tree.map(jnp.subtract, sampled, gradient)
@@ -162,12 +172,16 @@ class SampledLoss(AbstractLoss):
     def reference(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> Evaluation:
-        """What is recorded: the expected loss and its gradient, with the noise of the key's gradient as its error."""
+        """What is recorded: the expected loss and its gradient, with the noise of the key's
+        gradient as its error.
+        """
         value, gradient, noise = self.gradient_and_error(rnn, target, key)
         return Evaluation(value, gradient, jnp.zeros_like(value), noise)
 
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
-        """Whether the Euler scheme follows both networks, () bool: it may grow no faster than they do."""
+        """Whether the Euler scheme follows both networks, () bool: it may grow no faster than they
+        do.
+        """
         return self.expected.steps_are_stable(rnn, target)
 
 

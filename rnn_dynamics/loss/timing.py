@@ -20,7 +20,8 @@ SLACK = 1e-4  # growth rates per leak time constant that count as equal
 
 
 def check_timing(horizon: ArrayLike, time_step: Any, *, whole: bool = True) -> Any:
-    """Refuse a horizon or a time step that is not positive, and a horizon that is not a whole number of steps; the horizon.
+    """Refuse a horizon or a time step that is not positive, and a horizon that is not a whole
+    number of steps; the horizon.
 
     Raises:
         TypeError: if one is not a real number.
@@ -62,15 +63,18 @@ def count_steps(horizon: ArrayLike, time_step: ArrayLike) -> int:
     number = round(min(ratio, 2.0 * MAX_STEPS))
     if abs(ratio - number) > 1e-6 * ratio or not 1 <= number <= MAX_STEPS:
         raise ValueError(
-            f"Argument `horizon` must be a whole number of time steps, from 1 to {MAX_STEPS}, but is {ratio:.9g} of them."
+            f"Argument `horizon` must be a whole number of time steps, from 1 to {MAX_STEPS}, "
+            f"but is {ratio:.9g} of them."
         )
     return number
 
 
 def check_stable_target(target: LinearRNN, time_step: Any) -> None:
-    """Refuse a target that has an infinite loss over an infinite horizon, with or without Euler steps.
+    """Refuse a target that has an infinite loss over an infinite horizon, with or without Euler
+    steps.
 
-    Eigenvalues that rounding may have moved over the edge, as those of Jordan blocks, are passed over.
+    Eigenvalues that rounding may have moved over the edge, as those of Jordan blocks, are passed
+    over.
 
     Raises:
         ValueError: if it is unstable.
@@ -100,10 +104,11 @@ def check_stable_target(target: LinearRNN, time_step: Any) -> None:
 
 
 def steps_are_stable(W: jax.Array, time_step: Any) -> jax.Array:
-    """Whether Euler steps of length dt grow no faster than the network, or decay if it does, (N, N) → () bool.
+    """Whether Euler steps of length dt grow no faster than the network, or decay if it does, (N, N)
+    → () bool.
 
-    Growth rates are log ‖E^k‖/t of the step and of the exact propagator, for k = 2²⁰ steps by squaring: matrix products alone. True in
-    continuous time.
+    Growth rates are log ‖E^k‖/t of the step and of the exact propagator, for k = 2²⁰ steps by
+    squaring: matrix products alone. True in continuous time.
     """
     if time_step is None:
         return jnp.ones((), bool)

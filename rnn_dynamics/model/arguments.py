@@ -1,7 +1,7 @@
 """Checks of arguments, made in Python before anything is traced.
 
-Every message has the form "Argument `decay` must be positive, but is -0.1.". Values that JAX is tracing
-are passed over: their shapes and dtypes are checked, their numbers cannot be.
+Every message has the form "Argument `decay` must be positive, but is -0.1.". Values that JAX is
+tracing are passed over: their shapes and dtypes are checked, their numbers cannot be.
 """
 
 import math
@@ -39,7 +39,9 @@ def _text(value: Any, to_text: Callable[[Any], str]) -> str:
 
 
 def require_type(name: str, value: Any, kinds: type | tuple[type, ...], what: str) -> None:
-    """Raise `TypeError("Argument `name` must be a ..., but is ...")` unless `value` is of these kinds."""
+    """Raise `TypeError("Argument `name` must be a ..., but is ...")` unless `value` is of these
+    kinds.
+    """
     if not isinstance(value, kinds):
         raise TypeError(f"Argument `{name}` must be {what}, but is {show(value)}.")
 
@@ -51,7 +53,8 @@ def real_scalar(
 
     Raises:
         TypeError: if it is complex or not a number.
-        ValueError: if it is not a scalar, not finite, below `minimum`, or not positive though it must be.
+        ValueError: if it is not a scalar, not finite, below `minimum`, or not positive though it
+            must be.
     """
     check_real(name, value, minimum=minimum, positive=positive)
     if jnp.issubdtype(jnp.result_type(value), jnp.floating) and not isinstance(value, float):
@@ -115,10 +118,12 @@ def positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int = 2**3
 
 
 def real_array(name: str, value: Any, shape: tuple[int | str, ...]) -> jax.Array:
-    """Return `value` as a real floating-point JAX array of the given shape (a string matches any size).
+    """Return `value` as a real floating-point JAX array of the given shape (a string matches any
+    size).
 
     Raises:
-        TypeError: if it is not a real floating-point array (complex and integer arrays are refused).
+        TypeError: if it is not a real floating-point array (complex and integer arrays are
+            refused).
         ValueError: if its shape differs or a number in it is not finite.
     """
     array = _array(name, value)

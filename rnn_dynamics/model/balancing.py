@@ -2,11 +2,13 @@
 
     W → D W D⁻¹,    u → D u,    v → D⁻¹ v                     leaves k(t) as it is
 
-A norm of e^{-At} depends on the units, a spectrum does not, so whatever is decided by norms is decided in balanced units. With the rates
-S = |1 - diag W| and Z = S^{-1/2} |W - diag W| S^{-1/2}, D = (y/x)^{1/2} with the right and left Perron vectors x and y of Z minimises
-‖D Z D⁻¹‖₂. They are computed as sums over paths, x ∝ Σ_j Z^j 1 and y ∝ Σ_j 1ᵀ Z^j, which exist for triangular W too. For these, for Jordan
-blocks and for chains with couplings that are stronger one way than the other, e^{-At} then does not grow before it decays. Sums, traces and
-products of non-negative numbers are accurate in any units.
+A norm of e^{-At} depends on the units, a spectrum does not, so whatever is decided by norms is
+decided in balanced units. With the rates S = |1 - diag W| and Z = S^{-1/2} |W - diag W| S^{-1/2}, D
+= (y/x)^{1/2} with the right and left Perron vectors x and y of Z minimises ‖D Z D⁻¹‖₂. They are
+computed as sums over paths, x ∝ Σ_j Z^j 1 and y ∝ Σ_j 1ᵀ Z^j, which exist for triangular W too. For
+these, for Jordan blocks and for chains with couplings that are stronger one way than the other,
+e^{-At} then does not grow before it decays. Sums, traces and products of non-negative numbers are
+accurate in any units.
 
 Source: Stoer and Witzgall, Numerische Mathematik 4, 158 (1962).
 """
@@ -14,7 +16,8 @@ Source: Stoer and Witzgall, Numerische Mathematik 4, 158 (1962).
 import jax
 import jax.numpy as jnp
 
-# Of what a unit gives and gets, where units are balanced as they are; among few units it varies more.
+# Of what a unit gives and gets, where units are balanced as they are; among few units it varies
+# more.
 LARGEST_RATIO, LARGEST_RATIO_OF_FEW, FEW = 3.0, 5.0, 24
 SMALLEST_RATE = 2.0**-10  # of the largest |1 - W_ii|: a unit without a leak has no time scale
 LARGEST_EXPONENT = {8: 400, 4: 30}  # of D, by the bytes of a number: P scales with D²

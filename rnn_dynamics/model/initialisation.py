@@ -33,8 +33,9 @@ def random_rnn(
 
         W = weight_scale G/√N,    u = input_scale g/√N,    v = output_scale g'/√N
 
-    with independent unit Gaussians G, g and g'. The draw depends on `key` and N alone: the scales multiply it. For
-    large N the eigenvalues of W fill the disc of radius `weight_scale` (circular law).
+    with independent unit Gaussians G, g and g'. The draw depends on `key` and N alone: the scales
+    multiply it. For large N the eigenvalues of W fill the disc of radius `weight_scale` (circular
+    law).
 
     Args:
         key: a JAX random key.
@@ -42,12 +43,13 @@ def random_rnn(
         weight_scale: radius of the bulk, positive or zero.
         input_scale: typical norm of u, positive or zero.
         output_scale: typical norm of v, positive or zero; 0 starts from a silent read-out.
-        overlap: if given, |u| = input_scale, |v| = output_scale and u.v/(|u||v|) = overlap exactly, which is what the
-            infinite-width theory assumes; between -1 and 1, and N at least 2.
+        overlap: if given, |u| = input_scale, |v| = output_scale and u.v/(|u||v|) = overlap exactly,
+            which is what the infinite-width theory assumes; between -1 and 1, and N at least 2.
         dtype: float32 or float64; by default JAX's own default.
 
     Raises:
-        TypeError: if `key` is no random key, `num_units` is not an integer, or a scale is not a real number.
+        TypeError: if `key` is no random key, `num_units` is not an integer, or a scale is not a
+            real number.
         ValueError: if a scale is negative or not finite, or `overlap` is outside [-1, 1].
     """
     key = random_key("key", key)

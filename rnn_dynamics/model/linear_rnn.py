@@ -17,8 +17,9 @@ class LinearRNN(eqx.Module):
 
         h'(t) = -h + W h + u x(t),    y = v . h,    impulse response k(t) = v^T exp(-(I - W) t) u
 
-    Time is measured in leak time constants. A target is a (small) `LinearRNN` too, and so is a gradient: its
-    fields then hold ∂L/∂W, ∂L/∂u and ∂L/∂v. Batches are made by `jax.vmap`, never by leading axes here.
+    Time is measured in leak time constants. A target is a (small) `LinearRNN` too, and so is a
+    gradient: its fields then hold ∂L/∂W, ∂L/∂u and ∂L/∂v. Batches are made by `jax.vmap`, never by
+    leading axes here.
 
     Attributes:
         W: recurrent weights, (N, N).
@@ -27,7 +28,8 @@ class LinearRNN(eqx.Module):
 
     Raises:
         TypeError: if an array is complex or integer, or if the three differ in dtype.
-        ValueError: if `W` is not square, `u` or `v` has the wrong length, or a number is not finite.
+        ValueError: if `W` is not square, `u` or `v` has the wrong length, or a number is not
+            finite.
 
     Source: section 1 of the theory note; arXiv:2503.18754, eq. 1.
     """
@@ -98,7 +100,8 @@ def require_rnns(**rnns: Any) -> None:
             raise TypeError(f"Argument `{name}` must be a LinearRNN, but is {show(rnn)}.")
         if np.ndim(rnn.W) != 2:
             raise ValueError(
-                f"Argument `{name}` must be one network, but is a batch with `W` of shape {np.shape(rnn.W)}."
+                f"Argument `{name}` must be one network, but is a batch with `W` of shape "
+                f"{np.shape(rnn.W)}."
             )
 
 

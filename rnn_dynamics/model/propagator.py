@@ -1,7 +1,8 @@
 """exp(-(I - W) t): how a network forgets.
 
-Written with matrix products alone: no LAPACK, and the scalar part e^{-t} is exact. (`jax.scipy.linalg.expm` scales too little for norms
-between 5 and 11 times a power of two and is wrong by 1e-8 there.)
+Written with matrix products alone: no LAPACK, and the scalar part e^{-t} is exact.
+(`jax.scipy.linalg.expm` scales too little for norms between 5 and 11 times a power of two and is
+wrong by 1e-8 there.)
 """
 
 import math
@@ -18,7 +19,8 @@ MAX_SQUARINGS = 60
 def growth(W: jax.Array) -> jax.Array:
     """‖W⁴‖_F^¼, (N, N) → (): the rate of the Taylor series of e^{tW}.
 
-    The fourth power measures what W does when it is applied repeatedly; ‖W‖_F alone is √N times too large for a random W.
+    The fourth power measures what W does when it is applied repeatedly; ‖W‖_F alone is √N times too
+    large for a random W.
     """
     W2 = W @ W
     return jnp.sqrt(jnp.sqrt(jnp.linalg.norm(W2 @ W2)))
@@ -33,7 +35,9 @@ def taylor_powers(B: jax.Array) -> list[jax.Array]:
 def taylor_exponential(
     powers: list[jax.Array], degree: int = TAYLOR_DEGREE, constant: bool = True
 ) -> jax.Array:
-    """Σ_{k ≤ degree} B^k/k!, of a degree of 16 or 20, from B⁰ … B⁴ (Paterson and Stockmeyer), (N, N); without k = 0 unless `constant`."""
+    """Σ_{k ≤ degree} B^k/k!, of a degree of 16 or 20, from B⁰ … B⁴ (Paterson and Stockmeyer), (N,
+    N); without k = 0 unless `constant`.
+    """
     blocks = []
     for low in range(degree - 4, -1, -4):
         block = powers[0] / FACTORIALS[low] if low or constant else jnp.zeros_like(powers[0])

@@ -1,7 +1,8 @@
 """Eigenvalues of W: the bulk, the outliers, and which eigenvalue is which.
 
-An outlier is an eigenvalue outside the disc of the initial bulk. Eigenvalues carry no names: from record to record, and
-from theory to simulation, they are matched by assignment (least total squared distance), never by sort order.
+An outlier is an eigenvalue outside the disc of the initial bulk. Eigenvalues carry no names: from
+record to record, and from theory to simulation, they are matched by assignment (least total squared
+distance), never by sort order.
 """
 
 from typing import Any, NamedTuple
@@ -35,8 +36,8 @@ class Modes(NamedTuple):
 def modes(rnn: LinearRNN) -> Modes:
     """Eigenvalues of W, their residues and eigenvectors, in no particular order.
 
-    Where W cannot be diagonalised, as at the collision of two eigenvalues, residues and left vectors are not finite, or large.
-    Uses LAPACK: take modes outside of a learning program.
+    Where W cannot be diagonalised, as at the collision of two eigenvalues, residues and left
+    vectors are not finite, or large. Uses LAPACK: take modes outside of a learning program.
     """
     require_rnns(rnn=rnn)
     eigenvalues, right = jnp.linalg.eig(rnn.W)
@@ -46,7 +47,9 @@ def modes(rnn: LinearRNN) -> Modes:
 
 
 def bulk_radius(W: jax.Array) -> jax.Array:
-    """‖W‖_F / √N, (N, N) → (): radius of the disc that the eigenvalues of a random W fill (circular law)."""
+    """‖W‖_F / √N, (N, N) → (): radius of the disc that the eigenvalues of a random W fill (circular
+    law).
+    """
     W = real_array("W", W, ("N", "N"))
     square = W.shape[0] == W.shape[1] > 0
     require(square, "W", "be square", f"of shape {W.shape}")
@@ -54,13 +57,16 @@ def bulk_radius(W: jax.Array) -> jax.Array:
 
 
 def edge_margin(num_units: int) -> float:
-    """√(log N / N): relative size of the fluctuations of the bulk's edge at N units, so of the margin around it."""
+    """√(log N / N): relative size of the fluctuations of the bulk's edge at N units, so of the
+    margin around it.
+    """
     num_units = positive_int("num_units", num_units)
     return float(np.sqrt(np.log(max(num_units, 2)) / num_units))
 
 
 def is_outlier(eigenvalues: jax.Array, radius: ArrayLike, margin: float = 0.0) -> jax.Array:
-    """Which eigenvalues lie outside the bulk, |λ| > (1 + margin) radius; any shape → the same shape, bool.
+    """Which eigenvalues lie outside the bulk, |λ| > (1 + margin) radius; any shape → the same
+    shape, bool.
 
     Args:
         eigenvalues: complex; NaN is never an outlier.
@@ -88,8 +94,8 @@ def match_eigenvalues(reference: jax.Array, candidates: jax.Array) -> jax.Array:
         candidates: (N,) complex with N ≥ K.
 
     Returns:
-        Indices into `candidates`, (K,) int. A reference that is NaN takes what the others leave; a candidate that is NaN is taken
-        only if there is no other.
+        Indices into `candidates`, (K,) int. A reference that is NaN takes what the others leave; a
+        candidate that is NaN is taken only if there is no other.
 
     Raises:
         ValueError: if there are fewer candidates than references.

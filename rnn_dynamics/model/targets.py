@@ -1,4 +1,6 @@
-"""Targets: small linear networks with a closed-form impulse response (section 1 of the theory note)."""
+"""Targets: small linear networks with a closed-form impulse response (section 1 of the theory
+note).
+"""
 
 import jax.numpy as jnp
 from jax.scipy.linalg import block_diag
@@ -12,8 +14,8 @@ def leaky_integrator(decay: ArrayLike) -> LinearRNN:
     """The network of one unit with k*(t) = exp(-decay t): its eigenvalue is 1 - decay.
 
     Args:
-        decay: decay rate per leak time constant, positive; 0 is the perfect integrator, which has an infinite
-            loss over an infinite horizon.
+        decay: decay rate per leak time constant, positive; 0 is the perfect integrator, which has
+            an infinite loss over an infinite horizon.
 
     Raises:
         ValueError: if `decay` is negative or not finite.

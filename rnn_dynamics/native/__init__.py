@@ -1,6 +1,8 @@
-"""Sources of what XLA does slowly, in C for CPUs and in CUDA for GPUs, compiled on the machine that runs them and called by XLA.
+"""Sources of what XLA does slowly, in C for CPUs and in CUDA for GPUs, compiled on the machine that
+runs them and called by XLA.
 
-Who has no C compiler loses nothing but speed: what is here is done by JAX as well. JAX is not needed to import this.
+Who has no C compiler loses nothing but speed: what is here is done by JAX as well. JAX is not
+needed to import this.
 """
 
 from rnn_dynamics.native.build import Library, library

@@ -1,6 +1,8 @@
-// Krylov bases of one network from both sides, by the threads of a block: `loss/arnoldi.py`, whose notation this keeps, says why.
+// Krylov bases of one network from both sides, by the threads of a block: `loss/arnoldi.py`, whose
+// notation this keeps, says why.
 
-// A vector j + 1, of which x is what this lane has, becomes orthonormal to those before, by one warp; row j of H is what it was made of.
+// A vector j + 1, of which x is what this lane has, becomes orthonormal to those before, by one
+// warp; row j of H is what it was made of.
 DEVICE void orthogonalise(Space *s, int side, int j, PAIR *x) {
   const int ld = s->most + 1;
   REAL *vectors = basis(s, side), *more = s->more + side * (padded(s->most + TARGET_UNITS) + 4);

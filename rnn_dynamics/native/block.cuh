@@ -1,7 +1,10 @@
-// What the threads of a block do together for one network: sums over lanes, and small products. Included once per REAL and UNITS.
+// What the threads of a block do together for one network: sums over lanes, and small products.
+// Included once per REAL and UNITS.
 //
-// The threads are a square grid, each of which has a tile of a square of PADDED or, if W is not KEPT, SQUARE numbers. Numbers of a tile lie apart
-// in pairs, PLACE(t, e) being the row or column of number e in tile t, so that what neighbours read together lies together.
+// The threads are a square grid, each of which has a tile of a square of PADDED or, if W is not
+// KEPT, SQUARE numbers. Numbers of a tile lie apart
+// in pairs, PLACE(t, e) being the row or column of number e in tile t, so that what neighbours read
+// together lies together.
 
 #ifdef __CUDACC__
 #define DEVICE static __device__ __forceinline__
@@ -28,7 +31,8 @@
 #endif
 #define ALL_LANES 0xffffffffu
 
-// KEPT: whether the threads keep (1 + p - W)^-1 in registers, in whose bases the problem becomes small. Otherwise these are of W, which is read
+// KEPT: whether the threads keep (1 + p - W)^-1 in registers, in whose bases the problem becomes
+// small. Otherwise these are of W, which is read
 // from memory for each pair of vectors, and may be larger.
 #if KEPT
 #define GRID (UNITS <= 64 ? 8 : 16)
@@ -52,7 +56,8 @@
 #define ACROSS (THREAD % GRID)
 #define PLACE(t, e) (2 * GRID * ((e) / 2) + 2 * (t) + (e) % 2)
 
-// Who finds the Gramian of a small system: a warp for each, both at once, or all threads, one after the other, in less memory.
+// Who finds the Gramian of a small system: a warp for each, both at once, or all threads, one after
+// the other, in less memory.
 #if KEPT
 #define TEAM 32
 #define MEMBER LANE
@@ -70,7 +75,8 @@ DEVICE REAL total(REAL x) {
   return x;
 }
 
-// Sums of `count` numbers each over some lanes, a power of two, that are `apart`: in x is what is left to this lane, count / lanes of them, or
+// Sums of `count` numbers each over some lanes, a power of two, that are `apart`: in x is what is
+// left to this lane, count / lanes of them, or
 // one. Returns the index of the first.
 DEVICE int fold(REAL *x, int count, int apart, int lanes) {
   int base = 0;
@@ -105,7 +111,8 @@ DEVICE REAL part_of_squares(int count, const REAL *x, int across) {
   return part_of_dot(count, x, across, x, across);
 }
 
-// C = A B, or added to C, in pieces of 2 x 4 that are dealt out to `threads`, of which this is number `own`. A has strides (down, across), B and C
+// C = A B, or added to C, in pieces of 2 x 4 that are dealt out to `threads`, of which this is
+// number `own`. A has strides (down, across), B and C
 // rows of `ld`, a multiple of 4, which C is as wide as; `per` is 2^16 / (ld / 4) rounded up.
 CALLED void product(int own, int threads, int rows, int depth, const REAL *A, int down, int across,
                     const REAL *B, REAL *C, int ld, int per, int add) {
@@ -139,7 +146,8 @@ CALLED void product(int own, int threads, int rows, int depth, const REAL *A, in
   }
 }
 
-// The inverse of n rows in place by Gauss-Jordan elimination without pivots, by one thread; not finite if a pivot vanishes.
+// The inverse of n rows in place by Gauss-Jordan elimination without pivots, by one thread; not
+// finite if a pivot vanishes.
 CALLED void invert_alone(int n, REAL *A) {
 #pragma unroll 1
   for (int k = 0; k < n; k++) {

@@ -1,7 +1,9 @@
-"""C sources of this folder as libraries: compiled once per kind of machine, kept in the user's cache directory, loaded.
+"""C sources of this folder as libraries: compiled once per kind of machine, kept in the user's
+cache directory, loaded.
 
-A library's name is made from all that its bits depend on, and a seal beside it says what they are: nothing else is ever loaded. Processes
-that compile at the same time do not meet, as each renames its own into place.
+A library's name is made from all that its bits depend on, and a seal beside it says what they are:
+nothing else is ever loaded. Processes that compile at the same time do not meet, as each renames
+its own into place.
 """
 
 import ctypes
@@ -38,7 +40,8 @@ class Library(NamedTuple):
     """A loaded library.
 
     Attributes:
-        name: what its bits depend on, as a word: sources, constants, headers, and the kind of machine.
+        name: what its bits depend on, as a word: sources, constants, headers, and the kind of
+            machine.
         functions: what it exports.
     """
 
@@ -52,15 +55,18 @@ def library(
     headers: Path,
     check: Callable[[ctypes.CDLL], bool],
 ) -> Library | None:
-    """A library from a source of this folder; None, with a line in the log that says why, if it cannot be had.
+    """A library from a source of this folder; None, with a line in the log that says why, if it
+    cannot be had.
 
-    There is none without a C compiler (the environment's CC, or cc, gcc or clang), and none if the environment's RNN_DYNAMICS_NATIVE is 0.
+    There is none without a C compiler (the environment's CC, or cc, gcc or clang), and none if the
+    environment's RNN_DYNAMICS_NATIVE is 0.
 
     Args:
         source: name of a file of this folder, which may include any other.
         constants: macros that it is compiled with.
         headers: a folder of other headers.
-        check: whether the functions of a library do what they should; asked once per process, before anyone else may call them.
+        check: whether the functions of a library do what they should; asked once per process,
+            before anyone else may call them.
     """
     if os.environ.get(SWITCH, "1") == "0":
         return None
@@ -99,7 +105,8 @@ def complain(why: str) -> None:
 
 @contextmanager
 def kept(name: str, make: Callable[[Path], Any]) -> Iterator[Path]:
-    """A file of this name in the user's cache directory, made if it is not there or damaged: complete, under another name, then renamed.
+    """A file of this name in the user's cache directory, made if it is not there or damaged:
+    complete, under another name, then renamed.
 
     Without a place to keep it, it is there for as long as the context is.
     """

@@ -1,5 +1,5 @@
 // The gradients of a batch of networks, one after the other, as a call that XLA makes:
-// `loss/columns.py` says what is tried, and when.
+// `loss/dispatch.py` says what is tried, and when.
 
 #include <float.h>
 #include <pthread.h>

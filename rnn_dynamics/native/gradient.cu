@@ -1,4 +1,5 @@
-// The gradients of a batch of networks on a GPU, a block for each: `loss/columns.py` says what is tried, and when.
+// The gradients of a batch of networks on a GPU, a block for each: `loss/columns.py` says what is
+// tried, and when.
 
 // clang-format off
 #include "block.cuh"
@@ -57,8 +58,10 @@ DEVICE void find_nothing(const Gradient *out) {
   if (THREAD == 0) *out->value = out->errors[OF_VALUE] = out->errors[OF_GRADIENT] = NAN;
 }
 
-// Tries from an attempt on. Returns whose turn it is: DONE, or the next launch's, or the count of sizes if none was enough.
-DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gradient *out, int *attempt) {
+// Tries from an attempt on. Returns whose turn it is: DONE, or the next launch's, or the count of
+// sizes if none was enough.
+DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gradient *out,
+                int *attempt) {
 #if KEPT
   REAL a[TILE * TILE];
 #else
@@ -88,12 +91,14 @@ DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gr
   return turn;
 }
 
-// Members that were not found are NaN after every launch. Without KEPT the bases are in `vectors`, which has as many numbers for each member as those of
+// Members that were not found are NaN after every launch. Without KEPT the bases are in `vectors`,
+// which has as many numbers for each member as those of
 // the largest size are.
-KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, const REAL *u, const REAL *v,
-                              const REAL *target_W, const REAL *target_u, const REAL *target_v,
-                              const int *turns, REAL *value, REAL *by_W, REAL *by_u, REAL *by_v,
-                              REAL *errors, int *next_turns, int *attempts, REAL *vectors) {
+KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, const REAL *u,
+                              const REAL *v, const REAL *target_W, const REAL *target_u,
+                              const REAL *target_v, const int *turns, REAL *value, REAL *by_W,
+                              REAL *by_u, REAL *by_v, REAL *errors, int *next_turns, int *attempts,
+                              REAL *vectors) {
   SHARED_MEMORY(memory);
   Space space;
   const int n = UNITS, count = TARGET_UNITS;
@@ -102,11 +107,15 @@ KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, 
     const int turn = turns[i];
     // after the first, a launch has nothing to say of what is not its own
     if (plan.first > 0 && (turn < plan.first || turn >= plan.count)) continue;
-    const Problem p = {W + (size_t)i * n * n, u + i * n, v + i * n, target_W + i * count * count,
-                       target_u + i * count, target_v + i * count};
-    const Gradient out = {value + i, by_W + (size_t)i * n * n, by_u + i * n, by_v + i * n, errors + ERRORS * i};
+    const Problem p = {
+        W + (size_t)i * n * n, u + i * n,           v + i * n, target_W + i * count * count,
+        target_u + i * count,  target_v + i * count};
+    const Gradient out = {value + i, by_W + (size_t)i * n * n, by_u + i * n, by_v + i * n,
+                          errors + ERRORS * i};
     int attempt = ANEW, next = turn;
-    if (!KEPT) space.vectors = vectors + (size_t)i * numbers_of_vectors(plan.size[plan.count - 1] - TARGET_UNITS);
+    if (!KEPT)
+      space.vectors =
+          vectors + (size_t)i * numbers_of_vectors(plan.size[plan.count - 1] - TARGET_UNITS);
     if (turn >= ANEW && turn < plan.last) next = find(&space, &plan, &p, turn, &out, &attempt);
     if (attempt == ANEW) find_nothing(&out);
     if (THREAD == 0) next_turns[i] = next, attempts[i] = attempt;

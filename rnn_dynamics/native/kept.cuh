@@ -50,7 +50,8 @@ DEVICE void transposed_times(const REAL *a, const REAL *w, REAL *parts) {
     if (base + j < TILE) parts[WARP * PADDED + PLACE(ACROSS, base + j)] = sums[j];
 }
 
-// The inverse of the matrix that is kept, in place, by Gauss-Jordan elimination without pivots; `lines` has room for four vectors. Every row is one
+// The inverse of the matrix that is kept, in place, by Gauss-Jordan elimination without pivots;
+// `lines` has room for four vectors. Every row is one
 // outer product that leaves the inverse's row and column behind.
 DEVICE void invert(REAL *a, REAL *lines) {
 #pragma unroll 1
@@ -93,8 +94,10 @@ DEVICE void invert(REAL *a, REAL *lines) {
   }
 }
 
-// Loads a network, and inverts (1 + p) - W into `a`. Returns the relative error of what that says of random signs; NaN if a parameter is not
-// finite. Leaves |W|² in `sums`, the inverse of the target's 1 + p - W in `outer`, and the first vectors in the bases.
+// Loads a network, and inverts (1 + p) - W into `a`. Returns the relative error of what that says
+// of random signs; NaN if a parameter is not
+// finite. Leaves |W|² in `sums`, the inverse of the target's 1 + p - W in `outer`, and the first
+// vectors in the bases.
 DEVICE REAL prepare(Space *s, const Problem *p, REAL *a) {
   const REAL shift = 1 + (REAL)SHIFT, one = 1 / SQRT((REAL)UNITS);
   REAL *signs = s->vectors + PADDED, *made = s->parts, *gaps = made + PADDED, *lines = s->E;
@@ -144,7 +147,8 @@ DEVICE void both_products(const REAL *a, const REAL *x, const REAL *w, REAL *y, 
   transposed_times(a, w, parts);
 }
 
-// U_i . V_j of all vectors, in rows of ld, by pieces of 2 x 2. Each begins somewhere else, so that lanes do not read the same bank.
+// U_i . V_j of all vectors, in rows of ld, by pieces of 2 x 2. Each begins somewhere else, so that
+// lanes do not read the same bank.
 DEVICE void overlap(Space *s, int m, int ld) {
   const int wide = (m + 2) / 2, pairs = PADDED / 2;
   const PAIR *V = (const PAIR *)basis(s, 0), *U = (const PAIR *)basis(s, 1);

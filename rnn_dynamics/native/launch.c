@@ -1,4 +1,5 @@
-// Launches `gradient.cu`, compiled elsewhere, as a call that XLA makes: the driver's functions are looked up, so that nothing of CUDA is
+// Launches `gradient.cu`, compiled elsewhere, as a call that XLA makes: the driver's functions are
+// looked up, so that nothing of CUDA is
 // needed to compile this.
 
 #include <dlfcn.h>
@@ -10,8 +11,13 @@
 #include "xla/ffi/api/c_api.h"
 
 enum { MOST_KERNELS = 256, MOST_ATTEMPTS = 16, PARAMETERS = 7, RESULTS = 8, TURNS = 5 };
-enum { SHARED_BYTES_OF_KERNEL = 8 };                            // CUfunction_attribute
-enum { PROCESSORS = 16, SHARED_BYTES = 81, SHARED_BYTES_OF_BLOCK = 97, LIMITS = 3 };  // CUdevice_attribute
+enum { SHARED_BYTES_OF_KERNEL = 8 };  // CUfunction_attribute
+enum {
+  PROCESSORS = 16,
+  SHARED_BYTES = 81,
+  SHARED_BYTES_OF_BLOCK = 97,
+  LIMITS = 3
+};  // CUdevice_attribute
 
 typedef int Status;  // 0 is success
 static struct {
@@ -19,7 +25,8 @@ static struct {
   Status (*cuDeviceGetCount)(int *);
   Status (*cuDeviceGet)(int *, int);
   Status (*cuDeviceGetAttribute)(int *, int, int);
-  Status (*cuLibraryLoadData)(void **, const void *, void *, void **, unsigned, void *, void **, unsigned);
+  Status (*cuLibraryLoadData)(void **, const void *, void *, void **, unsigned, void *, void **,
+                              unsigned);
   Status (*cuLibraryGetKernel)(void **, void *, const char *);
   Status (*cuKernelSetAttribute)(int, int, void *, int);
   Status (*cuLaunchKernel)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
@@ -49,10 +56,15 @@ static const char *text_of(Status status) {
 }
 
 static const char *find_driver(void) {
-  static const char *const names[] = {
-      "cuInit",            "cuDeviceGetCount",   "cuDeviceGet",
-      "cuDeviceGetAttribute", "cuLibraryLoadData", "cuLibraryGetKernel",
-      "cuKernelSetAttribute", "cuLaunchKernel",    "cuGetErrorString"};
+  static const char *const names[] = {"cuInit",
+                                      "cuDeviceGetCount",
+                                      "cuDeviceGet",
+                                      "cuDeviceGetAttribute",
+                                      "cuLibraryLoadData",
+                                      "cuLibraryGetKernel",
+                                      "cuKernelSetAttribute",
+                                      "cuLaunchKernel",
+                                      "cuGetErrorString"};
   if (driver.cuGetErrorString) return NULL;
   void *library = dlopen("libcuda.so.1", RTLD_NOW);
   if (library == NULL) return "there is no CUDA driver";
@@ -64,7 +76,8 @@ static const char *find_driver(void) {
   return status ? text_of(status) : NULL;
 }
 
-// The least of all devices: of processors, and bytes of shared memory of one and of a block. Returns what is wrong, or NULL.
+// The least of all devices: of processors, and bytes of shared memory of one and of a block.
+// Returns what is wrong, or NULL.
 const char *rnn_dynamics_limits(int *limits) {
   static const int asked[LIMITS] = {PROCESSORS, SHARED_BYTES, SHARED_BYTES_OF_BLOCK};
   int devices = 0, device, limit;
@@ -81,7 +94,8 @@ const char *rnn_dynamics_limits(int *limits) {
   return status ? text_of(status) : devices ? NULL : "there is no device";
 }
 
-// Loads a kernel under a number, to be called with up to so many bytes of shared memory. Returns what is wrong, or NULL.
+// Loads a kernel under a number, to be called with up to so many bytes of shared memory. Returns
+// what is wrong, or NULL.
 const char *rnn_dynamics_load(int64_t id, const void *compiled, int bytes) {
   void *library, *kernel;
   int devices = 0, device;
@@ -92,7 +106,8 @@ const char *rnn_dynamics_load(int64_t id, const void *compiled, int bytes) {
   if (!status) status = driver.cuDeviceGetCount(&devices);
   for (int i = 0; i < devices && !status; i++) {
     status = driver.cuDeviceGet(&device, i);
-    if (!status) status = driver.cuKernelSetAttribute(SHARED_BYTES_OF_KERNEL, bytes, kernel, device);
+    if (!status)
+      status = driver.cuKernelSetAttribute(SHARED_BYTES_OF_KERNEL, bytes, kernel, device);
   }
   if (status) return text_of(status);
   pthread_mutex_lock(&lock);
@@ -120,8 +135,11 @@ static XLA_FFI_Error *complain(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code
   return frame->api->XLA_FFI_Error_Create(&args);
 }
 
-// Arguments and results as of `gradient.c`, but that bases of W have a result of their own, the last. Attributes, in the order of their names: aim; blocks, that members of later launches share; bytes of
-// shared memory of each launch; ends, the attempt before which each ends; kernel, its number; largest; sizes; threads.
+// Arguments and results as of `gradient.c`, but that bases of W have a result of their own, the
+// last. Attributes, in the order of their names: aim; blocks, that members of later launches share;
+// bytes of
+// shared memory of each launch; ends, the attempt before which each ends; kernel, its number;
+// largest; sizes; threads.
 XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
   const XLA_FFI_Metadata_Extension *asked = (const void *)frame->extension_start;
   if (asked && asked->extension_base.type == XLA_FFI_Extension_Metadata) {
@@ -132,7 +150,8 @@ XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
     return NULL;
   }
   const int results = (int)frame->rets.size;
-  if (frame->args.size != PARAMETERS || results < RESULTS - 1 || results > RESULTS || frame->attrs.size != 8)
+  if (frame->args.size != PARAMETERS || results < RESULTS - 1 || results > RESULTS ||
+      frame->attrs.size != 8)
     return complain(frame, XLA_FFI_Error_Code_INVALID_ARGUMENT, "Not the arguments of a gradient.");
   XLA_FFI_Buffer **in = (XLA_FFI_Buffer **)frame->args.args;
   XLA_FFI_Buffer **out = (XLA_FFI_Buffer **)frame->rets.rets;
@@ -141,7 +160,8 @@ XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
 #define ARRAY(i) ((const XLA_FFI_Array *)attributes[i])
   void *kernel = kernel_of(SCALAR(int64_t, 4));
   if (kernel == NULL)
-    return complain(frame, XLA_FFI_Error_Code_FAILED_PRECONDITION, "This kernel was loaded by another process.");
+    return complain(frame, XLA_FFI_Error_Code_FAILED_PRECONDITION,
+                    "This kernel was loaded by another process.");
 
   int members = 1;
   for (int64_t i = 0; i + 1 < in[1]->rank; i++) members *= (int)in[1]->dims[i];
@@ -152,7 +172,8 @@ XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
   memcpy(plan.largest, ARRAY(5)->data, ARRAY(5)->size * sizeof(double));
   memcpy(plan.size, ARRAY(6)->data, ARRAY(6)->size * sizeof(int32_t));
   const int32_t *bytes = ARRAY(2)->data, *ends = ARRAY(3)->data;
-  XLA_FFI_Stream_Get_Args stream = {.struct_size = XLA_FFI_Stream_Get_Args_STRUCT_SIZE, .ctx = frame->ctx};
+  XLA_FFI_Stream_Get_Args stream = {.struct_size = XLA_FFI_Stream_Get_Args_STRUCT_SIZE,
+                                    .ctx = frame->ctx};
   XLA_FFI_Error *wrong = frame->api->XLA_FFI_Stream_Get(&stream);
   if (wrong) return wrong;
 
@@ -163,8 +184,9 @@ XLA_FFI_Error *rnn_dynamics_launch(XLA_FFI_CallFrame *frame) {
   for (size_t i = 0; i < ARRAY(3)->size; i++) {
     plan.first = plan.last, plan.last = ends[i];
     int blocks = i == 0 || members < SCALAR(int32_t, 1) ? members : SCALAR(int32_t, 1);
-    Status status = driver.cuLaunchKernel(kernel, (unsigned)blocks, 1, 1, (unsigned)SCALAR(int32_t, 7), 1, 1,
-                                          (unsigned)bytes[i], stream.stream, arguments, NULL);
+    Status status =
+        driver.cuLaunchKernel(kernel, (unsigned)blocks, 1, 1, (unsigned)SCALAR(int32_t, 7), 1, 1,
+                              (unsigned)bytes[i], stream.stream, arguments, NULL);
     if (status) return complain(frame, XLA_FFI_Error_Code_INTERNAL, text_of(status));
     arguments[1 + PARAMETERS] = &out[TURNS]->data;  // turns as the launch before has left them
   }

@@ -17,7 +17,9 @@ _told: set[Path] = set()
 
 
 def kind_of_machine() -> str:
-    """A name for what compiled programs depend on: the processor, and how many of its cores are ours."""
+    """A name for what compiled programs depend on: the processor, and how many of its cores are
+    ours.
+    """
     lines: set[str] = set()
     with suppress(OSError):
         known = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()

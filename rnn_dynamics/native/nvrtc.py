@@ -1,4 +1,6 @@
-"""CUDA sources of this folder, compiled by NVIDIA's run-time compiler, which JAX's own packages bring along; kept as libraries are."""
+"""CUDA sources of this folder, compiled by NVIDIA's run-time compiler, which JAX's own packages
+bring along; kept as libraries are.
+"""
 
 import ctypes
 import ctypes.util
@@ -86,7 +88,9 @@ def find_compiler() -> ctypes.CDLL:
 
 
 def _candidates() -> Iterator[str]:
-    """Where libnvrtc may be: in NVIDIA's Python packages, in CUDA's folder, where the system looks."""
+    """Where libnvrtc may be: in NVIDIA's Python packages, in CUDA's folder, where the system
+    looks.
+    """
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
     for folder in folders:

@@ -1,6 +1,8 @@
-// W of a network whose inverse does not pay, or is too large to be kept: read once for each pair of vectors, by rows, of which every warp has some.
+// W of a network whose inverse does not pay, or is too large to be kept: read once for each pair of
+// vectors, by rows, of which every warp has some.
 
-enum { ROWS = 8, PANEL = NUM_PAIRS < 4 ? NUM_PAIRS : 4 };  // of a warp at a time: rows, and pairs of columns of a lane
+// Of a warp at a time: rows, and pairs of columns of a lane.
+enum { ROWS = 8, PANEL = NUM_PAIRS < 4 ? NUM_PAIRS : 4 };
 
 // Numbers 2k and 2k + 1 of a row of W; zero where it is padded.
 DEVICE PAIR entries(const REAL *W, int row, int k) {
@@ -16,7 +18,8 @@ DEVICE PAIR entries(const REAL *W, int row, int k) {
   return have;
 }
 
-// Loads a network. Returns 0, or NaN if a parameter is not finite. Leaves |W|² in `sums`, the inverse of the target's 1 + p - W in `outer`, and the
+// Loads a network. Returns 0, or NaN if a parameter is not finite. Leaves |W|² in `sums`, the
+// inverse of the target's 1 + p - W in `outer`, and the
 // first vectors in the bases.
 DEVICE REAL prepare(Space *s, const Problem *p, const REAL *W) {
   load_vectors(s, p);
@@ -27,7 +30,8 @@ DEVICE REAL prepare(Space *s, const Problem *p, const REAL *W) {
     for (int i = 0; i < NUM_PAIRS; i++) {
       const PAIR have = entries(W, row, LANE + 32 * i);
       squared += have.x * have.x + have.y * have.y;
-      nothing += 0 * have.x + 0 * have.y;  // NaN by what is not finite, if a square overflows or not
+      nothing +=
+          0 * have.x + 0 * have.y;  // NaN by what is not finite, if a square overflows or not
     }
   squared = total(squared), nothing = total(nothing);
   if (LANE == 0) s->sums[WARP] = squared, s->sums[WARPS + WARP] = nothing;
@@ -45,7 +49,8 @@ DEVICE REAL prepare(Space *s, const Problem *p, const REAL *W) {
   return 0;
 }
 
-// y = W x, and z = W^T w in parts, one of every warp. A panel of columns after another, so that there are registers for many loads at a time.
+// y = W x, and z = W^T w in parts, one of every warp. A panel of columns after another, so that
+// there are registers for many loads at a time.
 DEVICE void both_products(const REAL *W, const REAL *x, const REAL *w, REAL *y, REAL *parts) {
 #pragma unroll 1
   for (int left = LANE; left < PADDED / 2; left += 32 * PANEL) {

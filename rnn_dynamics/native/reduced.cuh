@@ -1,8 +1,10 @@
-// The small problem in both bases, by the threads of a block: `loss/projected.py`, whose notation this keeps, says why.
+// The small problem in both bases, by the threads of a block: `loss/projected.py`, whose notation
+// this keeps, says why.
 
 enum { OF_VALUE, OF_GRADIENT, ERRORS };
 
-// Relative errors that bases and rounding make of value and gradient, and whether these can be known: the small problem is stable and does not grow.
+// Relative errors that bases and rounding make of value and gradient, and whether these can be
+// known: the small problem is stable and does not grow.
 typedef struct {
   REAL value, truncation[ERRORS], rounding[ERRORS];
   int reliable;
@@ -12,7 +14,8 @@ DEVICE REAL positive(REAL x) { return x > 0 ? x : 0; }
 
 DEVICE REAL relative(REAL error, REAL length) { return length == 0 ? 0 : error / length; }
 
-// M^-1 in place of m rows of n, by a team; `lines` has room for two vectors. Without pivots, as `invert` in registers.
+// M^-1 in place of m rows of n, by a team; `lines` has room for two vectors. Without pivots, as
+// `invert` in registers.
 DEVICE void invert_together(int m, int n, REAL *M, REAL *lines) {
   REAL *row = lines, *column = lines + n;
 #pragma unroll 1
@@ -32,7 +35,8 @@ DEVICE void invert_together(int m, int n, REAL *M, REAL *lines) {
   }
 }
 
-// E = the transpose of D = 2p (p + A)^-1 - 1 of a small system in rows of n, padded by zeros; its start, also
+// E = the transpose of D = 2p (p + A)^-1 - 1 of a small system in rows of n, padded by zeros; its
+// start, also
 // in T, and what its response is read by. By a team.
 DEVICE void small_system(Space *s, int m, int side, int n, REAL *E, REAL *T) {
   const int count = TARGET_UNITS, size = m + count;
@@ -101,12 +105,14 @@ DEVICE REAL squares_together(Space *s, int count, const REAL *x) {
   return team_total(s, sum);
 }
 
-// P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start of one system, by doubling: of COLUMNS columns first. By a team.
+// P = sum_j x_j x_j^T of x_j = sqrt(2p) D^j B start of one system, by doubling: of COLUMNS columns
+// first. By a team.
 // Returns the doublings of one step.
 DEVICE int gramian(Space *s, int m, int side, int n, int per, int *reliable) {
   const int size = m + TARGET_UNITS;
   const REAL rate = 2 * (REAL)SHIFT;
-  REAL *P = s->P + side * s->square, *T = products(s, side), *E = powers(s, side), *next = E + s->square;
+  REAL *P = s->P + side * s->square, *T = products(s, side), *E = powers(s, side),
+       *next = E + s->square;
   small_system(s, m, side, n, E, T);
   // 2p B start = (D + 1) start
   product(MEMBER, TEAM, 1, size, s->start + side * n, n, 1, E, T, n, per, 1);
@@ -160,7 +166,8 @@ DEVICE int gramian(Space *s, int m, int side, int n, int per, int *reliable) {
   return doublings;
 }
 
-// C, the gradient in the bases, is the second of the squares of E, in padded rows; those in u and v are in `by_u` and `by_v`.
+// C, the gradient in the bases, is the second of the squares of E, in padded rows; those in u and v
+// are in `by_u` and `by_v`.
 DEVICE Found reduce(Space *s, int m, REAL residual) {
   const int size = m + TARGET_UNITS, n = padded(size), last = m - 1;
   const int per = 65535 / (n / 4) + 1;
@@ -178,7 +185,8 @@ DEVICE Found reduce(Space *s, int m, REAL residual) {
   REAL *left = s->E, *C = s->E + s->square, *quadratic = s->remote + n;
   const REAL both[2] = {s->sums[0], s->sums[1]};
 
-  // Y diag(U V^T, 1) X; a last column and row, for the vectors that are left out, are Y U v+ and X V u+
+  // Y diag(U V^T, 1) X; a last column and row, for the vectors that are left out, are Y U v+ and X
+  // V u+
   product(THREAD, THREADS, m, m, Y, n, 1, O, left, n, per, 0);
 #pragma unroll 1
   for (int i = THREAD; i <= m; i += THREADS) left[m * n + i] = O[m * n + i];
@@ -217,7 +225,8 @@ DEVICE Found reduce(Space *s, int m, REAL residual) {
     const int base = fold(sums, 8, 1, 32);
     if (LANE < 8) s->sums[base] = SQRT(sums[0]);
 
-    // v+^T Q P e_m, what reads the states after the first, variances of both, what reads the target's states, and variances of the last
+    // v+^T Q P e_m, what reads the states after the first, variances of both, what reads the
+    // target's states, and variances of the last
     REAL more[8] = {0};
     if (LANE == 0) more[5] = positive(X[last * n + last]), more[6] = positive(Y[last * n + last]);
 #pragma unroll 1
@@ -249,10 +258,12 @@ DEVICE Found reduce(Space *s, int m, REAL residual) {
   __syncthreads();
   const REAL *sums = s->sums;
   const REAL doublings = fmax(fabs(both[0]), fabs(both[1]));
-  const REAL h = coupling(s, 0)[last * (s->most + 1) + m], f = coupling(s, 1)[last * (s->most + 1) + m];
+  const REAL h = coupling(s, 0)[last * (s->most + 1) + m],
+             f = coupling(s, 1)[last * (s->most + 1) + m];
   // both bases leave out products of what either does
   const REAL both_missed = h * f * SQRT(sums[21]) * SQRT(sums[22]);
-  const REAL coupled = sums[16], later = sums[17], right = sums[18], left_sum = sums[19], outer = sums[20];
+  const REAL coupled = sums[16], later = sums[17], right = sums[18], left_sum = sums[19],
+             outer = sums[20];
   const REAL neglected = h * (sums[0] + sums[2] * sums[4]) + f * (sums[1] + sums[3] * sums[5]) +
                          both_missed * SQRT(right * left_sum);
   const REAL length = SQRT(sums[6] * sums[6] + sums[7] * sums[7] + sums[8] * sums[8]);

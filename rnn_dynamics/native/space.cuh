@@ -4,7 +4,8 @@ typedef struct {
   const REAL *W, *u, *v, *target_W, *target_u, *target_v;
 } Problem;
 
-// All of it is shared memory but, of W that is not kept, the vectors. A pair of arrays, (right, left), lies one after the other; where systems take
+// All of it is shared memory but, of W that is not kept, the vectors. A pair of arrays, (right,
+// left), lies one after the other; where systems take
 // turns, E and T are of either.
 typedef struct {
   int most;    // vectors of a basis, but for the one that is left out
@@ -26,14 +27,16 @@ DEVICE REAL *some(REAL **free, int count) {
 
 DEVICE int numbers_of_vectors(int most) { return 2 * (most + 1) * PADDED; }
 
-// Lays out a space for small problems of up to `size` dimensions. `_bytes` of `loss/cuda.py` says how long it is.
+// Lays out a space for small problems of up to `size` dimensions. `_bytes` of `loss/cuda.py` says
+// how long it is.
 DEVICE int lay_out(Space *s, REAL *memory, int size) {
   REAL *free = memory;
   const int m = size - TARGET_UNITS, n = padded(size), rows = n < COLUMNS ? COLUMNS : n;
 #if KEPT
   const int least = (m * PADDED + 5) / 6;  // six of them take C V
 #else
-  const int strip = (m * SQUARE + 2) / 3, parts = (WARPS * PADDED + 4) / 5;  // three a strip of C V, five parts of a vector
+  // three a strip of C V, five parts of a vector
+  const int strip = (m * SQUARE + 2) / 3, parts = (WARPS * PADDED + 4) / 5;
   const int least = strip < parts ? parts : strip;
 #endif
   s->most = m;

@@ -108,8 +108,7 @@ INLINE void strip(int columns, Index rows, Index depth, const REAL *A, Index dow
     tile(2, columns, depth, A + i * down, down, across, B, ldb, C + i * ldc, ldc, mode);
     i += 2;
   }
-  if (i < rows)
-    tile(1, columns, depth, A + i * down, down, across, B, ldb, C + i * ldc, ldc, mode);
+  if (i < rows) tile(1, columns, depth, A + i * down, down, across, B, ldb, C + i * ldc, ldc, mode);
 }
 
 // C = A B, or added to or subtracted from C: (rows, depth) with strides (down, across) times
@@ -133,13 +132,13 @@ static void product(Index rows, Index width, Index depth, const REAL *A, Index d
   product_as(SET, rows, width, depth, A, down, across, B, ldb, C, ldc);
 }
 
-static void add_product(Index rows, Index width, Index depth, const REAL *A, Index down, Index across,
-                        const REAL *B, Index ldb, REAL *C, Index ldc) {
+static void add_product(Index rows, Index width, Index depth, const REAL *A, Index down,
+                        Index across, const REAL *B, Index ldb, REAL *C, Index ldc) {
   product_as(ADD, rows, width, depth, A, down, across, B, ldb, C, ldc);
 }
 
-static void subtract_product(Index rows, Index width, Index depth, const REAL *A, Index down, Index across,
-                             const REAL *B, Index ldb, REAL *C, Index ldc) {
+static void subtract_product(Index rows, Index width, Index depth, const REAL *A, Index down,
+                             Index across, const REAL *B, Index ldb, REAL *C, Index ldc) {
   product_as(SUBTRACT, rows, width, depth, A, down, across, B, ldb, C, ldc);
 }
 

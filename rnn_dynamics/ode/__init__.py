@@ -1,4 +1,6 @@
-"""Adaptive solvers of ordinary differential equations, explicit, stabilised, exponential and stiff."""
+"""Adaptive solvers of ordinary differential equations, explicit, stabilised, exponential and
+stiff.
+"""
 
 from rnn_dynamics.ode.methods import AUTO, DOP853, RKG3, RODAS5P, TSIT5
 from rnn_dynamics.ode.solution import Solution, State, Stats

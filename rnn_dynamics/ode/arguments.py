@@ -23,7 +23,8 @@ def checked_method(method: AbstractSolver) -> AbstractSolver:
     """The method itself; `TypeError` where it is none."""
     if not isinstance(method, AbstractSolver):
         raise TypeError(
-            f"Argument `method` must be TSIT5, DOP853, RKG3, AUTO, RODAS5P or another AbstractSolver, "
+            "Argument `method` must be TSIT5, DOP853, RKG3, AUTO, RODAS5P or another "
+            "AbstractSolver, "
             f"but is {show(method)}."
         )
     return method
@@ -51,7 +52,8 @@ def checked_tolerances(
 def suited_method(
     method: AbstractSolver, rtol: ArrayLike | None, dtype: DTypeLike
 ) -> AbstractSolver:
-    """`AUTO` with `DOP853` in place of `TSIT5` where `rtol` is tight, as far as it is known; any other method as it is.
+    """`AUTO` with `DOP853` in place of `TSIT5` where `rtol` is tight, as far as it is known; any
+    other method as it is.
 
     For integrations whose steps end at every record, as those of `DOP853` do.
     """
@@ -68,7 +70,8 @@ def checked_max_steps(max_steps: int) -> Array:
         raise TypeError(f"Argument `max_steps` must be an integer, but is {show(max_steps)}.")
     if not 1 <= max_steps <= _LARGEST_MAX_STEPS:
         raise ValueError(
-            f"Argument `max_steps` must be between 1 and {_LARGEST_MAX_STEPS}, but is {show(max_steps)}."
+            f"Argument `max_steps` must be between 1 and {_LARGEST_MAX_STEPS}, but is "
+            f"{show(max_steps)}."
         )
     return jnp.asarray(max_steps, dtype=jnp.int32)
 

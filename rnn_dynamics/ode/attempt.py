@@ -18,7 +18,9 @@ _STRETCH = 1.01
 
 
 class Goal(NamedTuple):
-    """Times of the record before, of the next one and of the last one: steps that can be interpolated end at the last only."""
+    """Times of the record before, of the next one and of the last one: steps that can be
+    interpolated end at the last only.
+    """
 
     before: Array
     following: Array
@@ -26,7 +28,9 @@ class Goal(NamedTuple):
 
 
 class Within(NamedTuple):
-    """An attempted step, from which records are read: the times of its start and its end, scalars, and what the method left of it."""
+    """An attempted step, from which records are read: the times of its start and its end, scalars,
+    and what the method left of it.
+    """
 
     t: Array
     t1: Array

@@ -31,12 +31,14 @@ def row(rows: Array, i: Array) -> Array:
 
 
 def put(rows: Array, new: Array, i: Array) -> Array:
-    """(s, ...) with `new` for row i, or for the last one, in place where it can be; i as for `row`."""
+    """(s, ...) with `new` for row i, or for the last one, in place where it can be; i as for
+    `row`.
+    """
     return _put(0)(rows, new, i)
 
 
-# `jax.vmap` makes gathers and scatters of these, with indices that are made, checked and clipped, though they are the same for
-# all: for small networks as much work as the rest of a stage.
+# `jax.vmap` makes gathers and scatters of these, with indices that are made, checked and clipped,
+# though they are the same for all: for small networks as much work as the rest of a stage.
 @functools.cache
 def _row(axis: int) -> Callable[[Array, Array], Array]:
     @custom_vmap

@@ -54,7 +54,8 @@ def smallest_step(t: Array) -> Array:
 
 
 def euler_step(y: Array, dy: Array, *, rtol: Array, atol: Array) -> Array:
-    """Step that moves y by 1 % of its size, to measure the curvature; 0 where the vector field is 0.
+    """Step that moves y by 1 % of its size, to measure the curvature; 0 where the vector field is
+    0.
 
     A y below the tolerance counts as one of size 0.01 atol / rtol.
     """

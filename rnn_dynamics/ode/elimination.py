@@ -1,4 +1,6 @@
-"""Linear systems of a few unknowns by Gaussian elimination, written out so that a batch of them is elementwise."""
+"""Linear systems of a few unknowns by Gaussian elimination, written out so that a batch of them is
+elementwise.
+"""
 
 from typing import NamedTuple
 
@@ -16,7 +18,9 @@ class Factors(NamedTuple):
 
 
 def factorise(matrix: Array) -> Factors:
-    """LU factorisation of an (N, N) matrix with partial pivoting; not finite where it is singular."""
+    """LU factorisation of an (N, N) matrix with partial pivoting; not finite where it is
+    singular.
+    """
     size = len(matrix)
     rows, pivots = [[matrix[i, j] for j in range(size)] for i in range(size)], []
     for k in range(size - 1):

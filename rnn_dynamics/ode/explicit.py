@@ -47,8 +47,8 @@ class ExplicitMethod(AbstractSolver):
     quadrature condition sum_i b_i c_i^k = 1/(k + 1) up to the declared orders, that of the middle
     being sum_i middle_i c_i^k = (1/2)^(k + 1)/(k + 1).
 
-    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1-II.4, and
-    II.10 for two errors.
+    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.1-II.4,
+    and II.10 for two errors.
     """
 
     name: str
@@ -110,8 +110,8 @@ class ExplicitMethod(AbstractSolver):
             point = y + h * combine(row(a, i), stages)
             return put(stages, f(t + row(c, i) * h, point), i), point
 
-        # A loop, so that the vector field is compiled once and not once per stage. Unrolled, XLA also
-        # fuses fields across stages and may round a member of a batch by its position in it.
+        # A loop, so that the vector field is compiled once and not once per stage. Unrolled, XLA
+        # also fuses fields across stages and may round a member of a batch by its position in it.
         stages = jnp.zeros((len(self.c), y.size), y.dtype).at[0].set(dy)
         stages, y1 = jax.lax.fori_loop(1, len(self.c), evaluate, (stages, y))
         count, inside = self.num_evaluations, middle(self, h, stages)
@@ -135,7 +135,9 @@ def middle(method: ExplicitMethod, h: Array, stages: Array) -> Array | None:
 
 
 def estimate(high: Array, low: Array, share: float) -> Array:
-    """The error of a solution, from what it differs by from two others, the second of which is of a lower order, each (N,)."""
+    """The error of a solution, from what it differs by from two others, the second of which is of a
+    lower order, each (N,).
+    """
     # squares of numbers that have a unit may overflow
     largest = jnp.maximum(jnp.max(jnp.abs(high)), jnp.max(jnp.abs(low)))
     largest = jnp.where(largest > 0.0, largest, 1.0)
@@ -145,9 +147,11 @@ def estimate(high: Array, low: Array, share: float) -> Array:
 
 
 def interpolate(share: Array, h: Array, step: Ends, middle: Array) -> Array:
-    """y at t + share h, of order 4: the quartic with the values and slopes at both ends of the step, and the value in its middle.
+    """y at t + share h, of order 4: the quartic with the values and slopes at both ends of the
+    step, and the value in its middle.
 
-        y + s (1 - s)² h y' + s² (3 - 2 s) Δ - s² (1 - s) h y1' + 16 s² (1 - s)² (m - Δ/2 - h (y' - y1')/8)
+        y + s (1 - s)² h y' + s² (3 - 2 s) Δ - s² (1 - s) h y1' + 16 s² (1 - s)² (m - Δ/2 - h (y' -
+        y1')/8)
 
     with s the share, Δ = y1 - y and m = y(t + h/2) - y = `middle`, (N,).
     """

@@ -1,4 +1,6 @@
-"""An explicit exponential Runge-Kutta method, as data, and the functions that its coefficients are made of."""
+"""An explicit exponential Runge-Kutta method, as data, and the functions that its coefficients are
+made of.
+"""
 
 import dataclasses
 import math
@@ -18,20 +20,23 @@ SHARE_OF_LOW = 0.1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExponentialMethod:
-    """Exponential Runge-Kutta method of order 4, of which any symmetric matrix L can be the linear part.
+    """Exponential Runge-Kutta method of order 4, of which any symmetric matrix L can be the linear
+    part.
 
-        U_i = y + h c_i phi_1(c_i h L) k_0 + h sum_j [A_ij phi_2(c_i h L) + B_ij phi_3(c_i h L)] D_j,
+        U_i = y + h c_i phi_1(c_i h L) k_0
+                + h sum_j [A_ij phi_2(c_i h L) + B_ij phi_3(c_i h L)] D_j,
         k_i = f(t + c_i h, U_i),   D_i = k_i - k_0 - L (U_i - y),   k_0 = f(t, y),
         y1 = U_6,   error = (y1 - U_7) |y1 - U_7| / sqrt(|y1 - U_7|^2 + |y1 - U_3|^2 / 10)
 
-    L that holds what is stiff of the Jacobian takes all that is stiff of the solution exactly but for
-    what is not linear: it needs no small steps. Where L is 0 this is an explicit Runge-Kutta method,
-    stable from z = -2.78 to 0, and for any L of the same order. Between stages D is a polynomial: of
-    degree 1 through that at c_1 in U_2 and U_3, of degree 2 through those at c_2 and c_3 in U_4 and
-    U_5, and through those at c_4 and c_5 in y1. The latter are Radau's nodes, which integrate degree 4,
-    and the former are such that of all conditions of order 5 only that of J^4 f is not met, which is
-    of what L leaves of the Jacobian. U_7 is the solution through c_2 and c_3, of order 3, and U_3 is one
-    of order 2: the error is of order 4, like that of Dormand and Prince's method of order 8.
+    L that holds what is stiff of the Jacobian takes all that is stiff of the solution exactly but
+    for what is not linear: it needs no small steps. Where L is 0 this is an explicit Runge-Kutta
+    method, stable from z = -2.78 to 0, and for any L of the same order. Between stages D is a
+    polynomial: of degree 1 through that at c_1 in U_2 and U_3, of degree 2 through those at c_2 and
+    c_3 in U_4 and U_5, and through those at c_4 and c_5 in y1. The latter are Radau's nodes, which
+    integrate degree 4, and the former are such that of all conditions of order 5 only that of J^4 f
+    is not met, which is of what L leaves of the Jacobian. U_7 is the solution through c_2 and c_3,
+    of order 3, and U_3 is one of order 2: the error is of order 4, like that of Dormand and
+    Prince's method of order 8.
 
     Compared and hashed by identity, so that it can be a static argument of a compiled function.
 
@@ -39,13 +44,13 @@ class ExponentialMethod:
 
     **Arguments:** `name`; `nodes`, c_1 to c_5, of which c_3 = 1.
 
-    **Raises:** `ValueError` where a condition of order 4, or one of those of order 5 that are meant to
-    be met, is violated.
+    **Raises:** `ValueError` where a condition of order 4, or one of those of order 5 that are meant
+    to be met, is violated.
 
-    **Source:** Hochbruck and Ostermann (2010), Exponential integrators, Acta Numerica 19, 209-286; the
-    form is that of Luan (2021), Efficient exponential Runge-Kutta methods of high order, BIT Numerical
-    Mathematics 61, 535-560; the error, Hairer, Norsett and Wanner, Solving Ordinary Differential
-    Equations I, II.10.
+    **Source:** Hochbruck and Ostermann (2010), Exponential integrators, Acta Numerica 19, 209-286;
+    the form is that of Luan (2021), Efficient exponential Runge-Kutta methods of high order, BIT
+    Numerical Mathematics 61, 535-560; the error, Hairer, Norsett and Wanner, Solving Ordinary
+    Differential Equations I, II.10.
     """
 
     name: str
@@ -101,7 +106,9 @@ class ExponentialMethod:
 
 
 def coefficients(method: ExponentialMethod, z: Array) -> Array:
-    """What U_i - y has of h k_0 and of h D_j in eigenvectors of L, less what it has where L is 0, (8, 7, p), for eigenvalues z / h, (p,)."""
+    """What U_i - y has of h k_0 and of h D_j in eigenvectors of L, less what it has where L is 0,
+    (8, 7, p), for eigenvalues z / h, (p,).
+    """
     c, A, B = (jnp.asarray(x, z.dtype) for x in (method.c, method.A, method.B))
     one, two, three = _less_at_zero(c[:, None] * z[None])
     stages = A[:, :, None] * two[:, None, :] + B[:, :, None] * three[:, None, :]
@@ -111,7 +118,9 @@ def coefficients(method: ExponentialMethod, z: Array) -> Array:
 def _through(
     c: Coefficients, end: float, pair: tuple[int, int]
 ) -> tuple[Coefficients, Coefficients]:
-    """Rows of A and B that integrate the parabola that is 0 at 0 and D_i at the nodes of a `pair` of stages, up to `end`."""
+    """Rows of A and B that integrate the parabola that is 0 at 0 and D_i at the nodes of a `pair`
+    of stages, up to `end`.
+    """
     A, B = np.zeros(7), np.zeros(7)
     for i, other in (pair, pair[::-1]):
         scale = 1.0 / (c[i] * (c[i] - c[other]))
@@ -120,9 +129,11 @@ def _through(
 
 
 def _less_at_zero(z: Array) -> tuple[Array, Array, Array]:
-    """phi_k(z) - 1/k! for k = 1, 2, 3, of the shape of z, where phi_k(z) = (phi_(k-1)(z) - 1/(k-1)!) / z and phi_0 = exp.
+    """phi_k(z) - 1/k! for k = 1, 2, 3, of the shape of z, where phi_k(z) = (phi_(k-1)(z) -
+    1/(k-1)!) / z and phi_0 = exp.
 
-    Where |z| < 1 from the series of phi_3 down, else by the recursion, which loses a digit or two at 1 and none far from it.
+    Where |z| < 1 from the series of phi_3 down, else by the recursion, which loses a digit or two
+    at 1 and none far from it.
     """
     near = jnp.abs(z) < 1.0
     small, large = jnp.where(near, z, 0.0), jnp.where(near, 1.0, z)

@@ -57,7 +57,8 @@ class StabilisedMethod:
     The recurrence is that of the polynomials 1 - a_j + a_j G_j(1 + 2 z / bound), where G_j is the
     Gegenbauer polynomial of index 3/2, 1 at 1, and a_j makes each stage of order 2 (Skaras et al.).
     No stage therefore magnifies what rounding or a bend of the solution leaves in the stiffest
-    directions, as the last stages of ROCK methods do by the square or the fourth power of the bound.
+    directions, as the last stages of ROCK methods do by the square or the fourth power of the
+    bound.
 
     The weights b make the stability polynomial
 
@@ -109,7 +110,9 @@ class StabilisedMethod:
 
     @functools.cached_property
     def stages(self) -> Coefficients:
-        """All coefficients by degree and stage, in the order of `AtStage`, (D, s, 7), zeros behind."""
+        """All coefficients by degree and stage, in the order of `AtStage`, (D, s, 7), zeros
+        behind.
+        """
         table = self.tables
         here = table.b, table.d, table.c
         following = (
@@ -151,8 +154,9 @@ class StabilisedMethod:
 
 
 class _Stages(NamedTuple):
-    """The recurrence, the a_j, and what stands before z, z^2 and z^3 in the polynomials of the stages:
-    the abscissas c, and c multiplied once and twice by the matrix of the method. All are (s,).
+    """The recurrence, the a_j, and what stands before z, z^2 and z^3 in the polynomials of the
+    stages: the abscissas c, and c multiplied once and twice by the matrix of the method. All are
+    (s,).
     """
 
     mu: Coefficients

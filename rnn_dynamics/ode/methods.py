@@ -1,4 +1,6 @@
-"""The methods on offer: explicit ones, a stabilised one, these and an exponential one in turns, one for all that is stiff."""
+"""The methods on offer: explicit ones, a stabilised one, these and an exponential one in turns, one
+for all that is stiff.
+"""
 
 import numpy as np
 

@@ -71,8 +71,8 @@ TSIT5 = ExplicitMethod(
     ),
 )
 
-# Hairer, Norsett and Wanner (1993), Solving Ordinary Differential Equations I, II.5 and II.10, and their program of that name. Stage 13
-# is f at the end of the step.
+# Hairer, Norsett and Wanner (1993), Solving Ordinary Differential Equations I, II.5 and II.10, and
+# their program of that name. Stage 13 is f at the end of the step.
 _dop853_b = {
     1: 0.054293734116568765,
     6: 4.450312892752409,

@@ -37,9 +37,9 @@ def solve(
 ) -> Solution:
     """Solve dy/dt = f(t, y, args), y(ts[0]) = y0, at the times `ts`.
 
-    Steps of `TSIT5` are as long as they may be, and records within them are read from an interpolant
-    of order 4; those of other methods end at every record, and the natural step size survives the
-    truncation. Local errors are held at RMS(error / (atol + rtol |y|)) <= 1 per step.
+    Steps of `TSIT5` are as long as they may be, and records within them are read from an
+    interpolant of order 4; those of other methods end at every record, and the natural step size
+    survives the truncation. Local errors are held at RMS(error / (atol + rtol |y|)) <= 1 per step.
 
     **Arguments:**
 
@@ -48,10 +48,10 @@ def solve(
     - `ts`: (R,), increasing.
     - `args`: passed to the vector field; arrays and floats in it are traced.
     - `method`: `TSIT5`, of order 5, or `DOP853`, of order 8; for stiff problems `RODAS5P`, which
-      factorises the Jacobian, or, where the spectrum of the Jacobian is near the negative real axis,
-      `RKG3`, which does not, or `AUTO`, which is `TSIT5` for as long as that is not limited by its
-      stability, and then, where up to five directions are stiff and the Jacobian is symmetric in
-      them, an exponential method, else `RKG3`; or any other `AbstractSolver`.
+      factorises the Jacobian, or, where the spectrum of the Jacobian is near the negative real
+      axis, `RKG3`, which does not, or `AUTO`, which is `TSIT5` for as long as that is not limited
+      by its stability, and then, where up to five directions are stiff and the Jacobian is
+      symmetric in them, an exponential method, else `RKG3`; or any other `AbstractSolver`.
     - `rtol`, `atol`: default to 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
     - `max_steps`: attempted steps over all records.
 

@@ -11,8 +11,9 @@ Field = Callable[[Array, Array], Array]
 
 
 class Context(NamedTuple):
-    """Before a step: the state of the method, the evaluations it took to make, the largest step that the method can take, the order
-    of its error estimate and its gains; and whether the step can be interpolated, a bool or boolean array.
+    """Before a step: the state of the method, the evaluations it took to make, the largest step
+    that the method can take, the order of its error estimate and its gains; and whether the step
+    can be interpolated, a bool or boolean array.
     """
 
     state: Any
@@ -24,7 +25,9 @@ class Context(NamedTuple):
 
 
 class Step(NamedTuple):
-    """y1, f(t + h, y1) and the error estimate, each (N,); how often f was evaluated; and y(t + h/2) - y, (N,), where the method knows it."""
+    """y1, f(t + h, y1) and the error estimate, each (N,); how often f was evaluated; and y(t + h/2)
+    - y, (N,), where the method knows it.
+    """
 
     y: Array
     dy: Array
@@ -36,8 +39,9 @@ class Step(NamedTuple):
 class AbstractSolver(abc.ABC):
     """A method that integrates y' = f(t, y) adaptively, in `ode.solve` and in `gradient_flow`.
 
-    A subclass has `step`, and the order k of its error estimate less one, `embedded_order`: the error of a step is as h^(k). Instances
-    are compared and hashed by identity: a compiled program belongs to one.
+    A subclass has `step`, and the order k of its error estimate less one, `embedded_order`: the
+    error of a step is as h^(k). Instances are compared and hashed by identity: a compiled program
+    belongs to one.
 
         class Heun(rd.ode.AbstractSolver):
             embedded_order = 1
@@ -67,7 +71,9 @@ class AbstractSolver(abc.ABC):
     def prepare(
         self, f: Field, t: Array, y: Array, dy: Array, h: Array, state: Any, rejected: Array
     ) -> Context:
-        """Look ahead from (t, y), where the step h may be what the method can take or not; by default it can."""
+        """Look ahead from (t, y), where the step h may be what the method can take or not; by
+        default it can.
+        """
         spent, order = jnp.int32(0), self.embedded_order + 1
         return Context(state, spent, jnp.inf, order, self.gains, self.interpolates)
 

@@ -1,4 +1,6 @@
-"""The stiffest directions of a vector field: its spectral radius, and where it is stretched most."""
+"""The stiffest directions of a vector field: its spectral radius, and where it is stretched
+most.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +14,9 @@ from jax import Array
 
 from rnn_dynamics.ode.batch import any_member, put, row
 
-# The search for one direction stops where the radius changes by less of itself, or of what matters to
-# the step, or after so many passes; what it then misses is in the margin. That for several stops where
-# no rate changes by more.
+# The search for one direction stops where the radius changes by less of itself, or of what matters
+# to the step, or after so many passes; what it then misses is in the margin. That for several stops
+# where no rate changes by more.
 _PRECISION, _PRECISION_OF_MANY = 0.02, 0.1
 _MOST_PASSES = 20
 MARGIN = 1.15
@@ -41,7 +43,7 @@ class Spectrum(eqx.Module):
 
 
 def start(dy: Array, count: int = 1) -> Spectrum:
-    """No estimate yet, and `count` first directions: that of `dy`, (N,), and a little of any other, and any others."""
+    """No estimate yet, and `count` first directions, that of `dy`, (N,), first."""
     anything = _all_revived(jnp.zeros((count, dy.size), dy.dtype), dy, True)
     directions = anything.at[0].set(_unit(_unit(dy) + 0.1 * anything[0]))
     zero, no = jnp.zeros((), dy.dtype), jnp.zeros((), bool)
@@ -58,7 +60,8 @@ def look(
     *,
     due: Array,
 ) -> tuple[Spectrum, Array]:
-    """Improve the estimate of one direction until the radius is known, where the last one is old or a new one is `due`.
+    """Improve the estimate of one direction until the radius is known, where the last one is old or
+    a new one is `due`.
 
     **Returns:** the spectrum, and how often `f` was evaluated.
 
@@ -89,17 +92,18 @@ def improve(
     *,
     revive: Array | bool = False,
 ) -> tuple[Spectrum, Array]:
-    """One pass over the first `width` directions, none where that is 0; it costs as many evaluations.
+    """One pass over the first `width` directions, none where that is 0; it costs as many
+    evaluations.
 
         z_i = (f(t, y + e x_i) - f(t, y)) / e,   e = sqrt(eps) |y|,   radius = max |z_i|
 
-    By that the next directions x_i are the z_i, made orthonormal after a rotation in which x_i . z_j,
-    symmetrised, is diagonal: orthogonal iteration with the projection of Rayleigh and Ritz; for one
-    direction the power iteration. Where the field is not finite the last estimate stays. `revive`
-    directions that nothing stretched: what is made up for them is gone after one pass.
+    By that the next directions x_i are the z_i, made orthonormal after a rotation in which x_i .
+    z_j, symmetrised, is diagonal: orthogonal iteration with the projection of Rayleigh and Ritz;
+    for one direction the power iteration. Where the field is not finite the last estimate stays.
+    `revive` directions that nothing stretched: what is made up for them is gone after one pass.
 
-    **Returns:** the spectrum, and whether it is as it was before: the radius, or the rates times the
-    step `h`, or nothing will be known better.
+    **Returns:** the spectrum, and whether it is as it was before: the radius, or the rates times
+    the step `h`, or nothing will be known better.
 
     **Source:** Golub and Van Loan, Matrix Computations, 8.2-8.5.
     """
@@ -195,7 +199,7 @@ def _ritz(old: Spectrum, directions: Array, images: Array, width: Array) -> _Fou
 
 
 def _rounds(count: int) -> np.ndarray:
-    """All pairs of `count` indices, an even number, in rounds of disjoint ones, (count - 1, count / 2, 2)."""
+    """All pairs of an even number of indices in rounds of disjoint ones, (rounds, pairs, 2)."""
     rest, rounds = list(range(1, count)), []
     for _ in rest:
         line = [0, *rest]
@@ -205,10 +209,11 @@ def _rounds(count: int) -> np.ndarray:
 
 
 def _eigen(matrix: Array) -> tuple[Array, Array]:
-    """Eigenvalues (p,) and eigenvectors (p, p), by column, of a symmetric matrix, by Jacobi's rotations.
+    """Eigenvalues (p,) and eigenvectors (p, p), by column, of a symmetric matrix, by Jacobi's
+    rotations.
 
-    All disjoint pairs of a round are rotated at once. No LAPACK, which batches badly on some backends. The one sweep is enough for a
-    matrix that is nearly diagonal, as it is but at first; off the diagonal of others something is left.
+    All disjoint pairs of a round are rotated at once, without LAPACK, which batches badly. One
+    sweep is enough for a matrix that is nearly diagonal, as it is but at first.
     """
     count = len(matrix)
     pairs = _rounds(count)
@@ -242,7 +247,7 @@ def _eigen(matrix: Array) -> tuple[Array, Array]:
 
 
 def _orthonormal(rows: Array, width: Array | int) -> Array:
-    """The first `width` rows of (p, N), of length 1, made orthonormal one after another, by Gram and Schmidt, twice; what then is nothing but rounding is 0."""
+    """The first `width` unit rows of (p, N), orthonormal by Gram-Schmidt, twice; else 0."""
     count = len(rows)
 
     def make(carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -272,9 +277,7 @@ def _all_revived(directions: Array, dy: Array, revive: Array | bool) -> Array:
 
 
 def _revived(i: Array, direction: Array, dy: Array, revive: Array | bool) -> Array:
-    """Direction i, (N,), or, if to `revive` it and it is 0, anything: multiples of the golden ratio spread the signs, so that no
-    subspace of interest is orthogonal to all of these. What does not move at all stays out of it, and so at rest to the bit.
-    """
+    """Direction i, (N,), or if it is 0 and to be revived a quasi-random one, zero where dy is."""
     step = 0.6180339887498949 * (i + 1).astype(direction.dtype)
     turns = step * jnp.arange(1, direction.size + 1, dtype=direction.dtype)
     moving = (dy != 0.0) | jnp.all(dy == 0.0)

@@ -15,7 +15,9 @@ from rnn_dynamics.ode.spectrum import Spectrum
 
 
 class Stage(NamedTuple):
-    """The argument of the next stage less y, and that of the one before; and the last f_j. All are (N,)."""
+    """The argument of the next stage less y, and that of the one before; and the last f_j. All are
+    (N,).
+    """
 
     moved: Array
     before: Array
@@ -75,7 +77,9 @@ class StabilisedSolver(StabilisedMethod, AbstractSolver):
 
 
 def least_degree(method: StabilisedMethod, reach: Array) -> tuple[Array, Array]:
-    """The least degree that is stable up to h times spectral radius = `reach`, if any is, and its index."""
+    """The least degree that is stable up to h times spectral radius = `reach`, if any is, and its
+    index.
+    """
     too_small = jnp.asarray(method.tables.bound[:-1], reach.dtype) < reach
     member = jnp.sum(too_small, dtype=jnp.int32)
     return jnp.asarray(method.tables.degree)[member], member
@@ -95,7 +99,9 @@ def nothing(dy: Array) -> tuple[Stage, Sums]:
 def recur(
     at: AtStage, last: Array, dy: Array, h: Array, slope: Array, stage: Stage, sums: Sums
 ) -> tuple[Array, Sums]:
-    """The argument, less y, of the stage that follows one of this `slope`, and the sums with that; `last` is true where only f(y1) follows."""
+    """The argument, less y, of the stage that follows one of this `slope`, and the sums with that;
+    `last` is true where only f(y1) follows.
+    """
     sums = Sums(sums.gain + at.b * slope, sums.error + at.d * slope)
     recurred = at.mu * stage.moved + at.nu * stage.before
     recurred = recurred + h * (at.now * slope + at.first * dy)
@@ -104,8 +110,9 @@ def recur(
 
 
 def following(going: Array, stage: Stage, moved: Array, slope: Array) -> Stage:
-    """The next stage, or the last one where a member of a batch has no more: the number of stages is a
-    member's own, and the loop that of all, which so carries no selected copies of anything else.
+    """The next stage, or the last one where a member of a batch has no more: the number of stages
+    is a member's own, and the loop that of all, which so carries no selected copies of anything
+    else.
     """
     after = Stage(moved, stage.moved, slope)
     return Stage(*(jnp.where(going, new, old) for new, old in zip(after, stage, strict=True)))

@@ -11,7 +11,8 @@ class Status(enum.IntEnum):
     - `unstable`: the dynamics of the network lost stability (set by learning, never by `ode`).
     - `max_steps`: the budget of attempted steps ran out before the last record.
     - `not_run`: nothing was computed yet.
-    - `not_proven`: the network is neither proven to be stable nor shown to be unstable (set by learning, never by `ode`).
+    - `not_proven`: the network is neither proven to be stable nor shown to be unstable (set by
+    learning, never by `ode`).
     """
 
     ok = 0

@@ -1,4 +1,6 @@
-"""One step of an explicit pair where it is accurate for as long as it is stable, else of a method for what is stiff."""
+"""One step of an explicit pair where it is accurate for as long as it is stable, else of a method
+for what is stiff.
+"""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -24,9 +26,9 @@ _STIFF, _NOT_STIFF = 2.0, 1.0
 # Attempts of the pair before another method may have a try, and of the stabilised method before the
 # directions that are stiff are counted again.
 _PATIENCE, _LONG_PATIENCE = 25, 100
-# Directions that are followed for the exponential method, which takes all but the last. That must be
-# so many times slower than the fastest, and keeps what is left stable, below 2.78, at steps of 2 over
-# its rate: where those are so many times too short, the stabilised method is better.
+# Directions that are followed for the exponential method, which takes all but the last. That must
+# be so many times slower than the fastest, and keeps what is left stable, below 2.78, at steps of 2
+# over its rate: where those are so many times too short, the stabilised method is better.
 _NUM_DIRECTIONS, _FEW, _REST, _TOO_SHORT = 6, 10.0, 2.0, 3.0
 # Step times rate from which on a direction is worth to be followed.
 _WORTH = 0.5
@@ -36,13 +38,13 @@ _MOST_PASSES = 3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SwitchingMethod(AbstractSolver):
-    """An explicit pair, and two methods for where stability would limit the pair: an exponential one for
-    a Jacobian that is stiff in a few directions, in which it is symmetric, as that of a gradient flow
-    near a solution is, and a stabilised one for others.
+    """An explicit pair, and two methods for where stability would limit the pair: an exponential
+    one for a Jacobian that is stiff in a few directions, in which it is symmetric, as that of a
+    gradient flow near a solution is, and a stabilised one for others.
 
     Which of them takes a step is decided for each step, and for each member of a batch, by the
-    natural step and the spectrum of the Jacobian. `tight`, if not None, is the same method but for its
-    pair, which has a higher order. Compared and hashed by identity.
+    natural step and the spectrum of the Jacobian. `tight`, if not None, is the same method but for
+    its pair, which has a higher order. Compared and hashed by identity.
     """
 
     name: str
@@ -51,8 +53,9 @@ class SwitchingMethod(AbstractSolver):
     stabilised: StabilisedSolver
     tight: "SwitchingMethod | None"
 
-    # Those of the pair: less damped than where it is alone, as it does not stay at its stability limit.
-    # Undamped, DOP853 takes as many evaluations, and the errors of oscillators are ten times as large.
+    # Those of the pair: less damped than where it is alone, as it does not stay at its stability
+    # limit. Undamped, DOP853 takes as many evaluations, and the errors of oscillators are ten times
+    # as large.
     gains: ClassVar[tuple[float, float]] = (0.8, 0.2)
 
     @property
@@ -86,9 +89,10 @@ class SwitchingMethod(AbstractSolver):
 
 
 class Memory(eqx.Module):
-    """What the method remembers: the spectrum; whether the problem is stiff now, and if so, in a few
-    directions only, boolean; how many directions were looked at, in how many attempts one after another all
-    of them without being sure, and for how many attempts more the same method is to be used, integer.
+    """What the method remembers: the spectrum; whether the problem is stiff now, and if so, in a
+    few directions only, boolean; how many directions were looked at, in how many attempts one after
+    another all of them without being sure, and for how many attempts more the same method is to be
+    used, integer.
     """
 
     spectrum: Spectrum
@@ -117,8 +121,8 @@ def look(
 
     One direction is followed by the pair and by the stabilised method, all before the exponential
     method may begin and after it failed, and as it goes on, at every step, those that matter. An
-    attempt makes one pass at most, and others are left to the next ones: members of a batch wait for
-    each other, so that at every attempt all would wait for one that is in doubt.
+    attempt makes one pass at most, and others are left to the next ones: members of a batch wait
+    for each other, so that at every attempt all would wait for one that is in doubt.
 
     **Returns:** the memory, and how often `f` was evaluated.
     """
@@ -149,7 +153,7 @@ def look(
 
 
 def largest_step(method: SwitchingMethod, memory: Memory) -> Array:
-    """Step that takes the largest degree, or with which what is not followed is stable; no limit to the explicit pair."""
+    """Step that takes the largest degree, or that is stable; no limit to the explicit pair."""
     spectrum = memory.spectrum
     limit = stabilised.largest_step(method.stabilised, spectrum)
     smallest = jnp.asarray(1e6 * float(jnp.finfo(limit.dtype).tiny), limit.dtype)
@@ -182,8 +186,7 @@ def step(
 
     **Arguments:** as in `AbstractSolver.step`.
 
-    **Returns:** the parts of a `Step`; y(t + h/2) - y, (N,), of the explicit pair only, where that knows it.
-    """
+    **Returns:** the parts of a `Step`; the middle of the explicit pair only."""
     dtype, spectrum, exponential = y.dtype, memory.spectrum, memory.exponential
     many = memory.stiff & ~memory.few
     any_few, any_many = any_member(exponential), any_member(many)
@@ -218,9 +221,9 @@ def step(
     count = jnp.where(exponential, last, jnp.int32(pair.num_evaluations))
     count = jnp.where(many, most, count)
 
-    # Of the stages so far: k_j of the pair, or k_0 and D_j of the exponential method, (s + 1, N), and what
-    # these have along the directions, (s + 1, p); the last row takes what comes after. No branch returns
-    # the former, which would be copied.
+    # Of the stages so far: k_j of the pair, or k_0 and D_j of the exponential method, (s + 1, N),
+    # and what these have along the directions, (s + 1, p); the last row takes what comes after. No
+    # branch returns the former, which would be copied.
     def along(i: Array, amounts: Array) -> Array:
         """What U_i - y has of the directions but for what is that of all others, (p,)."""
         return h * jnp.sum(row(more, jnp.minimum(i, last)) * amounts[: last + 1], axis=0)
@@ -243,7 +246,8 @@ def step(
             moved, after = stabilised.recur(at, i >= most - 1, dy, h, slope, stage, sums)
             return moved, *after
 
-        # of these: L (U_i - y), what there is of U_{i+1} - y beside the k_j, the sums, what k_i or D_i has along directions
+        # of these: L (U_i - y), what there is of U_{i+1} - y beside the k_j, the sums, what k_i or
+        # D_i has along directions
         def of_none() -> tuple[Array, Array]:
             return jnp.stack((none, none, none, none)), jnp.zeros_like(amounts[0])
 

@@ -1,4 +1,6 @@
-"""Theory beside simulation: errors, tables and figures. The room itself is callable: `rnn_dynamics.overlay(run)`."""
+"""Theory beside simulation: errors, tables and figures. The room itself is callable:
+`rnn_dynamics.overlay(run)`.
+"""
 
 import importlib
 import sys
@@ -14,7 +16,9 @@ __all__ = ["error_table", "format_table", "overlay", "plot", "save_table"]
 
 
 class _Room(ModuleType):
-    """Python binds `rnn_dynamics.overlay` to this package when it is imported, and the public function has the same name."""
+    """Python binds `rnn_dynamics.overlay` to this package when it is imported, and the public
+    function has the same name.
+    """
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return overlay(*arguments, **options)

@@ -32,7 +32,9 @@ COLOUR = style.palette(1)[0]
 
 
 class Scene(NamedTuple):
-    """A figure, the records to show in it, and what shows one of them and returns the artists that it moved."""
+    """A figure, the records to show in it, and what shows one of them and returns the artists that
+    it moved.
+    """
 
     figure: Figure
     records: list[int]
@@ -40,11 +42,13 @@ class Scene(NamedTuple):
 
 
 def spectrum_animation(run: Run) -> FuncAnimation:
-    """Eigenvalues of W leaving the bulk while a network learns, and below them the loss with the present point.
+    """Eigenvalues of W leaving the bulk while a network learns, and below them the loss with the
+    present point.
 
-    Shown are all seeds of one weight scale: the largest of at most half the target's modulus, so that there is a bulk to be seen and
-    an outlier that leaves it. Dots are the simulation, open markers the theory's outliers, crosses the target, the circle is
-    the initial bulk. Of many records at most 32 are shown.
+    Shown are all seeds of one weight scale: the largest of at most half the target's modulus, so
+    that there is a bulk to be seen and an outlier that leaves it. Dots are the simulation, open
+    markers the theory's outliers, crosses the target, the circle is the initial bulk. Of many
+    records at most 32 are shown.
 
     Raises:
         ValueError: if the run does not keep eigenvalues.

@@ -29,23 +29,27 @@ FLOOR = 1e-6  # radius of a bulk of weight scale 0: the zero eigenvalues are no 
 def overlay(run: Run) -> xr.Dataset:
     """Simulation, theory and their difference for every theory, member and record.
 
-    Outliers are compared once the theory's eigenvalue is outside the initial bulk, |λ| > (1 + √(log N / N)) · weight scale; before
-    that there is none. Theory and simulation are matched by assignment. Nothing is compared where a theory does not apply.
+    Outliers are compared once the theory's eigenvalue is outside the initial bulk, |λ| > (1 + √(log
+    N / N)) · weight scale; before that there is none. Theory and simulation are matched by
+    assignment. Nothing is compared where a theory does not apply.
 
     Args:
         run: a run whose config names theories.
 
     Returns:
-        A dataset with dims (model, axes …, seed, record):
-        `loss_simulation`, `loss_theory`, `loss_error` = |theory - simulation| / simulation's initial loss;
-        `outlier_simulation`, `outlier_theory` (complex, the outlier of largest modulus) and `outlier_error`, the largest distance of any
-        outlier from its partner; NaN where there is no outlier, or no result;
-        `weight_change`, `input_norm`, `output_norm` and `overlap`, each with `_simulation` and `_theory`;
-        without the dim seed, `loss_z`, `outlier_z` and so on: distance of the mean over seeds of the simulation from that of the theory, in
-        standard errors of the former; NaN for a single seed, or where some seed has no outlier;
-        without the dim record, `applies`, and `why_not`, a sentence where a theory does not.
+        A dataset with dims (model, axes …, seed, record): `loss_simulation`, `loss_theory`,
+        `loss_error` = |theory - simulation| / simulation's initial loss; `outlier_simulation`,
+        `outlier_theory` (complex, the outlier of largest modulus) and `outlier_error`, the largest
+        distance of any outlier from its partner; NaN where there is no outlier, or no result;
+        `weight_change`, `input_norm`, `output_norm` and `overlap`, each with `_simulation` and
+        `_theory`;
+        without the dim seed, `loss_z`, `outlier_z` and so on: distance of the mean over seeds of
+        the simulation from that of the theory, in standard errors of the former; NaN for a single
+        seed, or where some seed has no outlier; without the dim record, `applies`, and `why_not`, a
+        sentence where a theory does not.
 
-    What the config leaves out of `record.observables` is not compared; without eigenvalues there is nothing of outliers.
+    What the config leaves out of `record.observables` is not compared; without eigenvalues there is
+    nothing of outliers.
 
     Raises:
         ValueError: if the config names no theory.
@@ -81,8 +85,9 @@ def overlay(run: Run) -> xr.Dataset:
 def error_table(compared: xr.Dataset) -> list[dict[str, Any]]:
     """The largest errors over seeds, records and other axes: one row per weight scale and theory.
 
-    `within` is the share of records after the first at which the mean loss over seeds is within 2 standard errors of the theory;
-    `why_not` is why the theory applies to none of the members, or to some only.
+    `within` is the share of records after the first at which the mean loss over seeds is within 2
+    standard errors of the theory; `why_not` is why the theory applies to none of the members, or to
+    some only.
     """
     scales = (
         compared["weight_scale"].to_numpy().tolist() if "weight_scale" in compared.dims else [None]
@@ -114,7 +119,8 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     """The error table as text."""
     width = max(len("theory"), *(len(row["theory"]) for row in rows))
     lines = [
-        f"{'weight scale':>12}  {'theory':<{width}}  {'loss error':>10}  {'outlier error':>13}  within 2 s.e.",
+        f"{'weight scale':>12}  {'theory':<{width}}  {'loss error':>10}  {'outlier error':>13}  "
+        "within 2 s.e.",
     ]
     for row in rows:
         scale = "" if row["weight_scale"] is None else number_text(row["weight_scale"])
@@ -127,8 +133,10 @@ def format_table(rows: list[dict[str, Any]]) -> str:
             line = f"{line}  (not: {row['why_not']})"
         lines.append(line)
     lines += [
-        "largest over seeds and records; loss relative to the initial loss, outlier once outside of the bulk;",
-        "within 2 s.e.: records at which the mean loss over seeds is within 2 standard errors of the theory",
+        "largest over seeds and records; loss relative to the initial loss, outlier once outside "
+        "of the bulk;",
+        "within 2 s.e.: records at which the mean loss over seeds is within 2 standard errors of "
+        "the theory",
     ]
     return "\n".join(lines)
 
@@ -155,7 +163,9 @@ def save_table(rows: list[dict[str, Any]], run: Run) -> Path:
 
 
 def _distance_of_means(compared: xr.Dataset, name: str) -> xr.DataArray:
-    """Distance of the means over seeds of theory and simulation, in standard errors of the simulation's."""
+    """Distance of the means over seeds of theory and simulation, in standard errors of the
+    simulation's.
+    """
     theory, simulation = compared[f"{name}_theory"], compared[f"{name}_simulation"]
     theory, simulation = (x.where(np.isfinite(theory + simulation)) for x in (theory, simulation))
     mean, num_seeds = simulation.mean("seed", skipna=False), simulation.sizes["seed"]
@@ -166,7 +176,9 @@ def _distance_of_means(compared: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def _match(run: Run, theory: xr.DataArray, simulation: xr.DataArray) -> dict[str, np.ndarray]:
-    """Outliers of theory and simulation and their largest distance, each (model, axes …, seed, record)."""
+    """Outliers of theory and simulation and their largest distance, each (model, axes …, seed,
+    record).
+    """
     shape = theory.shape[:-1]
     records = shape[-1]
     predicted = theory.to_numpy().reshape(-1, theory.shape[-1])

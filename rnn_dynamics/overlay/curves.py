@@ -1,7 +1,8 @@
 """Figures of runs as curves: loss, outlier and impulse response, theory laid over simulation.
 
-Colours are weight scales; combinations of the sweep's other axes get panels of their own. Simulations are broad pale lines, the median
-over seeds, with a band; theories are thin broken lines on top of them, the median over the same seeds.
+Colours are weight scales; combinations of the sweep's other axes get panels of their own.
+Simulations are broad pale lines, the median over seeds, with a band; theories are thin broken lines
+on top of them, the median over the same seeds.
 """
 
 from collections.abc import Callable
@@ -32,10 +33,11 @@ Take = Callable[[dict[str, np.ndarray]], np.ndarray]  # of what is drawn from va
 
 
 def loss_curves(run: Run) -> Figure:
-    """Loss against learning time, each weight scale with its theories; one panel per combination of the other axes.
+    """Loss against learning time, each weight scale with its theories; one panel per combination of
+    the other axes.
 
-    For targets with a frequency a thin line is the loss of the best single mode over an infinite horizon: the plateau on which a
-    network rests until it has a pair of eigenvalues.
+    For targets with a frequency a thin line is the loss of the best single mode over an infinite
+    horizon: the plateau on which a network rests until it has a pair of eigenvalues.
     """
     require_run(run)
     panels, notes = select(run)
@@ -60,10 +62,12 @@ def loss_curves(run: Run) -> Figure:
 
 
 def outlier_curves(run: Run) -> Figure:
-    """The leading outlier against learning time: the eigenvalue of largest modulus outside of the initial bulk.
+    """The leading outlier against learning time: the eigenvalue of largest modulus outside of the
+    initial bulk.
 
-    Real part, and for targets with a frequency the imaginary part (of the upper one of a pair) below it; thin lines are the target's
-    eigenvalues. A curve is of the seeds that end with an outlier, and is drawn where all of theirs are outside of the bulk.
+    Real part, and for targets with a frequency the imaginary part (of the upper one of a pair)
+    below it; thin lines are the target's eigenvalues. A curve is of the seeds that end with an
+    outlier, and is drawn where all of theirs are outside of the bulk.
 
     Raises:
         ValueError: if the run does not keep eigenvalues.
@@ -85,7 +89,10 @@ def outlier_curves(run: Run) -> Figure:
             empty = "" if any(drawn) else "no eigenvalue outside of the bulk"
             _finish(run, axes, parts, title, f"outlier eigenvalue {name} λ", empty)
     style.scale_key(figure, weight_scales(run))
-    rule = "drawn once all outliers are outside of the initial bulk; seeds that end without one are left out"
+    rule = (
+        "drawn once all outliers are outside of the initial bulk; "
+        "seeds that end without one are left out"
+    )
     target = Line2D([], [], label="target", **style.TARGET_LINE)
     style.line_key(figure, [*_handles(run), target], [rule, *notes])
     return figure
@@ -137,7 +144,9 @@ def _leading(component: Callable[[np.ndarray], np.ndarray], radius: float) -> Ta
 
 
 def _draw(axes: Axes, part: Part, take: Take) -> bool:
-    """One weight scale against learning time, theories on top; whether there was anything of the simulation."""
+    """One weight scale against learning time, theories on top; whether there was anything of the
+    simulation.
+    """
     time = part.simulation["train_time"]
     for index, (label, source) in enumerate(part.theory.items()):
         line, middle = style.theory_line(index, part.colour), style.median_and_band(take(source))[0]

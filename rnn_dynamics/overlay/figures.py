@@ -1,4 +1,5 @@
-"""Figures of a run: functions Run → matplotlib Figure, theory laid over simulation, sized for print.
+"""Figures of a run: functions Run → matplotlib Figure, theory laid over simulation, sized for
+print.
 
 `FIGURES` names them all; those in `NEEDS` fit some runs only, and raise a ValueError for others.
 """
@@ -96,7 +97,8 @@ def save_figures(
     *,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
-    """Draw every figure that fits a run and write it as PNG and PDF, and the spectrum's animation as GIF if it has eigenvalues.
+    """Draw every figure that fits a run and write it as PNG and PDF, and the spectrum's animation
+    as GIF if it has eigenvalues.
 
     They look the same whatever the user's matplotlibrc says. Each file is there whole or not at
     all. A figure that fails is named in the log, and the others are drawn.
@@ -157,7 +159,9 @@ def _files(run: Run) -> dict[str, Callable[[], list[tuple[str, Save]]]]:
 
 
 def _write(run: Run, own: bool, path: Path, save: Save) -> Path:
-    """Write a file beside its place and move it there, with its checksum in the manifest if it is the run's `own`."""
+    """Write a file beside its place and move it there, with its checksum in the manifest if it is
+    the run's `own`.
+    """
     beside = temporary(path, path.suffix)
     try:
         save(beside)

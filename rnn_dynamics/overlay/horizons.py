@@ -1,4 +1,6 @@
-"""Learning over horizons of several lengths: loss, outlier and time to learn, theory laid over simulation."""
+"""Learning over horizons of several lengths: loss, outlier and time to learn, theory laid over
+simulation.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,13 +35,15 @@ EMPTY = "no results yet"
 
 
 def horizons(run: Run) -> Figure:
-    """Loss and leading outlier against learning time over several horizons T, and the time to learn against T.
+    """Loss and leading outlier against learning time over several horizons T, and the time to learn
+    against T.
 
-    Left: the loss relative to its start; middle: the distance |1 - λ| of the leading outlier from that of a perfect integrator, drawn
-    once all outliers are outside of the initial bulk. Colours are horizons, broad pale lines the medians over seeds with their bands,
-    broken lines on top of them the theories, a thin line the target. Right: when the loss falls to 1 % of its start, interpolated
-    between records, means over seeds with their standard errors beside those of the theories; an infinite horizon has no place
-    there. One row per combination of the other axes.
+    Left: the loss relative to its start; middle: the distance |1 - λ| of the leading outlier from
+    that of a perfect integrator, drawn once all outliers are outside of the initial bulk. Colours
+    are horizons, broad pale lines the medians over seeds with their bands, broken lines on top of
+    them the theories, a thin line the target. Right: when the loss falls to 1 % of its start,
+    interpolated between records, means over seeds with their standard errors beside those of the
+    theories; an infinite horizon has no place there. One row per combination of the other axes.
 
     Raises:
         ValueError: if the run does not have several finite horizons, or does not keep eigenvalues.
@@ -90,7 +94,9 @@ CURVES: dict[str, tuple[str, Take]] = {
 
 
 def _draw_curve(axes: Axes, part: Part, name: str) -> np.ndarray:
-    """One horizon against learning time, theories on top; gids are the quantity, who says so and the horizon. What is positive of it."""
+    """One horizon against learning time, theories on top; gids are the quantity, who says so and
+    the horizon. What is positive of it.
+    """
     time, horizon, take = part.simulation["train_time"], part.numbers[HORIZON], CURVES[name][1]
     values = take(part, part.simulation)
     style.draw_median(axes, time, values, f"{name} simulation {horizon:g}", part.line)
@@ -111,7 +117,9 @@ def _start(parts: list[Part]) -> float:
 
 
 def _limit(axes: Axes, drawn: list[np.ndarray], start: float) -> None:
-    """Logarithmic axes around the simulation: a theory may go on to the rounding error. Learning time from `start` on if that is not 0."""
+    """Logarithmic axes around the simulation: a theory may go on to the rounding error. Learning
+    time from `start` on if that is not 0.
+    """
     axes.set_yscale("log", nonpositive="mask")
     if drawn:
         values = np.concatenate(drawn)

@@ -23,7 +23,9 @@ def lacks_frequency(run: Run) -> str:
 
 
 def lacks_one_mode(run: Run) -> str:
-    """A sentence if the target has several modes or a parameter is frozen, nothing if one mode can be learned."""
+    """A sentence if the target has several modes or a parameter is frozen, nothing if one mode can
+    be learned.
+    """
     numbers = run.experiment.numbers
     count = len(target_modes(numbers))
     if count > 1:
@@ -64,18 +66,24 @@ def lacks_pairs(run: Run) -> str:
 
 
 def lacks_plane(run: Run) -> str:
-    """A sentence if there is not one mode to be learned, or gain and decay of the outlier are not kept, nothing otherwise."""
+    """A sentence if there is not one mode to be learned, or gain and decay of the outlier are not
+    kept, nothing otherwise.
+    """
     gains = ["residues", *(["overlap"] if run.experiment.theory.models else [])]
     return lacks_one_mode(run) or _lacks_kept(run, "eigenvalues", *gains)
 
 
 def lacks_regimes(run: Run) -> str:
-    """A sentence if there is one weight scale, or outlier and change of W are not kept, nothing otherwise."""
+    """A sentence if there is one weight scale, or outlier and change of W are not kept, nothing
+    otherwise.
+    """
     return lacks_weight_scales(run) or _lacks_kept(run, "eigenvalues", "weight_change")
 
 
 def lacks_noise(run: Run) -> str:
-    """A sentence if noise is not sampled, in batches of several sizes, or its population curve is missing, nothing otherwise."""
+    """A sentence if noise is not sampled, in batches of several sizes, or its population curve is
+    missing, nothing otherwise.
+    """
     learning, models = run.experiment.learning, run.experiment.theory.models
     if learning.loss != "sampled":
         return (
@@ -91,7 +99,9 @@ def lacks_noise(run: Run) -> str:
 
 
 def lacks_horizons(run: Run) -> str:
-    """A sentence if there are no several finite horizons, or eigenvalues are not kept, nothing otherwise."""
+    """A sentence if there are no several finite horizons, or eigenvalues are not kept, nothing
+    otherwise.
+    """
     finite = [horizon for horizon in swept_values(run, HORIZON) if math.isfinite(horizon)]
     if len(finite) < 2:
         count = "one" if finite else "none"

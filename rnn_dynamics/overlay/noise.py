@@ -1,4 +1,6 @@
-"""Learning from minibatches of white noise against learning without noise: curves, and how their distance falls with the batch."""
+"""Learning from minibatches of white noise against learning without noise: curves, and how their
+distance falls with the batch.
+"""
 
 from typing import Any
 
@@ -36,16 +38,20 @@ POINTS: dict[str, Any] = {"markersize": 4.5, "linestyle": "none", "markeredgewid
 
 
 def noise(run: Run) -> Figure:
-    """Loss curves on sampled noise against the population curve, and how their distance falls with the batch size B.
+    """Loss curves on sampled noise against the population curve, and how their distance falls with
+    the batch size B.
 
-    Left: the loss against learning time, colours are batch sizes, medians and bands over seeds; the broken line on top is the
-    population curve, of the same networks without noise. Right, against the batch size: the relative noise of a minibatch's
-    gradient at records at which the population curve is above a half of its start, and the distance of the curves, log
-    L/L_population, from there to 1 %. Both are root mean squares over these records and over seeds, with their standard errors over
-    seeds; dotted lines are 1/√B, fitted in height. One row per combination of the other axes.
+    Left: the loss against learning time, colours are batch sizes, medians and bands over seeds; the
+    broken line on top is the population curve, of the same networks without noise. Right, against
+    the batch size: the relative noise of a minibatch's gradient at records at which the population
+    curve is above a half of its start, and the distance of the curves, log L/L_population, from
+    there to 1 %. Both are root mean squares over these records and over seeds, with their standard
+    errors over seeds; dotted lines are 1/√B, fitted in height. One row per combination of the other
+    axes.
 
     Raises:
-        ValueError: if noise is not sampled in batches of several sizes, or the theory `population` is missing.
+        ValueError: if noise is not sampled in batches of several sizes, or the theory `population`
+            is missing.
     """
     require_run(run)
     demand(lacks_noise(run))
@@ -73,7 +79,8 @@ def noise(run: Run) -> Figure:
 
 
 def errors(name: str, part: Part) -> np.ndarray:
-    """Root mean square over records of every seed, (S,): of the gradient's relative noise, or of log L/L_population.
+    """Root mean square over records of every seed, (S,): of the gradient's relative noise, or of
+    log L/L_population.
 
     NaN of seeds that failed before the last of these records, or have none.
     """
@@ -96,7 +103,9 @@ def errors(name: str, part: Part) -> np.ndarray:
 
 
 def root_mean_square(values: np.ndarray) -> tuple[float, float]:
-    """Root mean square over seeds and its standard error; NaN if fewer than half of the seeds have a value."""
+    """Root mean square over seeds and its standard error; NaN if fewer than half of the seeds have
+    a value.
+    """
     known = values[np.isfinite(values)] ** 2
     if not len(known) or 2 * len(known) < len(values):
         return float("nan"), float("nan")

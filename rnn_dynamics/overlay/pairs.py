@@ -1,4 +1,6 @@
-"""The way of eigenvalues to a conjugate pair: one real outlier, a second one, their collision, and the pair (section 3.2)."""
+"""The way of eigenvalues to a conjugate pair: one real outlier, a second one, their collision, and
+the pair (section 3.2).
+"""
 
 from typing import Any, NamedTuple
 
@@ -55,11 +57,13 @@ class Collision(NamedTuple):
 
 
 def pair_paths(run: Run) -> Figure:
-    """Outliers on their way to a conjugate pair in the complex plane, colours are learning times; one panel per weight scale.
+    """Outliers on their way to a conjugate pair in the complex plane, colours are learning times;
+    one panel per weight scale.
 
-    Dots are the simulation's eigenvalues outside of the initial bulk (circle) at all records, of at most three seeds, the thin line
-    on top of them is the theory's path for the same seeds, with the learning time as the colour of some circles on it. Crosses are
-    the target's eigenvalues. The diamond is where the theory's real outliers collide and leave the axis; the titles say when, in
+    Dots are the simulation's eigenvalues outside of the initial bulk (circle) at all records, of at
+    most three seeds, the thin line on top of them is the theory's path for the same seeds, with the
+    learning time as the colour of some circles on it. Crosses are the target's eigenvalues. The
+    diamond is where the theory's real outliers collide and leave the axis; the titles say when, in
     theory and in simulation.
 
     Raises:
@@ -113,10 +117,12 @@ def pair_paths(run: Run) -> Figure:
 
 
 def collision(times: np.ndarray, eigenvalues: np.ndarray, radius: float) -> Collision | None:
-    """When and where two real eigenvalues become the pair that is there in the end; None if they do not.
+    """When and where two real eigenvalues become the pair that is there in the end; None if they do
+    not.
 
-    While weights are small, eigenvalues may meet and part again: the last meeting counts. The square of half the distance of the
-    two, ((λ₁ - λ₂)/2)², passes through zero without a kink there, so that it is interpolated linearly between the records.
+    While weights are small, eigenvalues may meet and part again: the last meeting counts. The
+    square of half the distance of the two, ((λ₁ - λ₂)/2)², passes through zero without a kink
+    there, so that it is interpolated linearly between the records.
 
     Args:
         times: learning times, (R,).
@@ -157,7 +163,9 @@ def _outliers(eigenvalues: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _paths(eigenvalues: np.ndarray, radius: float) -> np.ndarray:
-    """The largest outliers, each followed from record to record, (R, N) → (R, K); NaN inside of the bulk."""
+    """The largest outliers, each followed from record to record, (R, N) → (R, K); NaN inside of the
+    bulk.
+    """
     outliers = _outliers(eigenvalues, radius)
     order = np.argsort(-np.nan_to_num(abs(outliers)), axis=1, kind="stable")[:, :MOST_PATHS]
     return np.asarray(_track(jnp.asarray(np.take_along_axis(outliers, order, axis=1))))
@@ -183,7 +191,9 @@ def _draw_path(
     meeting: Collision | None,
     seed: int,
 ) -> None:
-    """A theory's path of one seed through the collision; of the first seed with circles at some times."""
+    """A theory's path of one seed through the collision; of the first seed with circles at some
+    times.
+    """
     paths = _paths(values, radius)
     if meeting is not None:
         after = int(np.searchsorted(times, meeting.time))

@@ -1,4 +1,6 @@
-"""The plane of one mode a e^{-ct}: the flow of the single outlier with the learned networks on top of it (section 3.1)."""
+"""The plane of one mode a e^{-ct}: the flow of the single outlier with the learned networks on top
+of it (section 3.1).
+"""
 
 from typing import Any, NamedTuple
 
@@ -33,7 +35,8 @@ FIXED_POINT: dict[str, Any] = {
 
 
 class Flow(NamedTuple):
-    """The flow of one balanced mode towards a target: a' = -2 √(η_u η_v) |a| ∂L/∂a, c' = -η_W ∂L/∂c.
+    """The flow of one balanced mode towards a target: a' = -2 √(η_u η_v) |a| ∂L/∂a, c' = -η_W
+    ∂L/∂c.
 
     Attributes:
         target: the target.
@@ -66,16 +69,18 @@ class Flow(NamedTuple):
 
 
 def phase_plane(run: Run) -> Figure:
-    """The plane of gain a and decay c of one mode a e^{-ct}: flow field, nullclines, fixed point and what is learned.
+    """The plane of gain a and decay c of one mode a e^{-ct}: flow field, nullclines, fixed point
+    and what is learned.
 
-    Pale lines with arrows are the flow of a balanced network of one outlier. Broad pale lines are the simulation, every seed, as
-    residue and decay rate of the leading outlier while that is real and outside of the bulk; thin broken ones the theory of
-    the single outlier. For a target with a frequency the fixed point is the best single mode, where networks rest until they
-    have a pair. Colours are weight scales; one panel per combination of the other axes.
+    Pale lines with arrows are the flow of a balanced network of one outlier. Broad pale lines are
+    the simulation, every seed, as residue and decay rate of the leading outlier while that is real
+    and outside of the bulk; thin broken ones the theory of the single outlier. For a target with a
+    frequency the fixed point is the best single mode, where networks rest until they have a pair.
+    Colours are weight scales; one panel per combination of the other axes.
 
     Raises:
-        ValueError: if the target has several modes, a parameter is frozen, the horizon is finite or time is discrete, or the run does not
-            keep eigenvalues and residues.
+        ValueError: if the target has several modes, a parameter is frozen, the horizon is finite or
+            time is discrete, or the run does not keep eigenvalues and residues.
     """
     require_run(run)
     demand(lacks_plane(run))

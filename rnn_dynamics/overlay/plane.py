@@ -18,10 +18,12 @@ MOST_ROWS = 4
 
 
 def spectra(run: Run) -> Figure:
-    """Eigenvalues of W of all seeds in the complex plane at the first, the middle and the last record (columns).
+    """Eigenvalues of W of all seeds in the complex plane at the first, the middle and the last
+    record (columns).
 
-    Rows are weight scales and combinations of the other axes, at most four in all. The circle is the initial bulk, crosses are the
-    target's eigenvalues, open markers the theories' outliers; at the broken line, Re λ = 1, a network loses stability.
+    Rows are weight scales and combinations of the other axes, at most four in all. The circle is
+    the initial bulk, crosses are the target's eigenvalues, open markers the theories' outliers; at
+    the broken line, Re λ = 1, a network loses stability.
 
     Raises:
         ValueError: if the run does not keep eigenvalues.

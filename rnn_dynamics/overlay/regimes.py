@@ -1,4 +1,4 @@
-"""From the rich to the lazy regime: what is left after learning over weight scale and target (sections 3.5 and 3.6)."""
+"""From the rich to the lazy regime, over weight scale and target (sections 3.5 and 3.6)."""
 
 from typing import Any
 
@@ -12,12 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from rnn_dynamics.overlay import style
 from rnn_dynamics.overlay.needs import demand, lacks_regimes
-from rnn_dynamics.overlay.selection import (
-    Part,
-    best_theory,
-    select,
-    weight_scales,
-)
+from rnn_dynamics.overlay.selection import Part, best_theory, select, weight_scales
 from rnn_dynamics.sweep.run import Run, require_run
 
 MODELS = ("infinite_width", "word_subspace", "readout_only", "conjugate_pair", "single_outlier")
@@ -44,17 +39,19 @@ Measured = dict[str, np.ndarray]  # by name of the quantity, each (S,), NaN wher
 
 
 def rich_to_lazy(run: Run) -> Figure:
-    """Final outlier, relative change of W and time to learn over the weight scale, theory beside simulation.
+    """Final outlier, change of W and time to learn over weight scale, theory beside simulation.
 
-    The broken line is the threshold σ = |λ*|: a target inside of the initial bulk can be learned from it, without an outlier. For a
-    run with several decays these are maps over weight scale and target eigenvalue, simulation left and theory right; else curves,
-    means over seeds with their standard errors, one column per combination of the other axes.
+    The broken line is the threshold σ = |λ*|: a target inside of the initial bulk can be learned
+    from it, without an outlier. For a run with several decays these are maps over weight scale and
+    target eigenvalue, simulation left and theory right; else curves, means over seeds with their
+    standard errors, one column per combination of the other axes.
 
-    A final outlier is the largest modulus outside of the bulk at the last record. The time to learn is when the loss falls to
-    1 % of its initial value, interpolated between records. What fewer than half of the seeds have is not shown.
+    A final outlier is the largest modulus outside of the bulk at the last record. The time to learn
+    is when the loss falls to 1 % of its initial value, interpolated between records. What fewer
+    than half of the seeds have is not shown.
 
     Raises:
-        ValueError: if the run has one weight scale, or does not keep eigenvalues and the change of W.
+        ValueError: if the run has one weight scale, or keeps no eigenvalues or no change of W.
     """
     require_run(run)
     demand(lacks_regimes(run))
@@ -86,7 +83,7 @@ def measure(source: dict[str, np.ndarray], part: Part) -> Measured:
 
 
 def time_to_learn(times: np.ndarray, loss: np.ndarray) -> float:
-    """When the loss falls to 1 % of its initial value, log L linear between records; NaN if it does not. (R,), (R,) → ()."""
+    """When the loss falls to 1 %, log L linear between records; else NaN. (R,), (R,) → ()."""
     goal = LEARNED * loss[0]
     below = np.flatnonzero(loss <= goal)
     if not len(below) or below[0] == 0:
@@ -168,7 +165,7 @@ def _curves(run: Run, panels: list[tuple[str, list[Part]]], notes: list[str]) ->
 
 
 def _names(run: Run) -> dict[str, str]:
-    """The quantities by name that can differ from their initial values: without training of W the time to learn alone."""
+    """The quantities by name that learning can change; the time to learn alone if W is frozen."""
     frozen = np.all(np.asarray(run.experiment.numbers["learning.rates.W"]) == 0)
     return {"time": NAMES["time"]} if frozen else NAMES
 

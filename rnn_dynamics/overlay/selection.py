@@ -1,4 +1,6 @@
-"""What figures show of a run: titled panels of parts, each with its seeds, and notes on what is not shown."""
+"""What figures show of a run: titled panels of parts, each with its seeds, and notes on what is not
+shown.
+"""
 
 import dataclasses
 import re
@@ -46,7 +48,8 @@ class Part:
 def select(
     run: Run, most: int = MOST_PANELS, swept: str = SCALE
 ) -> tuple[list[tuple[str, list[Part]]], list[str]]:
-    """Titled panels of at most so many combinations of the axes other than the one that colours tell, and notes on what is not seen.
+    """Titled panels of at most so many combinations of the axes other than the one that colours
+    tell, and notes on what is not seen.
 
     Networks that a criterion stopped are shown as they stayed, up to the last record.
     """
@@ -80,7 +83,9 @@ def time_label(run: Run) -> str:
 
 
 def select_single(run: Run, most: int) -> tuple[list[tuple[str, Part]], list[str]]:
-    """At most so many parts, each titled by the axes other than the weight scale, and notes on what is not seen."""
+    """At most so many parts, each titled by the axes other than the weight scale, and notes on what
+    is not seen.
+    """
     scales = weight_scales(run)
     panels, notes = select(run, most // min(len(scales), 2))
     shown = most // len(panels)
@@ -128,7 +133,9 @@ def _arrays(data: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def _at_rest(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Observables of networks that came to rest without failing, held at their last record to the end."""
+    """Observables of networks that came to rest without failing, held at their last record to the
+    end.
+    """
     loss, status = arrays.get("loss"), arrays.get("status")
     if loss is None or status is None or not loss.size:
         return arrays
@@ -143,7 +150,9 @@ def _at_rest(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def target_modes(numbers: dict[str, Any]) -> list[dict[str, float]]:
-    """Decay, and frequency, phase and amplitude where they are given, of each mode of the target."""
+    """Decay, and frequency, phase and amplitude where they are given, of each mode of the
+    target.
+    """
     stems = [key.removesuffix("decay") for key in numbers if re.match(r"target\..*decay$", key)]
     return [
         {key.removeprefix(stem): value for key, value in numbers.items() if key.startswith(stem)}
@@ -172,7 +181,9 @@ def expected_size(parts: list[Part]) -> float:
 
 
 def best_theory(part: Part, *models: str) -> str | None:
-    """The label of the first of these models that was computed, with the longest words; None if there is none."""
+    """The label of the first of these models that was computed, with the longest words; None if
+    there is none.
+    """
     for model in models:
         own = [k for k in part.theory if k == model or re.fullmatch(rf"{model}_\d+", k)]
         known = [k for k in own if np.isfinite(part.theory[k]["loss"]).any()]
@@ -192,7 +203,9 @@ def swept_values(run: Run, key: str) -> list[float]:
 
 
 def forgets_and_flows(numbers: dict[str, Any]) -> bool:
-    """Whether the horizon is infinite and time is continuous: what closed forms of one mode are of."""
+    """Whether the horizon is infinite and time is continuous: what closed forms of one mode are
+    of.
+    """
     return bool(np.isinf(numbers[HORIZON])) and "learning.time_step" not in numbers
 
 

@@ -1,4 +1,5 @@
-"""How figures look and what is drawn of many seeds: sizes for print, colours, medians and bands, keys outside of the axes.
+"""How figures look and what is drawn of many seeds: sizes for print, colours, medians and bands,
+keys outside of the axes.
 
 Nothing here touches pyplot or global settings.
 """
@@ -41,7 +42,9 @@ MARKERS = "osD^vphX"
 
 
 def palette(count: int) -> list[Colour]:
-    """Colours from dark to light, as many as asked for: told apart in print, in grey and by the colour-blind."""
+    """Colours from dark to light, as many as asked for: told apart in print, in grey and by the
+    colour-blind.
+    """
     points = np.linspace(0.0, 0.82, count) if count > 1 else [0.25]
     return [tuple(float(c) for c in colormaps["viridis"](point)[:3]) for point in points]  # type: ignore[misc]
 
@@ -53,12 +56,16 @@ def mixed(colour: Colour, other: float, share: float) -> Colour:
 
 
 def shades(low: float = 0.3) -> ListedColormap:
-    """Pale yellow-green to dark blue, for a quantity: no colour that is that of a weight scale or of a theory's marker."""
+    """Pale yellow-green to dark blue, for a quantity: no colour that is that of a weight scale or
+    of a theory's marker.
+    """
     return ListedColormap(colormaps["YlGnBu"](np.linspace(low, 1.0, 256)))
 
 
 def theory_line(index: int, colour: Colour) -> dict[str, Any]:
-    """Line of the theory number `index`: thin, dark and broken, to be seen on top of the simulation's broad pale line."""
+    """Line of the theory number `index`: thin, dark and broken, to be seen on top of the
+    simulation's broad pale line.
+    """
     dashes = DASHES[index % len(DASHES)]
     return {"color": mixed(colour, 0.0, 0.35), "linewidth": 1.2, "linestyle": dashes}
 
@@ -69,7 +76,9 @@ def simulation_line(colour: Colour, width: float = 2.8) -> dict[str, Any]:
 
 
 def theory_mark(index: int) -> dict[str, Any]:
-    """Open marker of the theory number `index`; later ones are larger, so that they do not cover each other."""
+    """Open marker of the theory number `index`; later ones are larger, so that they do not cover
+    each other.
+    """
     return {
         "marker": MARKERS[index % len(MARKERS)],
         "markersize": 4.5 + 2.0 * (index % len(MARKERS)),
@@ -89,7 +98,8 @@ def theory_name(label: str) -> str:
 
 
 def median_and_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median over the first axis and its band, (S, R) → three of (R,): NaN where no seed has a value.
+    """Median over the first axis and its band, (S, R) → three of (R,): NaN where no seed has a
+    value.
 
     The band is the range of all seeds, or from 10 seeds on the 16th to 84th percentile.
     """
@@ -103,9 +113,11 @@ def median_and_band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def leading_outliers(eigenvalues: np.ndarray, radius: float) -> np.ndarray:
-    """Eigenvalue of largest modulus beyond a radius, of Im ≥ 0, (S, R, N) → (S', R), of the seeds that end with one.
+    """Eigenvalue of largest modulus beyond a radius, of Im ≥ 0, (S, R, N) → (S', R), of the seeds
+    that end with one.
 
-    NaN at records at which any of these seeds has none, so that a median is of the same seeds all along.
+    NaN at records at which any of these seeds has none, so that a median is of the same seeds all
+    along.
     """
     known = np.where(np.isfinite(eigenvalues), eigenvalues, 0)
     size = np.where(known.imag >= 0, abs(known), 0)
@@ -154,9 +166,11 @@ def draw_median(
 def sheet(
     panels: int, columns: int, stacked: int = 1, height: float = 2.1
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes (panels, stacked), where a panel has `stacked` axes of some height in inches below each other.
+    """A figure and its axes (panels, stacked), where a panel has `stacked` axes of some height in
+    inches below each other.
 
-    It is one column of print wide, or a page if it has several columns; its layout makes room for keys around the axes.
+    It is one column of print wide, or a page if it has several columns; its layout makes room for
+    keys around the axes.
     """
     rows = math.ceil(panels / columns)
     size = (COLUMN if columns == 1 else PAGE, rows * stacked * height + 0.9)
@@ -174,7 +188,9 @@ def num_columns(panels: int) -> int:
 
 
 def finish(axes: Axes, title: str, x_label: str, y_label: str, remark: str = "") -> None:
-    """Title, labels, ticks and spines of one axes, and a remark in one that has nothing to show; what is long is wrapped."""
+    """Title, labels, ticks and spines of one axes, and a remark in one that has nothing to show;
+    what is long is wrapped.
+    """
     grid = axes.get_gridspec()
     width = int(13 * axes.figure.get_figwidth() / grid.ncols) if grid else 40  # type: ignore[union-attr]
     title = title if len(title) < width else title.replace(", ", ",\n")
@@ -190,7 +206,9 @@ def finish(axes: Axes, title: str, x_label: str, y_label: str, remark: str = "")
 
 
 def log_time(axes: Axes, first: float, last: float) -> None:
-    """Learning time on a logarithmic axis from the first positive record on, linear from 0 to there."""
+    """Learning time on a logarithmic axis from the first positive record on, linear from 0 to
+    there.
+    """
     decades = range(math.ceil(math.log10(first)), math.floor(math.log10(last)) + 1)
     axes.set_xscale("symlog", linthresh=first, linscale=0.8)
     axes.xaxis.set_minor_locator(NullLocator())
@@ -222,7 +240,9 @@ def colour_bar(figure: Figure, axes: Any, norm: Normalize, cmap: ListedColormap,
 
 
 def scale_key(figure: Figure, scales: Sequence[float], title: str = "weight scale σ") -> None:
-    """The colours of the weight scales above the axes; of many, eight evenly chosen ones are named."""
+    """The colours of the weight scales above the axes; of many, eight evenly chosen ones are
+    named.
+    """
     pairs = evenly(list(zip(scales, palette(len(scales)), strict=True)), MOST_NAMED)
     handles = [Line2D([], [], label=f"{s:.3g}", **simulation_line(colour)) for s, colour in pairs]
     title += f" ({MOST_NAMED} of {len(scales)} named)" if len(scales) > len(pairs) else ""
@@ -230,7 +250,9 @@ def scale_key(figure: Figure, scales: Sequence[float], title: str = "weight scal
 
 
 def line_key(figure: Figure, handles: Sequence[Artist], notes: Sequence[str]) -> None:
-    """What lines, bands and markers are, below the axes, and above that what else a reader has to know."""
+    """What lines, bands and markers are, below the axes, and above that what else a reader has to
+    know.
+    """
     text = "\n".join(textwrap.fill(note, 56 if _narrow(figure) else 118) for note in notes)
     figure.set_figheight(figure.get_figheight() + 0.14 * len(text.splitlines()))
     _legend(figure, handles, "outside lower center", 2 if _narrow(figure) else 4, text)
@@ -250,7 +272,9 @@ def simulation_handles(
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many of the items, evenly chosen, the first and the last among them (the last alone if `most` is 1)."""
+    """At most so many of the items, evenly chosen, the first and the last among them (the last
+    alone if `most` is 1).
+    """
     if len(items) <= most:
         return list(items)
     return [items[round(i)] for i in np.linspace(len(items) - 1, 0, most)][::-1]

@@ -16,7 +16,9 @@ Reason = tuple[np.ndarray | bool, str]  # where it holds, and why a theory does 
 
 
 def theory_labels(experiment: Experiment) -> dict[str, tuple[str, int]]:
-    """The theories of a config by label: (model, option), for example `word_subspace_2` → ("word_subspace", 2)."""
+    """The theories of a config by label: (model, option), for example `word_subspace_2` →
+    ("word_subspace", 2).
+    """
     labels: dict[str, tuple[str, int]] = {}
     for model in experiment.theory.models:
         table: Any = getattr(experiment.theory, model, None)
@@ -44,7 +46,9 @@ def why_not(experiment: Experiment, model: str, values: Values) -> np.ndarray:
 
 
 def why_no_flow(experiment: Experiment, values: Values) -> np.ndarray:
-    """Why the learning of members is not that of the gradient flow, (M,) of strings: empty where it is, at least for small steps."""
+    """Why the learning of members is not that of the gradient flow, (M,) of strings: empty where it
+    is, at least for small steps.
+    """
     return _first(_no_flow(experiment, values), len(values["network.weight_scale"]))
 
 
@@ -65,7 +69,8 @@ def _no_flow(experiment: Experiment, values: Values) -> list[Reason]:
     return [
         (
             learning.optimizer != "sgd",
-            f"the optimiser is {learning.optimizer!r}, not plain gradient descent, whose flow the theories describe",
+            f"the optimiser is {learning.optimizer!r}, not plain gradient descent, whose flow "
+            "the theories describe",
         ),
         (momentum > 0, f"gradient descent has momentum, {ending}"),
         (learning.clip_norm is not None, f"gradients are clipped, {ending}"),
@@ -117,7 +122,9 @@ def _reasons(experiment: Experiment, model: str, values: Values) -> list[Reason]
 
 
 def _target_modes(experiment: Experiment, values: Values) -> tuple[np.ndarray, np.ndarray]:
-    """The eigenvalue of the target's slowest mode and its number of modes, a pair counting as two, each (M,)."""
+    """The eigenvalue of the target's slowest mode and its number of modes, a pair counting as two,
+    each (M,).
+    """
     target = experiment.target
     if isinstance(target, Modes):
         prefixes = [f"target.modes.{index}" for index in range(len(target.modes))]

@@ -1,4 +1,6 @@
-"""Numbers of a config that may be sweep axes: a number, a list, or a table { start, stop, num, spacing }."""
+"""Numbers of a config that may be sweep axes: a number, a list, or a table { start, stop, num,
+spacing }.
+"""
 
 import math
 from dataclasses import dataclass
@@ -112,7 +114,8 @@ def _expand(table: dict[str, Any], integer: bool) -> list[float]:
     if unknown or missing:
         what = f"unknown {show(unknown)}" if unknown else f"no {missing}"
         raise ValueError(
-            f"must be a number, a list, or a table with start, stop, num and spacing, but has {what}"
+            "must be a number, a list, or a table with start, stop, num and spacing, but has "
+            f"{what}"
         )
     start, stop, num = table["start"], table["stop"], table["num"]
     spacing = table.get("spacing", "linear")

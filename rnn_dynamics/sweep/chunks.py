@@ -52,7 +52,9 @@ def compute_part(
     progress: Progress | None = None,
     most_bytes: int | None = None,
 ) -> Records:
-    """Train a part of a chunk of a group on the default device, and integrate its theories: arrays by name with the members first."""
+    """Train a part of a chunk of a group on the default device, and integrate its theories: arrays
+    by name with the members first.
+    """
     if most_bytes is not None:  # networks alone may be more than there is
         layout.require_memory(most_bytes / SHARE, part.width)
     experiment, ticks = layout.experiment, layout.groups[group].ticks

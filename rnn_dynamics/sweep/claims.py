@@ -51,7 +51,8 @@ class Claims:
         self._directory = directory.resolve()
         if self._directory in _here:
             raise StoreError(
-                f"Directory `{directory}` must be run once at a time by one process, but is being run by this one already."
+                f"Directory `{directory}` must be run once at a time by one process, but is "
+                "being run by this one already."
             )
         problem = obstacle(directory / LOCK)
         if problem:
@@ -117,7 +118,8 @@ class Claims:
             if self._directory not in _warned:
                 _warned.add(self._directory)
                 log.warning(
-                    "Directory `%s` is on a file system without locks (%s): processes that run it at "
+                    "Directory `%s` is on a file system without locks (%s): processes that run "
+                    "it at "
                     "the same time may compute chunks twice. The results are the same.",
                     *(self._directory, error.strerror),
                 )

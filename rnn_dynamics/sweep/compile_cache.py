@@ -1,8 +1,10 @@
-"""Compiled programs kept on disk from process to process, by JAX's persistent cache. JAX is not needed.
+"""Compiled programs kept on disk from process to process, by JAX's persistent cache. JAX is not
+needed.
 
-The command line switches it on, the library never. Programs of another machine could hold instructions that this one lacks, and JAX does
-not tell two kinds of CPU apart, so each kind has a folder of its own. No entry can spoil a run: JAX compiles what it cannot read, and
-what is damaged is deleted, as it would not be written anew.
+The command line switches it on, the library never. Programs of another machine could hold
+instructions that this one lacks, and JAX does not tell two kinds of CPU apart, so each kind has a
+folder of its own. No entry can spoil a run: JAX compiles what it cannot read, and what is damaged
+is deleted, as it would not be written anew.
 """
 
 import os
@@ -20,10 +22,12 @@ PROBLEM = r"Error (reading|writing) persistent compilation cache entry for '(\w+
 
 
 def switch_on_cache() -> Path | None:
-    """Make JAX keep what it compiles in the user's cache directory, or where JAX_COMPILATION_CACHE_DIR says.
+    """Make JAX keep what it compiles in the user's cache directory, or where
+    JAX_COMPILATION_CACHE_DIR says.
 
     Returns:
-        The directory; None if there is none that can be written, or JAX_ENABLE_COMPILATION_CACHE switches it off.
+        The directory; None if there is none that can be written, or JAX_ENABLE_COMPILATION_CACHE
+        switches it off.
     """
     if os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1").lower() in (
         "0",
@@ -73,7 +77,9 @@ def _forget_oldest(root: Path) -> None:
 
 
 def _delete_what_is_damaged(directory: Path) -> None:
-    """JAX warns of an entry that it cannot read or write, goes on without, and leaves a damaged one where it is."""
+    """JAX warns of an entry that it cannot read or write, goes on without, and leaves a damaged one
+    where it is.
+    """
     show = warnings.showwarning
 
     def showwarning(message: Warning | str, *details: Any, **options: Any) -> None:

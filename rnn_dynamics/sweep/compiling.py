@@ -8,12 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# XLA would compile and time dozens of kernels of Triton for every product of a program, most of its time, and these products are few beside a record.
+# XLA would compile and time dozens of kernels of Triton for every product of a program, most of its
+# time, and these products are few beside a record.
 FOR_GPUS: dict[str, Any] = {"xla_gpu_enable_triton_gemm": False}
 
 
 class Program:
-    """A function that is compiled as by `jax.jit`, where it is first called and for what is there: not within another."""
+    """A function that is compiled as by `jax.jit`, where it is first called and for what is there:
+    not within another.
+    """
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         self._function, self._options = function, options

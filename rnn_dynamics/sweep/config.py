@@ -19,13 +19,15 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
 
     Args:
         path: a TOML file.
-        overrides: "dotted.key=value" strings, values in TOML, for example "network.weight_scale=[0.1, 0.3]"; a word needs no quotes.
+        overrides: "dotted.key=value" strings, values in TOML, for example
+            "network.weight_scale=[0.1, 0.3]"; a word needs no quotes.
 
     Returns:
         The checked experiment.
 
     Raises:
-        ConfigError: if the file cannot be read or is not TOML, or with every unknown key, wrong type and value out of range.
+        ConfigError: if the file cannot be read or is not TOML, or with every unknown key, wrong
+            type and value out of range.
         TypeError: if `path` is no path, or `overrides` are no texts.
     """
     if not isinstance(path, str | Path):

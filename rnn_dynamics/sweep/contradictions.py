@@ -28,12 +28,14 @@ def contradictions(experiment: Experiment) -> list[str]:
         outside = [index for index in record.weights if not -fewest <= index < fewest]
         if outside:
             problems.append(
-                f"Key `record.weights` must hold records from {-fewest} to {fewest - 1}, as members have {fewest} "
+                f"Key `record.weights` must hold records from {-fewest} to {fewest - 1}, as "
+                f"members have {fewest} "
                 f"records or more, but has {outside[0]}."
             )
     if network.warm_start_record is not None and network.warm_start is None:
         problems.append(
-            "Key `network.warm_start_record` must be absent without `network.warm_start`, but is given."
+            "Key `network.warm_start_record` must be absent without `network.warm_start`, but is "
+            "given."
         )
     names = list(experiment.dimensions.values())
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -54,7 +56,8 @@ def _size_contradictions(experiment: Experiment) -> list[str]:
         lengths["network.num_seeds"] = seeds
         listed = ", ".join(f"`{key}` ({length})" for key, length in lengths.items() if length > 1)
         problems.append(
-            f"Keys {listed} must combine to at most {MOST_MEMBERS} members, but combine to {show(experiment.num_members)}."
+            f"Keys {listed} must combine to at most {MOST_MEMBERS} members, but combine to "
+            f"{show(experiment.num_members)}."
         )
     return problems
 
@@ -69,7 +72,8 @@ def _record_contradictions(experiment: Experiment, every: float) -> list[str]:
         what, ends = "learning time", learning.train_time
     if every > np.min(ends):
         return [
-            f"Key `record.every` must be at most the {what}, {number_text(np.min(ends))}, but is {number_text(every)}."
+            f"Key `record.every` must be at most the {what}, {number_text(np.min(ends))}, but is "
+            f"{number_text(every)}."
         ]
     # in Python, as the quotient may exceed all numbers
     if float(np.max(ends)) / every > MOST_RECORDS:
@@ -85,7 +89,8 @@ def _optimizer_contradictions(learning: GradientDescentTable) -> list[str]:
     schedule, optimizer = learning.schedule, learning.optimizer
     if schedule.kind != "constant" and optimizer in UNSCHEDULED:
         problems.append(
-            f"Key `learning.schedule.kind` must be 'constant' for {optimizer!r}, which chooses its own step sizes, "
+            f"Key `learning.schedule.kind` must be 'constant' for {optimizer!r}, which chooses "
+            "its own step sizes, "
             f"but is {schedule.kind!r}."
         )
     if schedule.kind == "warmup_cosine":
@@ -93,12 +98,14 @@ def _optimizer_contradictions(learning: GradientDescentTable) -> list[str]:
         warmup, steps = int(np.max(schedule.warmup_steps)), int(np.min(length))
         if warmup >= steps:
             problems.append(
-                f"Key `learning.schedule.warmup_steps` must be less than the steps of the schedule, {steps}, "
+                "Key `learning.schedule.warmup_steps` must be less than the steps of the "
+                f"schedule, {steps}, "
                 f"but is {warmup}."
             )
     if learning.weight_decay is not None and "weight_decay" in learning.optimizer_arguments:
         problems.append(
-            "Key `learning.weight_decay` must be absent beside `learning.optimizer_arguments.weight_decay`, "
+            "Key `learning.weight_decay` must be absent beside "
+            "`learning.optimizer_arguments.weight_decay`, "
             "but is given."
         )
     return problems

@@ -21,7 +21,8 @@ SAMPLED_PRODUCTS = 3  # N × N matrix-vector products per time step of a gradien
 
 
 def gradients(experiment: Experiment, values: dict[str, np.ndarray]) -> np.ndarray:
-    """Gradients of each member, (M,): the steps of a descent; for a flow an estimate from its fastest rate.
+    """Gradients of each member, (M,): the steps of a descent; for a flow an estimate from its
+    fastest rate.
 
     Near a solution that decays at s the fastest rate is 1/(4 s³) (section 3.1 of the theory note);
     a horizon T acts like a decay of 1/T. An explicit pair takes steps of at most 3.3 / rate, of 6

@@ -89,7 +89,9 @@ def template_of(source: Source) -> xr.Dataset:
 
 
 def labelled(source: Source, arrays: dict[str, np.ndarray]) -> xr.Dataset:
-    """Variables of all members on the sweep's axes: dims ([model,] axes …, seed, record[, unit])."""
+    """Variables of all members on the sweep's axes: dims ([model,] axes …, seed, record[,
+    unit]).
+    """
     plan, in_theory = source.plan, bool(source.leading)
     trailing = THEORY_TRAILING if in_theory else TRAILING
     variables: dict[str, Any] = {}
@@ -147,7 +149,9 @@ def _labelled(plan: Plan, variables: dict[str, Any]) -> xr.Dataset:
 
 
 def _by_axes(plan: Plan, values: np.ndarray, name: str) -> Any:
-    """A coordinate of records: along `record` alone if all members share it, else along the axes too."""
+    """A coordinate of records: along `record` alone if all members share it, else along the axes
+    too.
+    """
     attributes = {"long_name": name}
     if np.array_equal(values, np.broadcast_to(values[:1], values.shape), equal_nan=True):
         return ("record", values[0], attributes)

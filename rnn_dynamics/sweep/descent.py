@@ -1,4 +1,6 @@
-"""Gradient descent of a sweep's members: the optimiser's hyperparameters from the config, and the clock."""
+"""Gradient descent of a sweep's members: the optimiser's hyperparameters from the config, and the
+clock.
+"""
 
 from typing import Any
 
@@ -34,8 +36,9 @@ def hyperparameters(
 def train_times(
     experiment: Experiment, ticks: np.ndarray, values: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """Learning times of the members' records, (B, R): the sums of learning rates so far, which are the flow's time for plain gradient
-    descent, and numbers of steps for what is none."""
+    """Learning times of the members' records, (B, R): the sums of learning rates so far, which are
+    the flow's time for plain gradient descent, and numbers of steps for what is none.
+    """
     if not isinstance(experiment.learning, GradientDescentTable):
         return np.broadcast_to(ticks, (len(values["learning.train_time"]), len(ticks)))
     plain = why_no_flow(experiment, values) == ""

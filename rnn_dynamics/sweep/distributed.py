@@ -1,4 +1,6 @@
-"""One run by the processes of a job: they meet once, to be numbered, and then work as shards that share nothing but the directory."""
+"""One run by the processes of a job: they meet once, to be numbered, and then work as shards that
+share nothing but the directory.
+"""
 
 import os
 import socket
@@ -14,9 +16,9 @@ def join(
 ) -> tuple[int, int]:
     """Meet the other processes and part again: the shard (I, N) that is this process's.
 
-    JAX finds out by itself in a SLURM, Open MPI or TPU pod job; elsewhere the arguments say it, or the variables
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. The connection is closed at once, so a process that is killed later
-    takes no other one with it.
+    JAX finds out by itself in a SLURM, Open MPI or TPU pod job; elsewhere the arguments say it, or
+    the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. The connection is
+    closed at once, so a process that is killed later takes no other one with it.
 
     Args:
         coordinator: "host:port" where process 0 listens, and nowhere else (unless
@@ -53,7 +55,8 @@ def join(
     if failures:
         where = f" Process 0 listens on `{coordinator}` alone." if coordinator else ""
         raise StoreError(
-            f"Option `--distributed` must be given to all processes of a job that JAX knows, or with `--coordinator`, "
+            "Option `--distributed` must be given to all processes of a job that JAX knows, or "
+            "with `--coordinator`, "
             f"`--num-processes` and `--process-id`, but: {failures[0]}.{where}"
         ) from failures[0]
     return shards[0]

@@ -82,8 +82,8 @@ class Modes(Section):
 class Network(Section):
     """Initial networks: W = weight_scale G/√N, u = input_scale g/√N, v = output_scale g'/√N.
 
-    With `warm_start` they are those that the run in that directory saved at `warm_start_record` (the last, if absent), and the
-    scales say what these were drawn with.
+    With `warm_start` they are those that the run in that directory saved at `warm_start_record`
+    (the last, if absent), and the scales say what these were drawn with.
     """
 
     num_units: Annotated[Values, Number(integer=True, minimum=1, maximum=16384)]
@@ -103,7 +103,9 @@ class Network(Section):
 
 
 class Record(Section):
-    """When to record: `every` so many steps (descent) or so much learning time (flow), or `num` records; and what to keep."""
+    """When to record: `every` so many steps (descent) or so much learning time (flow), or `num`
+    records; and what to keep.
+    """
 
     every: Annotated[float, Number(positive=True, axis=False)] | None = None
     num: (
@@ -122,7 +124,9 @@ class Record(Section):
         return self
 
     def keeps(self, name: str) -> bool:
-        """Whether a variable is kept on disk; the loss, and what is no observable, like the status, always is."""
+        """Whether a variable is kept on disk; the loss, and what is no observable, like the status,
+        always is.
+        """
         chosen = self.observables is None or name == "loss" or name in self.observables
         return chosen or name not in OBSERVABLES
 
@@ -234,7 +238,9 @@ class Experiment(Section):
 
     @property
     def dimensions(self) -> dict[str, str]:
-        """The name of each axis as a dimension of the dataset: the last part of its key if that is unique."""
+        """The name of each axis as a dimension of the dataset: the last part of its key if that is
+        unique.
+        """
         short = {key: key.rsplit(".", 1)[-1] for key in self.axes}
         for key in short:
             if key.startswith("learning.rates."):
@@ -260,7 +266,9 @@ class Experiment(Section):
         return size
 
     def tables(self) -> dict[str, Any]:
-        """The config as nested dictionaries, defaults filled in and axes expanded, without absent keys."""
+        """The config as nested dictionaries, defaults filled in and axes expanded, without absent
+        keys.
+        """
         return json.loads(self.model_dump_json(exclude_none=True))
 
     def fingerprint(self) -> str:
@@ -276,7 +284,9 @@ class Experiment(Section):
 
 
 def _flatten(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Leaves of nested tables by dotted key; a list of tables is numbered, a list of values is a leaf."""
+    """Leaves of nested tables by dotted key; a list of tables is numbered, a list of values is a
+    leaf.
+    """
     if isinstance(node, dict):
         items: Any = node.items()
     elif isinstance(node, list | tuple) and node and isinstance(node[0], dict):

@@ -35,11 +35,15 @@ END = b'"\n}\n'
 
 
 class StoreError(RuntimeError):
-    """A run directory cannot be used as it is; the message says why and what to do. Nothing on disk was changed."""
+    """A run directory cannot be used as it is; the message says why and what to do. Nothing on disk
+    was changed.
+    """
 
 
 class WriteError(StoreError):
-    """The disk refused: full, read-only, or gone. What is committed is kept, and the same call goes on from there."""
+    """The disk refused: full, read-only, or gone. What is committed is kept, and the same call goes
+    on from there.
+    """
 
 
 class DamagedError(ValueError):

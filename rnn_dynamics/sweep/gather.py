@@ -1,4 +1,6 @@
-"""Members' results out of chunk files, a range of members at a time, whatever chunks they were computed in."""
+"""Members' results out of chunk files, a range of members at a time, whatever chunks they were
+computed in.
+"""
 
 from collections.abc import Callable
 from functools import cached_property, lru_cache
@@ -19,8 +21,8 @@ class Source:
     """One or several labels of chunk files as variables of members.
 
     Attributes:
-        labels: prefixes of the names in chunk files, as "simulation" or "theory/single_outlier", each with the members that have it,
-            (M,) bool: chunks of others hold less.
+        labels: prefixes of the names in chunk files, as "simulation" or "theory/single_outlier",
+            each with the members that have it, (M,) bool: chunks of others hold less.
         leading: () for one label that makes no axis, (L,) for labels that do.
     """
 
@@ -29,7 +31,8 @@ class Source:
     ) -> None:
         self.plan, self._store, self.labels = plan, store, labels
         self.leading = (len(labels),) if label_axis else ()
-        # members of different groups may alternate; more than one chunk of each is never needed at once
+        # members of different groups may alternate; more than one chunk of each is never needed at
+        # once
         self._read = lru_cache(maxsize=len(plan.groups) + 1)(store.read)
 
     @cached_property
@@ -45,7 +48,9 @@ class Source:
         return found or {"status": ((), np.dtype(np.int32))}
 
     def rows(self, low: int, high: int) -> Arrays:
-        """The results of members low to high, (high - low, …) or (L, high - low, …); where there are none yet, the fill value."""
+        """The results of members low to high, (high - low, …) or (L, high - low, …); where there
+        are none yet, the fill value.
+        """
         full = {
             name: np.full((len(self.labels), high - low, *shape), fill_value(name, dtype), dtype)
             for name, (shape, dtype) in self.shapes.items()
@@ -75,7 +80,9 @@ class Source:
         return own | self._on_all_records(chunk, own)
 
     def _on_all_records(self, chunk: Chunk, arrays: Arrays) -> Arrays:
-        """The weights of a chunk, (M, K, …), on the records at which any member of the sweep has some, NaN where it has none."""
+        """The weights of a chunk, (M, K, …), on the records at which any member of the sweep has
+        some, NaN where it has none.
+        """
         plan, num_records = self.plan, len(self.plan.groups[chunk.group].ticks)
         slots = np.searchsorted(
             plan.weights_records, plan.experiment.record.weights_at(num_records)
@@ -91,7 +98,9 @@ class Source:
 
 
 def flags(plan: Plan, store: Store, name: str = "status") -> np.ndarray:
-    """The status of every member, or another flag of the simulation, (M,), without keeping anything else in memory."""
+    """The status of every member, or another flag of the simulation, (M,), without keeping anything
+    else in memory.
+    """
     found = np.full(plan.num_members, fill_value(name, np.dtype(np.int32)), np.int32)
     wanted: Callable[[str], bool] = f"simulation/{name}".__eq__
     for chunk in plan.chunks:

@@ -1,4 +1,6 @@
-"""The [learning] table of a config: method, optimiser, loss, and when to stop. JAX is not needed."""
+"""The [learning] table of a config: method, optimiser, loss, and when to stop. JAX is not
+needed.
+"""
 
 import math
 from typing import Annotated, Any, Literal
@@ -21,7 +23,9 @@ class RatesTable(Section):
 
 
 class StopTable(Section):
-    """Criteria to stop at a record before the last, each member by itself; `train_time` is that of a descent."""
+    """Criteria to stop at a record before the last, each member by itself; `train_time` is that of
+    a descent.
+    """
 
     loss: Annotated[Values, Number(positive=True)] | None = None
     train_time: Annotated[Values, Number(positive=True)] | None = None
@@ -30,7 +34,9 @@ class StopTable(Section):
 
 
 class LearningTable(Section):
-    """The loss and what both methods have: a horizon in leak time constants and a time step, in discrete time."""
+    """The loss and what both methods have: a horizon in leak time constants and a time step, in
+    discrete time.
+    """
 
     loss: Annotated[str, Choice("population", "sampled")] = "population"
     horizon: Annotated[Values, Number(positive=True, infinite=True)] = math.inf
@@ -51,7 +57,9 @@ class LearningTable(Section):
 
 
 class GradientDescentTable(LearningTable):
-    """Steps of an optax optimiser; weights decay by learning rate × `weight_decay` per step, beside its update."""
+    """Steps of an optax optimiser; weights decay by learning rate × `weight_decay` per step, beside
+    its update.
+    """
 
     method: Literal["gradient_descent"] = "gradient_descent"
     optimizer: Annotated[str, Choice(*OPTIMIZERS)] = "sgd"
@@ -66,7 +74,9 @@ class GradientDescentTable(LearningTable):
 
 
 class GradientFlowTable(LearningTable):
-    """Gradient flow to a learning time, by an explicit method, a stabilised one, or in turns by these and an exponential one, each where it is better."""
+    """Gradient flow to a learning time, by an explicit method, a stabilised one, or in turns by
+    these and an exponential one, each where it is better.
+    """
 
     method: Literal["gradient_flow"] = "gradient_flow"
     train_time: Annotated[Values, Number(positive=True)]

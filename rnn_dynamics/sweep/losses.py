@@ -13,7 +13,9 @@ NOISE = 1  # purpose of a random key, folded in after the seed
 
 
 def make_loss(experiment: Experiment, values: dict[str, np.ndarray]) -> AbstractLoss:
-    """The members' loss, a batch; they share the size of their minibatches and the number of their time steps."""
+    """The members' loss, a batch; they share the size of their minibatches and the number of their
+    time steps.
+    """
     learning, dtype = experiment.learning, experiment.compute.dtype
     numbers: dict[str, Any] = {}
     if np.isfinite(values["learning.horizon"][0]):
@@ -33,7 +35,9 @@ def make_loss(experiment: Experiment, values: dict[str, np.ndarray]) -> Abstract
 
 
 def noise_keys(key: jax.Array, seeds: jax.Array, identities: jax.Array) -> jax.Array:
-    """One random key per member, (B,), from its seed and its own numbers: no two members share noise, wherever they are."""
+    """One random key per member, (B,), from its seed and its own numbers: no two members share
+    noise, wherever they are.
+    """
 
     def one(seed: jax.Array, identity: jax.Array) -> jax.Array:
         own = jax.random.fold_in(jax.random.fold_in(key, seed), NOISE)

@@ -59,7 +59,8 @@ def check_table(directory: Path, manifest: dict[str, Any], layout: Plan) -> None
     rows = [{name: row.get(name) for name in _row(layout.chunks[0])} for row in manifest["chunks"]]
     if rows != [_row(chunk) for chunk in layout.chunks]:
         raise StoreError(
-            f"File `{directory / MANIFEST}` must have the chunks of its config, but another release "
+            f"File `{directory / MANIFEST}` must have the chunks of its config, but another "
+            "release "
             "has divided the members otherwise. Run the config into another directory."
         )
 
@@ -83,7 +84,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         manifest = read_json(path)
     except OSError as error:
         raise DamagedManifestError(
-            f"Directory `{directory}` must hold a run, but `{MANIFEST}` cannot be read: {error.strerror}."
+            f"Directory `{directory}` must hold a run, but `{MANIFEST}` cannot be read: "
+            f"{error.strerror}."
         ) from None
     except DamagedError:
         _refuse_other_schema(path, _loosely(path))
@@ -91,7 +93,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     _refuse_other_schema(path, manifest)
     if not manifest.keys() >= KEYS:
         raise DamagedManifestError(
-            f"File `{path}` must be a manifest, but is damaged. The chunks beside it are untouched: run the same command again to "
+            f"File `{path}` must be a manifest, but is damaged. The chunks beside it are "
+            "untouched: run the same command again to "
             "make a new one from them."
         )
     return manifest
@@ -141,7 +144,8 @@ def check_config(directory: Path, config: Experiment, manifest: dict[str, Any]) 
     """
     if config.fingerprint() != manifest["config_sha256"]:
         raise StoreError(
-            f"Files `{CONFIG}` and `{MANIFEST}` of `{directory}` must be of the same run, but are of "
+            f"Files `{CONFIG}` and `{MANIFEST}` of `{directory}` must be of the same run, but "
+            "are of "
             "different ones: one of them was changed or replaced."
         )
 
@@ -279,8 +283,10 @@ def _refuse_other_schema(path: Path, manifest: Any) -> None:
     if schema != SCHEMA_VERSION:
         release, commit = made.get("versions", {}).get("rnn_dynamics"), made.get("git_commit")
         raise StoreError(
-            f"File `{path}` must have schema version {SCHEMA_VERSION}, but has {schema}: open it with the release that wrote it "
-            f"(rnn_dynamics {release}, commit {commit}), or run its `{CONFIG}` into another directory."
+            f"File `{path}` must have schema version {SCHEMA_VERSION}, but has {schema}: open it "
+            "with the release that wrote it "
+            f"(rnn_dynamics {release}, commit {commit}), or run its `{CONFIG}` into another "
+            "directory."
         )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NARROWEST = 2  # members of a batch: one alone is another program
-SHARE = 0.5  # of a device's memory that a compiled segment may need: the host keeps records, others live there too
+# Of a device's memory that a compiled segment may need: the host keeps records there too.
+SHARE = 0.5
 
 
 class OutOfMemoryError(MemoryError):
@@ -14,7 +15,9 @@ class OutOfMemoryError(MemoryError):
 
 
 def most_bytes() -> int | None:
-    """What a compiled segment may need on a device, the same for every run on one machine; None if that is unknown."""
+    """What a compiled segment may need on a device, the same for every run on one machine; None if
+    that is unknown.
+    """
     total = device_bytes()
     return int(SHARE * total) if math.isfinite(total) else None
 
@@ -28,7 +31,9 @@ def device_bytes() -> float:
 
 
 def host_bytes() -> float:
-    """The memory of this machine, or the part of it that a job may use by its control groups; infinite if that is unknown."""
+    """The memory of this machine, or the part of it that a job may use by its control groups;
+    infinite if that is unknown.
+    """
     try:
         total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
@@ -78,7 +83,9 @@ def _number(path: Path) -> float:
 
 
 def _limits() -> Iterator[Path]:
-    """The files that may say how much memory this process's control groups have, versions 1 and 2."""
+    """The files that may say how much memory this process's control groups have, versions 1 and
+    2.
+    """
     try:
         lines = os.fsdecode(Path("/proc/self/cgroup").read_bytes()).splitlines()
     except OSError:

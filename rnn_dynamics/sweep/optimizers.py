@@ -64,7 +64,9 @@ def has_weight_decay(optimizer: str) -> bool:
 
 
 class OptimizerArguments:
-    """A key that is a table of the arguments of the optimiser named at the key `optimizer` before it."""
+    """A key that is a table of the arguments of the optimiser named at the key `optimizer` before
+    it.
+    """
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
         return with_info_plain_validator_function(self.check)

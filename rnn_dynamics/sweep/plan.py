@@ -1,4 +1,6 @@
-"""What a config means: which networks, grouped how, in which chunks, at what cost. Nothing is run and JAX is not needed."""
+"""What a config means: which networks, grouped how, in which chunks, at what cost. Nothing is run
+and JAX is not needed.
+"""
 
 import dataclasses
 import math
@@ -16,9 +18,10 @@ from rnn_dynamics.sweep.sampling import shapes
 from rnn_dynamics.sweep.summary import summary
 from rnn_dynamics.sweep.ticks import record_ticks
 
-# Members, and weights of all of them: larger batches are no faster on a CPU, and slower if they leave the cache; accelerators want many, and a
-# processor for each of the largest. Members of a flow wait for each other, and keep ten times as much each. Where memory is too short for what a step
-# keeps of them, batches are halved.
+# Members, and weights of all of them: larger batches are no faster on a CPU, and slower if they
+# leave the cache; accelerators want many, and a processor for each of the largest. Members of a
+# flow wait for each other, and keep ten times as much each. Where memory is too short for what a
+# step keeps of them, batches are halved.
 MOST_PER_CHUNK_ON_CPU, WEIGHTS_PER_CHUNK_ON_CPU = 64, 2**17
 MOST_PER_CHUNK_OF_FLOWS_ON_CPU, WEIGHTS_PER_CHUNK_OF_FLOWS_ON_CPU = 16, 2**16
 MOST_PER_CHUNK_ELSEWHERE, WEIGHTS_PER_CHUNK_ELSEWHERE = 4096, 2**27
@@ -46,7 +49,8 @@ class Chunk:
     Attributes:
         index: position in the plan.
         group: position of the group in the plan.
-        members: indices of the members; fewer than the chunk size in the last chunk of a group, which is padded.
+        members: indices of the members; fewer than the chunk size in the last chunk of a group,
+            which is padded.
     """
 
     index: int
@@ -171,7 +175,9 @@ class Plan:
             )
 
     def devices_that_fit(self, available: float) -> int:
-        """How many devices that share so many bytes can each hold the narrowest batch, at least 1."""
+        """How many devices that share so many bytes can each hold the narrowest batch, at least
+        1.
+        """
         return max(1, int(min(SHARE * available / self.bytes_of(NARROWEST), 2**31)))
 
     def shortage(self, available: float) -> str:
@@ -185,8 +191,10 @@ class Plan:
             return ""
         fits = max(NARROWEST, int(share / self._most_per_member))
         return (
-            f"A chunk of {width} networks needs about {size_text(self.chunk_bytes)}, but it may take "
-            f"{size_text(share)}, a part of the memory: `compute.chunk_size` must be at most {fits}."
+            f"A chunk of {width} networks needs about {size_text(self.chunk_bytes)}, but it may "
+            "take "
+            f"{size_text(share)}, a part of the memory: `compute.chunk_size` must be at most "
+            f"{fits}."
         )
 
     @property
@@ -203,11 +211,13 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
 
     Args:
         experiment: from `load_experiment`.
-        num_devices: devices that share the members, if the config leaves the chunk size to the machine.
+        num_devices: devices that share the members, if the config leaves the chunk size to the
+            machine.
         platform: what these are, "cpu" or an accelerator.
 
     Returns:
-        The plan; `print` shows members, compile groups, chunks, bytes, operations and an estimated time.
+        The plan; `print` shows members, compile groups, chunks, bytes, operations and an estimated
+        time.
 
     Raises:
         TypeError: if the experiment is none.
@@ -215,7 +225,8 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
     """
     if not isinstance(experiment, Experiment):
         raise TypeError(
-            f"Argument `experiment` must be an Experiment, as from load_experiment, but is {show(experiment)}."
+            "Argument `experiment` must be an Experiment, as from load_experiment, but is "
+            f"{show(experiment)}."
         )
     experiment.check()
     axes = experiment.axes
@@ -261,7 +272,9 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
 def _with_chunk_size(
     experiment: Experiment, groups: list[Group], num_devices: int, most: int
 ) -> Experiment:
-    """Chunks of at most so many members, as equal as they get, in a multiple of the number of devices."""
+    """Chunks of at most so many members, as equal as they get, in a multiple of the number of
+    devices.
+    """
     if experiment.compute.chunk_size != "auto":
         return experiment
     largest = max(len(group.members) for group in groups)

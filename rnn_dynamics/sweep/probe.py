@@ -1,15 +1,16 @@
 """How long a config will take on this machine, from a short time of the real thing.
 
-Of every compile group some chunks are trained for a moment, at records that lie ever further apart, and their theories likewise. That
-tells what a record and a gradient cost, and in full what compiling costs. How many gradients there will be is known of a descent, but
-not of a flow, which needs many where learning is stiff, at its end. There the word subspace of each network, a few units that learn
-alike in nearly the same steps, is trained to the last record at a small part of the price.
+Of every compile group some chunks are trained for a moment, at records that lie ever further apart,
+and their theories likewise. That tells what a record and a gradient cost, and in full what
+compiling costs. How many gradients there will be is known of a descent, but not of a flow, which
+needs many where learning is stiff, at its end. There the word subspace of each network, a few units
+that learn alike in nearly the same steps, is trained to the last record.
 
 It is assumed that
 
 - a gradient costs the same at the end of learning as at its beginning, and members do not fail;
 - chunks between those that were probed cost what lies between theirs;
-- devices do not slow each other down and compile at the same time, and nothing but training and theories takes time: no disk.
+- devices do not slow each other down and compile at the same time, and disks take no time.
 """
 
 import dataclasses
@@ -74,12 +75,14 @@ class Estimate:
 def probe(
     experiment_or_plan: Experiment | Plan, seconds_per_group: float = SECONDS_PER_GROUP
 ) -> Estimate:
-    """Estimate how long a config takes by running a little of every compile group; nothing is written.
+    """Estimate how long a config takes by running a little of every compile group.
 
     Args:
-        experiment_or_plan: from `load_experiment`, planned for this machine's devices, or from `plan`.
-        seconds_per_group: about how long to run each compile group, compilation apart; less if they are so many that it would be
-            more than a minute in all. Three records and a theory that makes none are run whatever they take.
+        experiment_or_plan: from `load_experiment`, planned for this machine's devices, or from
+            `plan`.
+        seconds_per_group: about how long to run each compile group, compilation apart; less if they
+            are so many that it would be more than a minute in all. Three records and a theory that
+            makes none are run whatever they take.
 
     Raises:
         RuntimeError: if the config wants float64 and JAX does not have it switched on.
@@ -111,7 +114,7 @@ class _Enough(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Batch:
-    """Members ready to learn: their indices, the records of a run and those of a probe, and what `program.begin` made."""
+    """Members ready to learn, the records of a run and of a probe, and what `begin` made."""
 
     group: int
     members: np.ndarray
@@ -124,7 +127,7 @@ class _Batch:
 
 
 class _Prober:
-    """Measures chunks by a stopwatch that runs; `start` are networks of another run to start from."""
+    """Measures chunks by a stopwatch that runs; `start` are networks of a run to start from."""
 
     def __init__(self, layout: Plan, start: WarmStart | None, clock: Stopwatch) -> None:
         self.layout, self.experiment = layout, layout.experiment
@@ -226,7 +229,7 @@ class _Prober:
         theory_records(alone, batch.group, batch.members, batch.rnns, batch.targets, watch)
 
     def _foreseen(self, batch: _Batch, allowed: float) -> Callable[[np.ndarray], np.ndarray]:
-        """From some ticks of a run or a probe to the gradients between each two of them, (R - 1,), by the words."""
+        """Gradients between each two ticks of a run or a probe, (R - 1,), by the words."""
         compiled = self._clock.timings["compile_seconds"]
         grid = np.union1d(batch.ticks, batch.probed)
         small = jax.vmap(partial(word_subspace, max_length=self._length))(batch.rnns)
@@ -242,7 +245,7 @@ class _Prober:
         return lambda ticks: _most(counts[:, np.searchsorted(grid, ticks)])
 
     def _watched(self, ticks: np.ndarray, allowed: float, call: Callable[[Watch], None]) -> Any:
-        """Seconds of each record of a training, (R,), up to where the next would not be made in time; and what tells its progress."""
+        """Seconds of each record that is made in time, (R,), and what tells its progress."""
         began, ends = self._now(), []
         latest: Callable[[], Progress] | None = None
 
@@ -265,7 +268,7 @@ class _Prober:
 
 
 def probed_ticks(ticks: np.ndarray) -> np.ndarray:
-    """Records for a probe: the start, again for a record without a gradient, then each about twice as far, if possible at a run's."""
+    """Records of a probe: the start twice, then each about twice as far, if possible a run's."""
     ideal = ticks[-1] * 0.5 ** np.arange(HALVINGS, -1, -1.0)
     wanted = np.where(ideal < ticks[1], ideal, ticks[np.searchsorted(ticks, ideal)])
     later = np.ceil(wanted) if ticks.dtype.kind == "i" else wanted
@@ -273,19 +276,19 @@ def probed_ticks(ticks: np.ndarray) -> np.ndarray:
 
 
 def _most(counts: np.ndarray) -> np.ndarray:
-    """From gradients so far of each member, (B, R), those that the batch needs between records, as many as its slowest, (R - 1,)."""
+    """Gradients of a batch's slowest member between records, of those so far, (B, R) → (R - 1,)."""
     return np.max(np.diff(counts.astype(float), axis=1), axis=0)
 
 
 def _extrapolated(
     seconds: np.ndarray, gradients: np.ndarray, num_records: int, num_gradients: float
 ) -> float:
-    """Seconds of a training of so many records and gradients after its start, from those of its first records, (R,).
+    """Seconds of a training of so many records and gradients, from those of the first, (R,).
 
     `gradients` is how many there are before each of these but the first, and may go on.
     """
     later = seconds[1:]
-    # errors are a share of the time, and the clock's; where nobody learns any more, a record is free
+    # errors are a share of the time, and the clock's; a record of who learns no more is free
     weights = (np.cumsum(gradients[: len(later)][::-1])[::-1] > 0) / (later + CLOCK)
     work = weights * np.stack([np.ones(len(later)), gradients[: len(later)]])
     wanted = weights * later

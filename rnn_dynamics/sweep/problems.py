@@ -142,7 +142,9 @@ def all_keys(root: type[BaseModel], kinds: tuple[Any, ...] = ()) -> tuple[str, .
 
 
 def _known_keys(cls: type[BaseModel], prefix: str, kinds: Container[Any] = ()) -> Iterable[str]:
-    """The dotted keys of a table, of a table of several kinds those of the kinds that are named, if any is."""
+    """The dotted keys of a table, of a table of several kinds those of the kinds that are named, if
+    any is.
+    """
     for name, field in cls.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
         yield key

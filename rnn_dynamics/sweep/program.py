@@ -1,9 +1,10 @@
 """The compiled programs of a sweep: the only place where members become a batch.
 
-Shapes, kinds and names are static; every number of a config is traced, so a compile group needs one learning program, whatever
-its decays, scales and learning rates. A member's bits depend on nothing but its own numbers and the width of the program, that is
-the number of rows of its batch. Every device runs the program of one device: one program over several devices is compiled
-differently, and rounds differently in the last bit.
+Shapes, kinds and names are static; every number of a config is traced, so a compile group needs one
+learning program, whatever its decays, scales and learning rates. A member's bits depend on nothing
+but its own numbers and the width of the program, that is the number of rows of its batch. Every
+device runs the program of one device: one program over several devices is compiled differently, and
+rounds differently in the last bit.
 """
 
 import dataclasses
@@ -68,7 +69,9 @@ def begin(
     seeds: np.ndarray,
     given: tuple[np.ndarray, ...] | None = None,
 ) -> Begun:
-    """Members before they learn, from networks drawn, or given as W (B, N, N), u (B, N) and v (B, N)."""
+    """Members before they learn, from networks drawn, or given as W (B, N, N), u (B, N) and v (B,
+    N).
+    """
     dtype, target = experiment.compute.dtype, experiment.target
     kind = (target.kind, len(target.modes) if isinstance(target, Modes) else 0)
     sampled = experiment.learning.loss == "sampled"
@@ -122,7 +125,9 @@ def _make_stop(values: dict[str, np.ndarray], dtype: str) -> Stop:
 
 
 def in_expectation(learner: GradientDescent | GradientFlow) -> GradientDescent | GradientFlow:
-    """The same learning on the exact expectation of its loss, to the last record: what theories are integrated with."""
+    """The same learning on the exact expectation of its loss, to the last record: what theories are
+    integrated with.
+    """
     changes: dict[str, Any] = (
         {"loss": jax.vmap(lambda loss: loss.expected)(learner.loss)}
         if jax.tree.leaves(learner.loss)
@@ -134,7 +139,9 @@ def in_expectation(learner: GradientDescent | GradientFlow) -> GradientDescent |
 
 
 def spectra(rnns: LinearRNN) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues and residues, (B, N); on the host: accelerators are slow at general eigenvalues, or cannot."""
+    """Eigenvalues and residues, (B, N); on the host: accelerators are slow at general eigenvalues,
+    or cannot.
+    """
     host = jax.local_devices(backend="cpu")[0]
     # LAPACK calls of several threads can wait for each other's
     with _one_at_a_time:
@@ -209,10 +216,12 @@ def advance(
     times: jax.Array,
     step: jax.Array | None = None,
 ) -> Any:
-    """The members' states at the next record, and what is recorded. The memory of `state` is used for what it becomes.
+    """The members' states at the next record, and what is recorded. The memory of `state` is used
+    for what it becomes.
 
-    With a `step` of network time, (), also the impulse responses on the grid of this step of the initial networks, of those in `state` and of
-    the targets, (3, B, T), unless it is 0. They are of this program because a program of their own takes longer to compile than to run.
+    With a `step` of network time, (), also the impulse responses on the grid of this step of the
+    initial networks, of those in `state` and of the targets, (3, B, T), unless it is 0. They are of
+    this program because a program of their own takes longer to compile than to run.
     """
 
     def one(learner: Any, state: State, target: LinearRNN, time: jax.Array) -> Any:

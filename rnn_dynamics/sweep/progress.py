@@ -1,4 +1,6 @@
-"""The progress of a chunk under way: on the bar, on disk every now and then, and the end of it when it is asked for."""
+"""The progress of a chunk under way: on the bar, on disk every now and then, and the end of it when
+it is asked for.
+"""
 
 import time
 from collections.abc import Callable
@@ -39,7 +41,8 @@ class Watched(Protocol):
 
 
 class Watcher:
-    """Called after each record of a part's training, and of its theories with None for the progress.
+    """Called after each record of a part's training, and of its theories with None for the
+    progress.
 
     Args:
         work: where the store and interruptions come from.

@@ -23,7 +23,8 @@ LOADED = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, commit, device, precision and random numbers: what the bits of a result may depend on beside its config.
+    """Versions, commit, device, precision and random numbers: what the bits of a result may depend
+    on beside its config.
 
     `kernel` is whether gradients are found by a compiled kernel, or by JAX alone.
     """
@@ -64,7 +65,9 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 class Stopwatch:
-    """Seconds since it was started, and how many of them JAX was tracing, lowering and compiling. A context manager."""
+    """Seconds since it was started, and how many of them JAX was tracing, lowering and compiling. A
+    context manager.
+    """
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -87,7 +90,9 @@ class Stopwatch:
 
     @property
     def programs(self) -> dict[str, int]:
-        """How many programs were `compiled`, and how many `loaded` from the persistent cache of the command line."""
+        """How many programs were `compiled`, and how many `loaded` from the persistent cache of the
+        command line.
+        """
         loaded = self._made.count(LOADED)
         return {"compiled": self._made.count(COMPILED) - loaded, "loaded": loaded}
 

@@ -1,4 +1,6 @@
-"""What of a run is kept on disk: which observables, and at which records the weights. JAX is not needed."""
+"""What of a run is kept on disk: which observables, and at which records the weights. JAX is not
+needed.
+"""
 
 from typing import Annotated, Any
 
@@ -31,7 +33,9 @@ ObservableNames = Annotated[
 
 
 class Weights:
-    """A key that says at which records weights are saved: a word, or a list of records, negative ones from the end."""
+    """A key that says at which records weights are saved: a word, or a list of records, negative
+    ones from the end.
+    """
 
     WORDS = ("none", "final", "all")
 
@@ -52,7 +56,8 @@ class Weights:
                 raise ValueError(f"must hold whole numbers of records, but has {show(item)}")
             if not -MOST_RECORDS <= item < MOST_RECORDS:
                 raise ValueError(
-                    f"must hold records from {-MOST_RECORDS} to {MOST_RECORDS - 1}, but has {show(item)}"
+                    f"must hold records from {-MOST_RECORDS} to {MOST_RECORDS - 1}, but has "
+                    f"{show(item)}"
                 )
         return _unrepeated(tuple(value))
 

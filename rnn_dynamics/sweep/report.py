@@ -1,4 +1,6 @@
-"""What there is to know of a run: progress, failures, provenance, and whether every byte is as it was written."""
+"""What there is to know of a run: progress, failures, provenance, and whether every byte is as it
+was written.
+"""
 
 from typing import Any
 
@@ -61,7 +63,9 @@ def report(run: Run) -> tuple[str, bool]:
 
 
 def _sessions(sessions: list[dict[str, Any]]) -> list[str]:
-    """Every process that computed, and in what its surroundings differ from the first one's or changed on the way."""
+    """Every process that computed, and in what its surroundings differ from the first one's or
+    changed on the way.
+    """
     lines = [f"sessions    {len(sessions)}"]
     for one in sessions:
         what = f"{one['chunks']} chunks" if "chunks" in one else "not ended, or killed"
@@ -78,7 +82,9 @@ def _sessions(sessions: list[dict[str, Any]]) -> list[str]:
 
 
 def _widths(run: Run) -> list[str]:
-    """The compile groups whose members were trained fewer at once than a chunk holds, because memory was short."""
+    """The compile groups whose members were trained fewer at once than a chunk holds, because
+    memory was short.
+    """
     widths = run.store.manifest["widths"].items()
     return [f"width       {width} members at once in group {group}" for group, width in widths]
 

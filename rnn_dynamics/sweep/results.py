@@ -1,4 +1,6 @@
-"""results.zarr: the whole dataset for other tools, written piece by piece, so that it never has to fit into memory."""
+"""results.zarr: the whole dataset for other tools, written piece by piece, so that it never has to
+fit into memory.
+"""
 
 import math
 import shutil
@@ -21,7 +23,8 @@ PIECE_BYTES = 8_000_000  # of the largest variable
 
 
 def write_results(plan: Plan, store: Store) -> None:
-    """Build results.zarr beside its place, put it there whole, and enter its checksums into the manifest.
+    """Build results.zarr beside its place, put it there whole, and enter its checksums into the
+    manifest.
 
     Raises:
         WriteError: if the disk is full or cannot be written.
@@ -45,7 +48,8 @@ def _write(source: Source, path: Path, group: str | None) -> None:
     largest = max(math.prod(s) * dtype.itemsize for s, dtype in source.shapes.values())
     piece = _piece(shape, max(1, PIECE_BYTES // largest))
     coordinates = template.drop_vars(list(template.data_vars))
-    # default zarr returns silently wrong numbers after a flipped bit; the checksum turns that into an error
+    # default zarr returns silently wrong numbers after a flipped bit; the checksum turns that into
+    # an error
     codecs = (ZstdCodec(level=3), Crc32cCodec())
     encoding = {name: {"compressors": codecs} for name in coordinates.variables}
     coordinates.to_zarr(
@@ -75,7 +79,9 @@ def _write(source: Source, path: Path, group: str | None) -> None:
 
 
 def _piece(shape: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """The shape of pieces of at most `most` members that follow each other in the order of the members."""
+    """The shape of pieces of at most `most` members that follow each other in the order of the
+    members.
+    """
     piece = [1] * len(shape)
     for axis in reversed(range(len(shape))):
         piece[axis] = min(shape[axis], most)

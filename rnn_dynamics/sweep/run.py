@@ -48,7 +48,7 @@ class Run:
 
     @cached_property
     def dataset(self) -> xr.Dataset:
-        """The simulation, dims (axes …, seed, record[, unit]); every chunk is checked against its checksum."""
+        """The simulation, dims (axes …, seed, record[, unit]); checksums are compared."""
         return dataset_of(simulation_source(self.plan, self.store))
 
     @cached_property
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Versions, device, precision, commit, command line, config hash, timings, and those of every session that computed."""
+        """Versions, device, precision, commit, command line, config hash, and timings."""
         names = ("config_sha256", "timings", "sessions")
         manifest = self.store.manifest
         return manifest["provenance"] | {name: manifest[name] for name in names}
@@ -77,11 +77,12 @@ class Run:
 
         Args:
             record: index of the record, negative ones counted from the member's last.
-            **where: the member by its value on each dimension of the dataset, for example `run.rnn(weight_scale=0.1, seed=2)`; those of
-                one value may be left out.
+            **where: the member by its value on each dimension of the dataset, for example
+                `run.rnn(weight_scale=0.1, seed=2)`; those of one value may be left out.
 
         Raises:
-            ValueError: if there is no such member, it has failed or not run yet, or weights were not saved at that record.
+            ValueError: if there is no such member, it has failed or not run yet, or weights were
+                not saved at that record.
         """
         return saved_network(self.plan, self.dataset, record, where)
 
@@ -94,7 +95,8 @@ class Run:
         damages = self.store.damages()
         lost = sum(len(chunk.members) for chunk in self.plan.chunks if chunk.index in damages)
         lines = [
-            f"Run in {self.directory}: {'complete' if not damages else f'{len(damages)} chunks to compute'}",
+            f"Run in {self.directory}: "
+            f"{'complete' if not damages else f'{len(damages)} chunks to compute'}",
             f"  members  {self.plan.num_members - lost} of {self.plan.num_members} done",
         ]
         if not any(self.store.is_done(index) for index in damages):
@@ -126,30 +128,35 @@ def run(
 ) -> Run:
     """Create a run, or go on with it: a chunk that is on disk is not computed again.
 
-    All local devices are used, each for its own chunks. Processes that run the same directory at the same time share the work: a
-    chunk that one of them is computing is left to it. With `network.warm_start` networks are those that another run saved; the
-    optimiser and learning time start anew.
+    All local devices are used, each for its own chunks. Processes that run the same directory at
+    the same time share the work: a chunk that one of them is computing is left to it. With
+    `network.warm_start` networks are those that another run saved; the optimiser and learning time
+    start anew.
 
-    Interrupting it (Ctrl-C, a kill) loses at most what a chunk under way has learned since its progress was last saved, every minute;
-    the same call goes on, and ends with the same bits as a run that was never interrupted (same device kind and dtype).
+    Interrupting it (Ctrl-C, a kill) loses at most what a chunk under way has learned since its
+    progress was last saved, every minute; the same call goes on, and ends with the same bits as a
+    run that was never interrupted (same device kind and dtype).
 
     Args:
         experiment: from `load_experiment`.
         directory: a new or empty directory, or one that holds a run of the same config.
         progress: whether to draw a progress bar on standard error.
         shard: (I, N), I from 1 to N: compute every N-th chunk only, from the I-th on.
-        interrupted: asked after each record; once it is true, progress is saved and KeyboardInterrupt raised.
+        interrupted: asked after each record; once it is true, progress is saved and
+            KeyboardInterrupt raised.
 
     Returns:
-        The run, complete unless other shards are missing. Members that failed are in `run.failed`: failure is a status, never an
-        exception.
+        The run, complete unless other shards are missing. Members that failed are in `run.failed`:
+        failure is a status, never an exception.
 
     Raises:
         TypeError: if the experiment or the directory is none.
         ValueError: if the shard is not one of its number.
         RuntimeError: if the config wants float64 and JAX does not have it switched on.
-        ConfigError: if the run cannot start from the one that `network.warm_start` names; nothing is created then.
-        StoreError: if the directory holds another run, or cannot be written, or this process is running it already.
+        ConfigError: if the run cannot start from the one that `network.warm_start` names; nothing
+            is created then.
+        StoreError: if the directory holds another run, or cannot be written, or this process is
+            running it already.
         OutOfMemoryError: if even two members at once need more memory than there is.
     """
     require_type("experiment", experiment, Experiment, "an Experiment, as from load_experiment")
@@ -228,13 +235,16 @@ def require_precision(dtype: str) -> None:
     """
     if dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise RuntimeError(
-            'Key `compute.dtype` is "float64", but JAX computes in float32: call jax.config.update("jax_enable_x64", True) '
-            'before anything else, set JAX_ENABLE_X64=1, or choose compute.dtype = "float32".'
+            'Key `compute.dtype` is "float64", but JAX computes in float32: call '
+            'jax.config.update("jax_enable_x64", True) before anything else, set '
+            'JAX_ENABLE_X64=1, or choose compute.dtype = "float32".'
         )
 
 
 def _layout(experiment: Experiment, directory: Path) -> Plan:
-    """The plan on this machine's devices; of a run that has begun, with the chunks that it began with."""
+    """The plan on this machine's devices; of a run that has begun, with the chunks that it began
+    with.
+    """
     if experiment.compute.chunk_size != "auto":
         return plan(experiment)
     size = chunk_size(directory)
@@ -259,7 +269,9 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
 
 @contextmanager
 def _session(store: Store, work: Work, shard: tuple[int, int]) -> Iterator[None]:
-    """Enter into the manifest what this process computes with and for how long, and whether that changed on the way."""
+    """Enter into the manifest what this process computes with and for how long, and whether that
+    changed on the way.
+    """
     mine = {"id": secrets.token_hex(8), **_facts(store.experiment)}
     before = {name: mine[name] for name in provenance.SURROUNDINGS}
     mine |= {"shard": f"{shard[0]}/{shard[1]}", "devices": len(work.devices)}

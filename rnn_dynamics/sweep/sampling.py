@@ -19,7 +19,9 @@ LENGTHS = ("learning.num_steps", "learning.train_time", "learning.stop.")
 
 
 def num_time_steps(values: Values) -> np.ndarray:
-    """Time steps of each member's horizon, (M,): 0 in continuous time or where the horizon is infinite."""
+    """Time steps of each member's horizon, (M,): 0 in continuous time or where the horizon is
+    infinite.
+    """
     horizon = values["learning.horizon"]
     finite = np.isfinite(horizon)
     if "learning.time_step" not in values:
@@ -37,7 +39,9 @@ def shapes(experiment: Experiment, values: Values) -> np.ndarray:
 
 
 def identities(values: Values) -> np.ndarray:
-    """64 bits of a hash of each member's numbers, (M, 2) uint32: the same wherever it is in a sweep, and however long it learns."""
+    """64 bits of a hash of each member's numbers, (M, 2) uint32: the same wherever it is in a
+    sweep, and however long it learns.
+    """
     names = sorted(key for key in values if not key.startswith(LENGTHS))
     columns = zip(*(values[name].astype(float).tolist() for name in names), strict=True)
     found = []
@@ -66,11 +70,13 @@ def loss_contradictions(experiment: Experiment) -> list[str]:
             )
     if not sampled and learning.batch_size is not None:
         problems.append(
-            "Key `learning.batch_size` must be absent unless `learning.loss` is 'sampled', but is given."
+            "Key `learning.batch_size` must be absent unless `learning.loss` is 'sampled', but "
+            "is given."
         )
     if infinite and learning.weighting != "uniform":
         problems.append(
-            f"Key `learning.weighting` must be 'uniform' for an infinite horizon, but is {learning.weighting!r}."
+            "Key `learning.weighting` must be 'uniform' for an infinite horizon, but is "
+            f"{learning.weighting!r}."
         )
     if infinite:
         forever = [
@@ -79,7 +85,8 @@ def loss_contradictions(experiment: Experiment) -> list[str]:
             if key.startswith("target.") and key.endswith("decay") and np.min(value) == 0
         ]
         problems += [
-            f"Key `{key}` must be positive, but is 0: over an infinite horizon a target has to forget."
+            f"Key `{key}` must be positive, but is 0: over an infinite horizon a target has to "
+            "forget."
             for key in forever
         ]
     if learning.time_step is not None:
@@ -100,7 +107,8 @@ def _fractions(horizons: np.ndarray, time_steps: np.ndarray) -> list[str]:
         if not np.all(fits):
             first = np.argmin(fits)
             problems.append(
-                f"Key `learning.horizon` must be a whole number of time steps, from 1 to {MOST_STEPS}, but "
+                "Key `learning.horizon` must be a whole number of time steps, from 1 to "
+                f"{MOST_STEPS}, but "
                 f"{horizons[first]:g} is {ratios[first]:.9g} steps of {step:g}."
             )
     return problems

@@ -18,7 +18,9 @@ class Constant(Section):
 
 
 class Linear(Section):
-    """From 1 to `end_factor` times the learning rate on a line over `steps` steps, by default all; then constant."""
+    """From 1 to `end_factor` times the learning rate on a line over `steps` steps, by default all;
+    then constant.
+    """
 
     kind: Literal["linear"] = "linear"
     end_factor: Factor = 0.0
@@ -26,7 +28,9 @@ class Linear(Section):
 
 
 class Cosine(Section):
-    """From 1 to `end_factor` times the learning rate on half a period of a cosine over `steps` steps, by default all; then constant."""
+    """From 1 to `end_factor` times the learning rate on half a period of a cosine over `steps`
+    steps, by default all; then constant.
+    """
 
     kind: Literal["cosine"] = "cosine"
     end_factor: Factor = 0.0
@@ -42,7 +46,9 @@ class Exponential(Section):
 
 
 class WarmupCosine(Section):
-    """From 0 to the learning rate on a line over `warmup_steps` steps, then a cosine to `end_factor` times it up to step `steps`."""
+    """From 0 to the learning rate on a line over `warmup_steps` steps, then a cosine to
+    `end_factor` times it up to step `steps`.
+    """
 
     kind: Literal["warmup_cosine"] = "warmup_cosine"
     warmup_steps: Annotated[Values, Number(integer=True, minimum=0, maximum=2_000_000_000)]

@@ -1,7 +1,8 @@
 """A run on disk. Nothing committed is lost, nothing damaged is used, nothing foreign is touched.
 
     DIR/config.toml           the resolved config
-    DIR/manifest.json         schema, config hash, chunk table with sha256, provenance, timings, checksums of the files below
+    DIR/manifest.json         schema, config hash, chunk table with sha256, provenance, timings,
+                              checksums of the files below
     DIR/chunks/00000.npz      the results of a chunk, the config's hash, its layout, its sha256
     DIR/chunks/*.progress     a chunk under way, to go on from; deleted when it is committed
     DIR/results.zarr          the whole dataset for other tools, written when the run is complete
@@ -122,7 +123,8 @@ class Store:
         """Open a run that exists, to read it.
 
         Raises:
-            StoreError: if there is none, or its manifest or config is damaged or of an unknown schema.
+            StoreError: if there is none, or its manifest or config is damaged or of an unknown
+                schema.
         """
         manifest, experiment = read_manifest(directory), read_config(directory)
         check_config(directory, experiment, manifest)
@@ -134,7 +136,9 @@ class Store:
         return row["state"] == "done" or os.path.lexists(self._chunk_path(index))
 
     def damages(self) -> dict[int, str]:
-        """Every chunk that has to be computed, with the reason: not computed yet, lost, or not as written."""
+        """Every chunk that has to be computed, with the reason: not computed yet, lost, or not as
+        written.
+        """
         found = {index: self.damage(index) for index in range(len(self.manifest["chunks"]))}
         return {index: problem for index, problem in found.items() if problem is not None}
 
@@ -189,7 +193,8 @@ class Store:
     def read(
         self, index: int, wanted: Callable[[str], bool] = lambda _: True
     ) -> dict[str, np.ndarray]:
-        """The results of a committed chunk, those with a name that is wanted; the whole file is checked first.
+        """The results of a committed chunk, those with a name that is wanted; the whole file is
+        checked first.
 
         Raises:
             StoreError: if the file is lost or damaged.

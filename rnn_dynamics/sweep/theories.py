@@ -1,7 +1,8 @@
 """The theories of members, on the same records as their simulation.
 
-A theory that follows from a member's own initial network is computed for every member; one of infinite width is the same for all
-seeds, so it is computed once for every cell, that is for every combination of the sweep's axes.
+A theory that follows from a member's own initial network is computed for every member; one of
+infinite width is the same for all seeds, so it is computed once for every cell, that is for every
+combination of the sweep's axes.
 """
 
 from functools import partial
@@ -83,7 +84,9 @@ def _wanted(experiment: Experiment) -> list[str]:
 
 
 def _cells(layout: Plan, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The row of one member of each cell, padded to one shape for all chunks, and each member's position among them."""
+    """The row of one member of each cell, padded to one shape for all chunks, and each member's
+    position among them.
+    """
     num_seeds, width = layout.experiment.network.num_seeds, len(members)
     _, rows, places = np.unique(members // num_seeds, return_index=True, return_inverse=True)
     most = min(width, (width - 2) // num_seeds + 2)
@@ -127,7 +130,9 @@ def _curves(
 
 
 def _flow_times(experiment: Experiment, ticks: np.ndarray, values: Values) -> np.ndarray:
-    """Learning times, (B, R), also of members of momentum and so on, whose own clock counts steps: a theory would take as many more."""
+    """Learning times, (B, R), also of members of momentum and so on, whose own clock counts steps:
+    a theory would take as many more.
+    """
     if isinstance(experiment.learning, GradientDescentTable):
         return rate_sums(experiment.learning, ticks, values)
     return train_times(experiment, ticks, values)

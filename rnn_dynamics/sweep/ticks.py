@@ -1,4 +1,6 @@
-"""Where records are made in learning time, and on which grid of network time impulse responses are."""
+"""Where records are made in learning time, and on which grid of network time impulse responses
+are.
+"""
 
 import numpy as np
 
@@ -8,7 +10,9 @@ GRID = 201  # network times of an impulse response
 
 
 def record_ticks(experiment: Experiment, end: float) -> np.ndarray:
-    """Where records are made, from 0 to `end`, (R,): whole steps for a descent, learning times for a flow."""
+    """Where records are made, from 0 to `end`, (R,): whole steps for a descent, learning times for
+    a flow.
+    """
     record = experiment.record
     discrete = isinstance(experiment.learning, GradientDescentTable)
     if record.every is not None:
@@ -37,7 +41,8 @@ def fewest_records(experiment: Experiment) -> int:
 def network_time(experiment: Experiment) -> np.ndarray:
     """The grid on which impulse responses are recorded, in leak time constants, (201,).
 
-    It covers five times the slowest target's memory, or the longest finite horizon if that is shorter.
+    It covers five times the slowest target's memory, or the longest finite horizon if that is
+    shorter.
     """
     numbers = experiment.numbers
     decays = [v for k, v in numbers.items() if k.startswith("target.") and k.endswith("decay")]

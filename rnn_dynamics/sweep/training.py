@@ -1,4 +1,6 @@
-"""Training a batch of networks from record to record: to be watched, saved on the way, and gone on with."""
+"""Training a batch of networks from record to record: to be watched, saved on the way, and gone on
+with.
+"""
 
 import dataclasses
 from collections.abc import Callable, Container
@@ -82,15 +84,19 @@ def train(
         ticks: (R,).
         times: learning times of the members' records, (B, R).
         watch: called after each record with a function that tells the progress; may raise to stop.
-        keeps: whether an observable of this name is wanted; spectra that are not wanted are not computed.
-        grid: uniform network times from 0, (T,), on which to record the impulse responses of initial, final and target networks if
-            they are wanted; a simulation always has one, for they are of its program.
+        keeps: whether an observable of this name is wanted; spectra that are not wanted are not
+            computed.
+        grid: uniform network times from 0, (T,), on which to record the impulse responses of
+            initial, final and target networks if they are wanted; a simulation always has one, for
+            they are of its program.
         weights_at: the K indices of the records at which W, u and v are wanted.
-        progress: from where to go on; not used if its state is not of this kind, as an earlier release may have left it.
+        progress: from where to go on; not used if its state is not of this kind, as an earlier
+            release may have left it.
         most_bytes: what a segment may need.
 
     Returns:
-        Arrays with leading axes (B, R), (B, K) for W, u and v, or (B,) for the status and impulse responses.
+        Arrays with leading axes (B, R), (B, K) for W, u and v, or (B,) for the status and impulse
+        responses.
 
     Raises:
         OutOfMemoryError: if the compiled segment needs more.
@@ -122,7 +128,8 @@ def train(
         column |= {"num_gradients": np.array(state.num_gradients)}
         columns.append({name: value for name, value in column.items() if keeps(name)})
         if index in weights_at:
-            # the last network is also that of a member that has come to rest before and records nothing more
+            # the last network is also that of a member that has come to rest before and records
+            # nothing more
             lost = np.asarray(state.status) != Status.ok if index == len(ticks) - 1 else failed
             network = {name: np.array(getattr(state.rnn, name)) for name in NETWORK}
             for values in network.values():

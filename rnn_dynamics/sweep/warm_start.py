@@ -1,8 +1,9 @@
 """Initial networks from the weights that another run saved.
 
-A member of the new run takes the network of the old run's member with the same seed and the same values on all of the old run's
-axes: matching is by identity, never by position. Axes that only the new run has are broadcast. What the networks were drawn with is
-the same in both configs, so that labels and theories stay true. The optimiser and learning time start anew.
+A member of the new run takes the network of the old run's member with the same seed and the same
+values on all of the old run's axes: matching is by identity, never by position. Axes that only the
+new run has are broadcast. What the networks were drawn with is the same in both configs, so that
+labels and theories stay true. The optimiser and learning time start anew.
 """
 
 import dataclasses
@@ -36,7 +37,8 @@ class WarmStart:
     Attributes:
         directory: the source, as the config says it.
         record: the record, as the config says it.
-        weights: W (M, N, N), u (M, N) and v (M, N) of the source's members, padded with NaN to the largest N; NaN of those that failed.
+        weights: W (M, N, N), u (M, N) and v (M, N) of the source's members, padded with NaN to the
+            largest N; NaN of those that failed.
         rows: which of them each member of the new run starts from, (M',).
     """
 
@@ -52,7 +54,9 @@ class WarmStart:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the manifest: the source, and the sha256 of the networks in the order of the new run's members."""
+        """For the manifest: the source, and the sha256 of the networks in the order of the new
+        run's members.
+        """
         digests = {
             row: hashlib.sha256(b"".join(array[row].tobytes() for array in self.weights)).digest()
             for row in np.unique(self.rows).tolist()
@@ -99,7 +103,8 @@ def check_unchanged(start: WarmStart, directory: Path) -> None:
         return  # a new one begins with these
     if began.get("sha256") != start.facts["sha256"]:
         raise StoreError(
-            f"Key `{KEY}` must name the networks that the run in `{directory}` began with, but those in "
+            f"Key `{KEY}` must name the networks that the run in `{directory}` began with, but "
+            "those in "
             f"`{start.directory}` have changed since. Run the config into another directory."
         )
 
@@ -116,8 +121,10 @@ def _finished(directory: str) -> tuple[Store, Plan]:
         index, problem = next(iter(damages.items()))
         raise _error(
             directory,
-            f"Key `{KEY}` must be a run that is finished and intact, but `{directory}` has {len(damages)} of "
-            f"{len(source.chunks)} chunks to compute (chunk {index}: {problem}). Run its config again.",
+            f"Key `{KEY}` must be a run that is finished and intact, but `{directory}` has "
+            f"{len(damages)} of "
+            f"{len(source.chunks)} chunks to compute (chunk {index}: {problem}). Run its config "
+            "again.",
         )
     return store, source
 
@@ -145,7 +152,8 @@ def _matched(source: Plan, layout: Plan) -> tuple[np.ndarray, list[str]]:
     wanted, available = layout.shape[-1], source.shape[-1]
     if wanted > available:
         problems.append(
-            f"Key `network.num_seeds` must be at most {available}, as in the run of `{KEY}`, but is {wanted}."
+            f"Key `network.num_seeds` must be at most {available}, as in the run of `{KEY}`, but "
+            f"is {wanted}."
         )
     if problems:
         return np.zeros(0, int), problems
@@ -160,13 +168,16 @@ def _unsaved(source: Plan, used: np.ndarray, record: int) -> list[str]:
     saved = ", ".join(map(str, source.weights_records))
     have = f"those of {saved} only" if saved else "none"
     return [
-        f"Key `network.warm_start_record` must be a record at which the run of `{KEY}` saved weights, but is {record}, and "
+        f"Key `network.warm_start_record` must be a record at which the run of `{KEY}` saved "
+        f"weights, but is {record}, and "
         f'that run has {have}: set record.weights = "final" in that run.'
     ]
 
 
 def _slots(source: Plan, record: int) -> np.ndarray:
-    """Position of the record along `weights_record` of each of the source's members, (M,); -1 where none was saved."""
+    """Position of the record along `weights_record` of each of the source's members, (M,); -1 where
+    none was saved.
+    """
     slots = np.full(source.num_members, -1)
     for group in source.groups:
         slots[group.members] = weights_slot(source, len(group.ticks), record)
@@ -181,7 +192,8 @@ def _refuse_if_all_failed(start: WarmStart, source: Plan, statuses: np.ndarray) 
         first, name = used[0], Status(int(statuses[used[0]])).name
         raise _error(
             start.directory,
-            f"Key `{KEY}` must be a run with networks that did not fail, but all {len(used)} that are needed did "
+            f"Key `{KEY}` must be a run with networks that did not fail, but all {len(used)} "
+            "that are needed did "
             f"({source.member_name(first)}: {name}).",
         )
 

@@ -15,11 +15,14 @@ from rnn_dynamics.sweep.plan import Plan
 def saved_network(
     layout: Plan, dataset: xr.Dataset, record: int, where: dict[str, Any]
 ) -> LinearRNN:
-    """The network of the member at `where`, by the names of the dataset's dimensions, at a record."""
+    """The network of the member at `where`, by the names of the dataset's dimensions, at a
+    record.
+    """
     member = _member(layout, dataset, where)
     if not layout.weights_records:
         raise ValueError(
-            'Key `record.weights` must be "final", "all" or a list of records for a run to have networks, but is "none".'
+            'Key `record.weights` must be "final", "all" or a list of records for a run to have '
+            'networks, but is "none".'
         )
     name = layout.member_name(member)
     status = Status(int(dataset["status"].to_numpy().reshape(-1)[member]))
@@ -31,7 +34,8 @@ def saved_network(
         saved = layout.experiment.record.weights_at(len(group.ticks))
         listed = ", ".join(map(str, saved))
         raise ValueError(
-            f"Argument `record` must be a record with saved weights, of member `{name}` {listed}, but is {record}."
+            f"Argument `record` must be a record with saved weights, of member `{name}` "
+            f"{listed}, but is {record}."
         )
     n, size = group.num_units, len(layout.shape)
     arrays = (dataset[x].to_numpy() for x in ("W", "u", "v"))
@@ -44,7 +48,9 @@ def saved_network(
 
 
 def weights_slot(layout: Plan, num_records: int, record: int) -> int:
-    """Position along `weights_record` of a record of a member with so many, negative ones from the end; -1 if none was saved."""
+    """Position along `weights_record` of a record of a member with so many, negative ones from the
+    end; -1 if none was saved.
+    """
     index = record + num_records if record < 0 else record
     saved = layout.experiment.record.weights_at(num_records)
     return layout.weights_records.index(index) if index in saved else -1
@@ -56,7 +62,8 @@ def _member(layout: Plan, dataset: xr.Dataset, where: dict[str, Any]) -> int:
     unknown = [name for name in where if name not in dims]
     if unknown:
         raise ValueError(
-            f"Arguments must be among {', '.join(f'`{name}`' for name in dims)}, but have `{unknown[0]}`."
+            f"Arguments must be among {', '.join(f'`{name}`' for name in dims)}, but have "
+            f"`{unknown[0]}`."
         )
     position = []
     for name in dims:

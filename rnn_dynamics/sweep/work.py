@@ -1,7 +1,9 @@
-"""What one process does on a run: its devices take chunk after chunk, compute and commit them, until nothing is left.
+"""What one process does on a run: its devices take chunk after chunk, compute and commit them,
+until nothing is left.
 
-Every device runs the programs of one device in a thread of its own and shares nothing with the others. A chunk's bits therefore do
-not depend on how many there are, and no device waits for another.
+Every device runs the programs of one device in a thread of its own and shares nothing with the
+others. A chunk's bits therefore do not depend on how many there are, and no device waits for
+another.
 """
 
 import logging
@@ -27,7 +29,8 @@ from rnn_dynamics.sweep.theories import num_trainings, release_programs
 from rnn_dynamics.sweep.training import Progress, Records
 from rnn_dynamics.sweep.warm_start import WarmStart
 
-# whose compiled programs are kept: one holds up to some thousands of the 65,530 memory maps that Linux allows a process
+# whose compiled programs are kept: one holds up to some thousands of the 65,530 memory maps that
+# Linux allows a process
 MOST_GROUPS = 8
 SECONDS_BETWEEN_LOOKS = 0.5  # at chunks that other processes compute
 
@@ -43,7 +46,8 @@ class Work:
         chunks: those of its chunks that are this process's.
         claims: what this and other processes are computing.
         start: networks of another run to start from.
-        interrupted: asked after each record; once true, the progress is saved and KeyboardInterrupt raised.
+        interrupted: asked after each record; once true, the progress is saved and KeyboardInterrupt
+            raised.
         progress: whether to draw a progress bar.
     """
 
@@ -73,7 +77,8 @@ class Work:
         self.bar = Bar(sizes, sizes.keys() - self.todo.keys(), progress)
 
     def do(self) -> None:
-        """Compute and commit until nothing is left; wait for chunks that other processes are computing, or have given up.
+        """Compute and commit until nothing is left; wait for chunks that other processes are
+        computing, or have given up.
 
         Raises:
             KeyboardInterrupt: as soon as `interrupted` says so; what is done is saved.
@@ -89,7 +94,8 @@ class Work:
                     for ended in as_completed(pool.submit(self._labour, d) for d in self.devices):
                         ended.result()
                 finally:
-                    # of nothing but this do the other devices hear of an error on one, or of a Ctrl-C
+                    # of nothing but this do the other devices hear of an error on one, or of a
+                    # Ctrl-C
                     self._stopping = True
 
     def interrupted(self) -> bool:
@@ -105,7 +111,9 @@ class Work:
                     self._claims.give_back(chunk.index)
 
     def _next(self) -> Chunk | None:
-        """A chunk that nobody is computing, as soon as there is one; None once this process's devices have all that is left."""
+        """A chunk that nobody is computing, as soon as there is one; None once this process's
+        devices have all that is left.
+        """
         while True:
             with self._lock:
                 found = self._free()
@@ -120,7 +128,9 @@ class Work:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _free(self) -> Chunk | None:
-        """A chunk claimed for this process; those that others have committed meanwhile are dropped."""
+        """A chunk claimed for this process; those that others have committed meanwhile are
+        dropped.
+        """
         found, gone = None, []
         for chunk in self.todo.values():
             if chunk.index in self._under_way or not self._claims.take(chunk.index):

@@ -12,7 +12,8 @@ Tolerances = tuple[float | None, float | None]
 
 
 def check_rates(rates: Any) -> None:
-    """Refuse rates that are neither None nor have the rates of W, u and v; `Rates` itself is in a room above.
+    """Refuse rates that are neither None nor have the rates of W, u and v; `Rates` itself is in a
+    room above.
 
     Raises:
         TypeError: if they have not.
@@ -22,7 +23,8 @@ def check_rates(rates: Any) -> None:
 
 
 def solver_numbers(rtol: Any, atol: Any, max_steps: Any) -> tuple[Tolerances, int]:
-    """Tolerances and number of steps as Python numbers, which a program can have built in; None stays None.
+    """Tolerances and number of steps as Python numbers, which a program can have built in; None
+    stays None.
 
     Raises:
         TypeError: if one is no number.

@@ -1,4 +1,6 @@
-"""The best fit of a target by one mode: the plateau of the loss (section 3.2 of the theory note)."""
+"""The best fit of a target by one mode: the plateau of the loss (section 3.2 of the theory
+note).
+"""
 
 import math
 from typing import NamedTuple
@@ -16,7 +18,9 @@ REFINEMENTS = 6
 
 
 class OneMode(NamedTuple):
-    """One mode a e^{-ct}: its `gain` a, `decay` c, `eigenvalue` 1 - c, and the `loss` it leaves, each ()."""
+    """One mode a e^{-ct}: its `gain` a, `decay` c, `eigenvalue` 1 - c, and the `loss` it leaves,
+    each ().
+    """
 
     gain: jax.Array
     decay: jax.Array
@@ -29,12 +33,14 @@ def best_one_mode(target: LinearRNN) -> OneMode:
 
         L = ½∫k*² - c T(c)²,    a = 2 c T(c),    T(c) + 2 c T'(c) = 0,    T(c) = ∫ e^{-ct} k*(t) dt
 
-    For a leaky integrator it is the target itself, with L = 0. For an oscillator it is where learning from small weights comes to
-    rest first, the plateau: decay 0.3 and frequency 1 leave L = 0.17902 at the eigenvalue -0.669.
+    For a leaky integrator it is the target itself, with L = 0. For an oscillator it is where
+    learning from small weights comes to rest first, the plateau: decay 0.3 and frequency 1 leave L
+    = 0.17902 at the eigenvalue -0.669.
 
-    c is the global maximum of c T(c)², found on a grid of log c and refined by Newton's method to rounding. Nothing falls between
-    the points: √c T(c) is a convolution in log c of √t k*(t), of log t, with a kernel whose Fourier transform is Γ(½ + iω), which
-    falls like e^{-π|ω|/2}, so that points 0.1 apart know it to e^{-49} of the root of the target's energy.
+    c is the global maximum of c T(c)², found on a grid of log c and refined by Newton's method to
+    rounding. Nothing falls between the points: √c T(c) is a convolution in log c of √t k*(t), of
+    log t, with a kernel whose Fourier transform is Γ(½ + iω), which falls like e^{-π|ω|/2}, so that
+    points 0.1 apart know it to e^{-49} of the root of the target's energy.
 
     Args:
         target: any stable `LinearRNN`.
@@ -53,7 +59,9 @@ def best_mode(target: LinearRNN) -> OneMode:
     dtype = target.dtype
 
     def log_gained(x: jax.Array, target: LinearRNN) -> jax.Array:
-        """½ log (c T²) at x = log c: the size of the response changes nothing, and nothing underflows."""
+        """½ log (c T²) at x = log c: the size of the response changes nothing, and nothing
+        underflows.
+        """
         return x / 2 + jnp.log(jnp.abs(transfer_function(target, jnp.exp(x))))
 
     fixed = jax.lax.stop_gradient(target)
@@ -91,8 +99,8 @@ _best = jax.jit(best_mode)
 def _grid(target: LinearRNN) -> jax.Array:
     """log c, (NUM_POINTS,), as far as a global maximum can be.
 
-    T has N poles, between 1/‖A⁻¹‖ and ‖A‖ in size. N³ times farther out a numerator of degree N - 1 grows no more (Markov's
-    inequality), so that c T² falls there.
+    T has N poles, between 1/‖A⁻¹‖ and ‖A‖ in size. N³ times farther out a numerator of degree N - 1
+    grows no more (Markov's inequality), so that c T² falls there.
     """
     A = jnp.eye(target.num_units, dtype=target.dtype) - target.W
     sizes = jnp.stack([1 / jnp.linalg.norm(jnp.linalg.inv(A)), jnp.linalg.norm(A)])

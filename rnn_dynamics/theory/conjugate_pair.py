@@ -33,14 +33,16 @@ def conjugate_pair(
     atol: float | None = None,
     max_steps: int = 100_000,
 ) -> TheoryCurve:
-    """Gradient flow of a network that is its own transpose up to a sign: five numbers, for any target.
+    """Gradient flow of a network that is its own transpose up to a sign: five numbers, for any
+    target.
 
         W = [[p, q], [-q, r]],    u = (a, b),    v = (a, -b)
 
-    As k(t) does not change when W is transposed and u and v are exchanged, this form is kept if η_u = η_v, and a b / η_u -
-    q (p - r) / η_W is conserved. An oscillator is learned from small weights in four acts: one real outlier, the best single mode
-    (the plateau); a second real one; their collision; a conjugate pair that settles at the target's. Stiff, so integrated by an
-    L-stable method, in (p, q, r, a, b), which are regular at the collision.
+    As k(t) does not change when W is transposed and u and v are exchanged, this form is kept if η_u
+    = η_v, and a b / η_u - q (p - r) / η_W is conserved. An oscillator is learned from small weights
+    in four acts: one real outlier, the best single mode (the plateau); a second real one; their
+    collision; a conjugate pair that settles at the target's. Stiff, so integrated by an L-stable
+    method, in (p, q, r, a, b), which are regular at the collision.
 
     Args:
         target: any stable `LinearRNN`.
@@ -52,13 +54,15 @@ def conjugate_pair(
         max_steps: most attempted steps.
 
     Returns:
-        The curve, with two eigenvalues, the coordinates `p`, `q`, `r`, `a`, `b`, and the learning times of the events it passes:
-        `plateau_start` and `plateau_end`, where the loss falls to 1.05 and 0.95 of that of `best_one_mode`; `collision`, where the
-        eigenvalues last turn from real to a pair; `arrival`, where ∫(k - k*)² falls to (1 %)² of ∫k*². They are located
+        The curve, with two eigenvalues, the coordinates `p`, `q`, `r`, `a`, `b`, and the learning
+        times of the events it passes: `plateau_start` and `plateau_end`, where the loss falls to
+        1.05 and 0.95 of that of `best_one_mode`; `collision`, where the eigenvalues last turn from
+        real to a pair; `arrival`, where ∫(k - k*)² falls to (1 %)² of ∫k*². They are located
         between the records to the tolerance of the integration; NaN if not passed.
 
     Raises:
-        ValueError: if the target or the start is unstable, rates of u and v differ, or `train_time` does not increase.
+        ValueError: if the target or the start is unstable, rates of u and v differ, or `train_time`
+            does not increase.
     """
     require_rnns(target=target)
     check_rates(rates)

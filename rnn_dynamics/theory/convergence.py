@@ -1,4 +1,6 @@
-"""How long words must be: the error of a truncated network, from two truncations and without the full one."""
+"""How long words must be: the error of a truncated network, from two truncations and without the
+full one.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,13 +20,16 @@ class Convergence(NamedTuple):
     """Learning curves of growing word length.
 
     Attributes:
-        max_length: the shortest length whose estimated error is within the tolerance; the longest that was tried if none is.
-        error: its estimated error: largest error of the loss over the records, relative to the initial loss.
-        converged: whether the error is within the tolerance.
-        differences: for each length tried but the last, largest difference of the loss from that of the next length, relative to the
+        max_length: the shortest length whose estimated error is within the tolerance; the longest
+            that was tried if none is.
+        error: its estimated error: largest error of the loss over the records, relative to the
             initial loss.
+        converged: whether the error is within the tolerance.
+        differences: for each length tried but the last, largest difference of the loss from that of
+            the next length, relative to the initial loss.
         ratios: of successive differences, the factor by which a letter more reduces the error.
-        curve: the learning curve of the longest words, one letter longer than `max_length` if converged.
+        curve: the learning curve of the longest words, one letter longer than `max_length` if
+            converged.
     """
 
     max_length: int
@@ -52,15 +57,16 @@ def converged_length(
 ) -> Convergence:
     """The word length that a tolerance asks for, by training truncated networks of growing length.
 
-    The error of length ℓ is estimated from the difference d_ℓ of its loss from that of length ℓ+1: errors fall like a geometric
-    series, so it is d_ℓ / (1 - r), with r the ratio of the last two differences, taken as at most 0.9. Two differences are
-    needed, so length 0 is never chosen.
+    The error of length ℓ is estimated from the difference d_ℓ of its loss from that of length ℓ+1:
+    errors fall like a geometric series, so it is d_ℓ / (1 - r), with r the ratio of the last two
+    differences, taken as at most 0.9. Two differences are needed, so length 0 is never chosen.
 
         infinite = lambda length: rd.theory.infinite_width(0.3, max_length=length)
         rd.theory.converged_length(infinite, lambda rnn: rd.gradient_flow(rnn, target, times), 1e-3)
 
     Args:
-        reduce: makes the network of a word length: from `infinite_width`, or `word_subspace` of a given network.
+        reduce: makes the network of a word length: from `infinite_width`, or `word_subspace` of a
+            given network.
         train: trains it; what it returns has a `loss`, (R,), as a `Trajectory` does.
         tolerance: wanted largest error of the loss, relative to the initial loss; positive.
         longest: longest words to train, 2 or more.

@@ -17,10 +17,12 @@ class TheoryCurve(eqx.Module):
         train_time: learning time τ of each record, (R,).
         loss: the loss, (R,).
         eigenvalues: the theory's eigenvalues of W, (R, K) complex.
-        coordinates: the theory's own coordinates by name, each (R,). All theories have `input_norm` = |u|, `output_norm` = |v|,
-            `overlap` = u·v and `weight_change` = ‖W - W(0)‖_F among them. Coordinates are attributes of the curve too.
+        coordinates: the theory's own coordinates by name, each (R,). All theories have `input_norm`
+            = |u|, `output_norm` = |v|, `overlap` = u·v and `weight_change` = ‖W - W(0)‖_F among
+            them. Coordinates are attributes of the curve too.
         status: a `Status`, () int32; records after a failure are NaN.
-        events: learning times of events by name, each (), NaN if they are not passed; attributes of the curve too.
+        events: learning times of events by name, each (), NaN if they are not passed; attributes of
+            the curve too.
     """
 
     train_time: jax.Array

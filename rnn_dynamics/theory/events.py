@@ -1,4 +1,6 @@
-"""The events on the way to an oscillator: plateau, collision, arrival (section 3.2 of the theory note)."""
+"""The events on the way to an oscillator: plateau, collision, arrival (section 3.2 of the theory
+note).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,14 +23,17 @@ BISECTIONS = 44
 
 
 def event_times(target: LinearRNN, curve: Any) -> dict[str, jax.Array]:
-    """Learning times at which a learning curve of any network passes the events of a conjugate pair.
+    """Learning times at which a learning curve of any network passes the events of a conjugate
+    pair.
 
-    `plateau_start` and `plateau_end`: the loss falls to 1.05 and 0.95 of that of `best_one_mode`. `collision`: the two eigenvalues that
-    end nearest to the target's pair turn from real to complex. `arrival`: ∫(k - k*)² falls to (1 %)² of ∫k*². Where an event is
-    passed several times, the last one counts.
+    `plateau_start` and `plateau_end`: the loss falls to 1.05 and 0.95 of that of `best_one_mode`.
+    `collision`: the two eigenvalues that end nearest to the target's pair turn from real to
+    complex. `arrival`: ∫(k - k*)² falls to (1 %)² of ∫k*². Where an event is passed several times,
+    the last one counts.
 
-    Located between records by interpolation, of the logarithm of the loss and of the square of half the distance of the two
-    eigenvalues, which passes linearly through 0. (`conjugate_pair` locates its own events more exactly.)
+    Located between records by interpolation, of the logarithm of the loss and of the square of half
+    the distance of the two eigenvalues, which passes linearly through 0. (`conjugate_pair` locates
+    its own events more exactly.)
 
     Args:
         target: the target, of two modes.
@@ -38,7 +43,8 @@ def event_times(target: LinearRNN, curve: Any) -> dict[str, jax.Array]:
         The times by name, each (); NaN if an event is not passed.
 
     Raises:
-        ValueError: if the target is unstable, has fewer than two units, or the curve has fewer than two eigenvalues.
+        ValueError: if the target is unstable, has fewer than two units, or the curve has fewer than
+            two eigenvalues.
     """
     PopulationLoss().check(target)
     require(target.num_units >= 2, "target", "have two modes", "of one unit")
@@ -57,7 +63,9 @@ def event_times(target: LinearRNN, curve: Any) -> dict[str, jax.Array]:
 
 
 def loss_levels(target: LinearRNN) -> tuple[jax.Array, jax.Array]:
-    """The target's own energy ½∫k*², (), and the loss at which the plateau starts and ends, and at arrival, (3,)."""
+    """The target's own energy ½∫k*², (), and the loss at which the plateau starts and ends, and at
+    arrival, (3,).
+    """
     whole, plateau = energy(target), best_mode(target).loss
     levels = (1 + PLATEAU_MARGIN) * plateau, (1 - PLATEAU_MARGIN) * plateau, ARRIVAL * whole
     return whole, jnp.stack(levels)
@@ -78,12 +86,13 @@ def record_and_locate(
         times: of the records, (R,).
 
     Returns:
-        The states, with a leading axis R, and for each event the time of its margin's last turn, (E,), by bisection of the flow itself; NaN
-        if it has none.
+        The states, with a leading axis R, and for each event the time of its margin's last turn,
+        (E,), by bisection of the flow itself; NaN if it has none.
     """
     records, events = len(times), len(EVENTS)
 
-    # First the records, then halvings of each event's bracket: one loop, so that the flow is compiled once.
+    # First the records, then halvings of each event's bracket: one loop, so that the flow is
+    # compiled once.
     def visit(i: jax.Array, carry: Any) -> Any:
         states, seen, low, high = carry
         recording, event = i < records, (i - records) % events
@@ -116,7 +125,9 @@ def record_and_locate(
 
 
 def last_turn(margins: jax.Array) -> jax.Array:
-    """Index of the record before margins, (R,), last turn from positive to negative, (); -1 if they never do."""
+    """Index of the record before margins, (R,), last turn from positive to negative, (); -1 if they
+    never do.
+    """
     turns = (margins[:-1] > 0) & (margins[1:] <= 0)
     return jnp.max(jnp.where(turns, jnp.arange(len(margins) - 1), -1), initial=-1)
 

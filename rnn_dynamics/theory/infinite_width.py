@@ -1,4 +1,6 @@
-"""Infinite width at any weight scale: a deterministic network, without random numbers (section 3.5 of the theory note)."""
+"""Infinite width at any weight scale: a deterministic network, without random numbers (section 3.5
+of the theory note).
+"""
 
 from typing import Any
 
@@ -23,18 +25,22 @@ def infinite_width(
 
         W(0) = σ (l₁ + l₂ᵀ) ⊗ I₂,    u = |u| Ω⊗e₁,    v = |v| (ρ Ω⊗e₁ + √(1-ρ²) Ω⊗e₂)
 
-    on the words of length ≤ ℓ in two letters, where l_g puts the letter g in front of a word and Ω is the empty word. For N → ∞ a
-    Gaussian W(0) = σ G/√N acts on u and v as this circular element does: inner products of words in W, Wᵀ applied to u and v
-    become the numbers of their non-crossing pairings, without fluctuations. Trained in place of the random network it
-    has the learning curve, the outliers, ‖W - W(0)‖_F, |u|, |v| and u·v of N = ∞; cutting the words off at length ℓ leaves an
-    error that falls geometrically (`converged_length` measures it). Eigenvalues inside of the disc |λ| < σ mean nothing:
-    the bulk is not in it.
+    on the words of length ≤ ℓ in two letters, where l_g puts the letter g in front of a word and Ω
+    is the empty word. For N → ∞ a Gaussian W(0) = σ G/√N acts on u and v as this circular element
+    does: inner products of words in W, Wᵀ applied to u and v become the numbers of their
+    non-crossing pairings, without fluctuations. Trained in place of the random network it has the
+    learning curve, the outliers, ‖W - W(0)‖_F, |u|, |v| and u·v of N = ∞; cutting the words off at
+    length ℓ leaves an error that falls geometrically (`converged_length` measures it). Eigenvalues
+    inside of the disc |λ| < σ mean nothing: the bulk is not in it.
 
-    Means over finite networks differ from it by 1/N, single networks scatter around it by 1/√N. At σ = 0.3, decay 0.2 and unit norms the
-    mean loss lies above it by at most 26, 9 and 5 % of itself at N = 64, 128 and 256, ‖W - W(0)‖_F by 0.7, 0.3 and 0.2 %; means of 32
-    networks of 256 units are within 2 standard errors at 85 % of the records, 10 of 16 such means at all of them (the outlier of another one was up to 2.9 off). At decay 0.5, N = 256 and σ =
-    0.3, 0.6 and 0.8, ‖W - W(0)‖_F of all 16, 16 and 15 means of 16 is within 2 standard errors at all records, and |u|, |v| and u·v of 12 to 15;
-    but late losses, below 1e-4 of the initial one, are twice as large in the mean as at N = ∞ (`benchmarks/theory.py`).
+    Means over finite networks differ from it by 1/N, single networks scatter around it by 1/√N. At
+    σ = 0.3, decay 0.2 and unit norms the mean loss lies above it by at most 26, 9 and 5 % of itself
+    at N = 64, 128 and 256, ‖W - W(0)‖_F by 0.7, 0.3 and 0.2 %; means of 32 networks of 256 units
+    are within 2 standard errors at 85 % of the records, 10 of 16 such means at all of them (the
+    outlier of another one was up to 2.9 off). At decay 0.5, N = 256 and σ = 0.3, 0.6 and 0.8, ‖W -
+    W(0)‖_F of all 16, 16 and 15 means of 16 is within 2 standard errors at all records, and |u|,
+    |v| and u·v of 12 to 15; but late losses, below 1e-4 of the initial one, are twice as large in
+    the mean as at N = ∞ (`benchmarks/theory.py`).
 
     Args:
         weight_scale: σ, radius of the bulk, positive or zero; from 1 on the network is unstable.
@@ -45,9 +51,11 @@ def infinite_width(
 
     Raises:
         TypeError: if `max_length` is not an integer, or a number is not real.
-        ValueError: if a scale is negative, `overlap` is outside of [-1, 1] or `max_length` is negative.
+        ValueError: if a scale is negative, `overlap` is outside of [-1, 1] or `max_length` is
+            negative.
 
-    Source: section 3.5 of the theory note; Voiculescu's model of a circular element on the full Fock space.
+    Source: section 3.5 of the theory note; Voiculescu's model of a circular element on the full
+        Fock space.
     """
     max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
     sigma = real_scalar("weight_scale", weight_scale, minimum=0)

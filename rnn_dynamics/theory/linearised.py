@@ -1,4 +1,6 @@
-"""The flow near a solution: its rates, and the largest stable learning rate of gradient descent (section 3.1 of the theory note)."""
+"""The flow near a solution: its rates, and the largest stable learning rate of gradient descent
+(section 3.1 of the theory note).
+"""
 
 from typing import Any
 
@@ -17,19 +19,22 @@ from rnn_dynamics.theory.arguments import check_rates
 def outlier_rates(
     decay: ArrayLike, rates: Any = None, gain_ratio: ArrayLike = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Both rates, fast and slow, at which a learned leaky integrator settles, in closed form, each ().
+    """Both rates, fast and slow, at which a learned leaky integrator settles, in closed form, each
+    ().
 
     Around a = p q = 1, c = c*, with g = η_u q² + η_v p² and small deviations,
 
         a' = -g (δa/(2c) - δc/(4c²)),    c' = η_W (δa/(4c²) - δc/(4c³))
 
-    has the rates s/2 ± √(s²/4 - d), s = g/(2c) + η_W/(4c³), d = g η_W/(16 c⁴). For equal rates and p = q they tend to 1/(4c³)
-    and 1/(2c) as c → 0: long memories make learning stiff. All other directions of a full network are flat.
+    has the rates s/2 ± √(s²/4 - d), s = g/(2c) + η_W/(4c³), d = g η_W/(16 c⁴). For equal rates and
+    p = q they tend to 1/(4c³) and 1/(2c) as c → 0: long memories make learning stiff. All other
+    directions of a full network are flat.
 
     Args:
         decay: c* of the target, positive.
         rates: `Rates`, by default all 1.
-        gain_ratio: p/q at the solution, positive; p²/η_u - q²/η_v is conserved, and small weights lead to √(η_u/η_v).
+        gain_ratio: p/q at the solution, positive; p²/η_u - q²/η_v is conserved, and small weights
+            lead to √(η_u/η_v).
 
     Raises:
         ValueError: if `decay` or `gain_ratio` is not positive.
@@ -52,11 +57,12 @@ def outlier_rates(
 
 
 def linearised_rates(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> jax.Array:
-    """All rates of the gradient flow linearised around a network, (N² + 2N,) real, from fast to slow.
+    """All rates of the gradient flow linearised around a network, (N² + 2N,) real, from fast to
+    slow.
 
-    They are the eigenvalues of √η ∂²L √η, with η the rate of each parameter. At a solution none is negative; a minimal network
-    of n units has 2n positive ones, and the rest, 0, belong to directions that leave k(t) as it is. Meant for
-    solutions of few units: the Hessian is dense.
+    They are the eigenvalues of √η ∂²L √η, with η the rate of each parameter. At a solution none is
+    negative; a minimal network of n units has 2n positive ones, and the rest, 0, belong to
+    directions that leave k(t) as it is. Meant for solutions of few units: the Hessian is dense.
 
     Args:
         rnn: the network, N units, best a solution, such as the target itself.
@@ -74,7 +80,8 @@ def linearised_rates(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> ja
 
 
 def largest_learning_rate(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> jax.Array:
-    """The learning rate below which plain gradient descent is stable at a solution, (): 2 / the fastest rate.
+    """The learning rate below which plain gradient descent is stable at a solution, (): 2 / the
+    fastest rate.
 
     About 8 c*³ for a leaky integrator of small decay c* and equal rates.
 

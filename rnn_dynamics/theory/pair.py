@@ -1,4 +1,6 @@
-"""The sign-symmetric network of two units: its loss, its flow and its eigenvalues in (p, q, r, a, b)."""
+"""The sign-symmetric network of two units: its loss, its flow and its eigenvalues in (p, q, r, a,
+b).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +18,11 @@ def pair_network(y: jax.Array) -> LinearRNN:
 
 
 def pair_loss(y: jax.Array, target: LinearRNN) -> jax.Array:
-    """½∫k² - ∫k k* of a pair, (5,) → (): its loss up to the target's own energy; NaN if it is unstable.
+    """½∫k² - ∫k k* of a pair, (5,) → (): its loss up to the target's own energy; NaN if it is
+    unstable.
 
-    ∫k k* = (v ⊗ v*)ᵀ (A ⊗ I + I ⊗ A*)⁻¹ (u ⊗ u*), which is regular wherever both are stable. The transfer function of k is
-    (n₁s + n₀)/(s² + d₁s + d₀), so ∫k² = (n₁²d₀ + n₀²)/(2 d₀d₁).
+    ∫k k* = (v ⊗ v*)ᵀ (A ⊗ I + I ⊗ A*)⁻¹ (u ⊗ u*), which is regular wherever both are stable. The
+    transfer function of k is (n₁s + n₀)/(s² + d₁s + d₀), so ∫k² = (n₁²d₀ + n₀²)/(2 d₀d₁).
     """
     p, q, r, a, b = y
     d1, d0 = 2 - p - r, (1 - p) * (1 - r) + q**2
@@ -35,9 +38,11 @@ def pair_loss(y: jax.Array, target: LinearRNN) -> jax.Array:
 
 
 def pair_velocity(y: jax.Array, target: LinearRNN, eta: jax.Array) -> jax.Array:
-    """(p, q, r, a, b)' of the flow with rates (η_W, η_u = η_v), (5,) → (5,); NaN if the pair is unstable.
+    """(p, q, r, a, b)' of the flow with rates (η_W, η_u = η_v), (5,) → (5,); NaN if the pair is
+    unstable.
 
-    Entries of W and of (u, v) that are tied to each other share a derivative of the loss: ½ of it is the gradient in each.
+    Entries of W and of (u, v) that are tied to each other share a derivative of the loss: ½ of it
+    is the gradient in each.
     """
     value, slope = jax.value_and_grad(pair_loss)(y, target)
     slope = jnp.where(jnp.isnan(value), jnp.nan, slope)  # a branch that is not taken has slope 0
@@ -55,6 +60,8 @@ def pair_eigenvalues(y: jax.Array) -> jax.Array:
 
 
 def discriminant(y: jax.Array) -> jax.Array:
-    """Square of half the distance of the eigenvalues, (): positive if they are real, negative if they are a pair."""
+    """Square of half the distance of the eigenvalues, (): positive if they are real, negative if
+    they are a pair.
+    """
     half = (y[0] - y[2]) / 2
     return (half - y[1]) * (half + y[1])

@@ -1,4 +1,6 @@
-"""Where the pair of a random network starts: which of its directions grows into the second mode (section 3.2 of the theory note)."""
+"""Where the pair of a random network starts: which of its directions grows into the second mode
+(section 3.2 of the theory note).
+"""
 
 from typing import Any
 
@@ -19,24 +21,29 @@ from rnn_dynamics.theory.vectors import unit, without
 def pair_start(
     rnn: LinearRNN, target: LinearRNN, rates: Any = None, train_time: ArrayLike = 100.0
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """(p, q, r, a, b) of the pair that grows from a small random network, each (), for `conjugate_pair`.
+    """(p, q, r, a, b) of the pair that grows from a small random network, each (), for
+    `conjugate_pair`.
 
-    The first axis is that of the outlier, e₁ ∝ u + v. While it grows, every direction e_j orthogonal to it has a small gain
-    b_j = (u - v)·e_j / 2 and a small coupling q_j = (e₁ᵀ W e_j - e_jᵀ W e₁) / 2, and all obey one linear flow (q, b)' = J(τ) (q, b), the
-    linearisation of the pair's flow around its first outlier. So one combination of the vectors q and b grows, m_q q + m_b b with (m_q, m_b)
-    a row of the propagator of J, and the second axis points along it: even a weight scale far below |u||v| seeds the second mode through q.
-    Exact for W = 0 and |u| = |v|, and to first order in what is small otherwise.
+    The first axis is that of the outlier, e₁ ∝ u + v. While it grows, every direction e_j
+    orthogonal to it has a small gain b_j = (u - v)·e_j / 2 and a small coupling q_j = (e₁ᵀ W e_j -
+    e_jᵀ W e₁) / 2, and all obey one linear flow (q, b)' = J(τ) (q, b), the linearisation of the
+    pair's flow around its first outlier. So one combination of the vectors q and b grows, m_q q +
+    m_b b with (m_q, m_b) a row of the propagator of J, and the second axis points along it: even a
+    weight scale far below |u||v| seeds the second mode through q. Exact for W = 0 and |u| = |v|,
+    and to first order in what is small otherwise.
 
-    Event times of simulations with |u| = |v| = 0.1 (24 units, decay 0.3, frequency 1) are met to 0.02, 0.2, 0.8 and 3.4 % at weight scales
-    0.001, 0.01, 0.03 and 0.1 (`benchmarks/theory.py`).
+    Event times of simulations with |u| = |v| = 0.1 (24 units, decay 0.3, frequency 1) are met to
+    0.02, 0.2, 0.8 and 3.4 % at weight scales 0.001, 0.01, 0.03 and 0.1 (`benchmarks/theory.py`).
 
-    A target with T(1) < 0, which at first inverts its input, makes u - v grow first: the axes then change places.
+    A target with T(1) < 0, which at first inverts its input, makes u - v grow first: the axes then
+    change places.
 
     Args:
         rnn: the initial network, N units, with small weights.
         target: the target.
         rates: `Rates` with equal rates of u and v, by default all 1.
-        train_time: learning time up to which the growth is followed. The direction settles on the plateau, and follows it no further.
+        train_time: learning time up to which the growth is followed. The direction settles on the
+            plateau, and follows it no further.
 
     Raises:
         ValueError: if `train_time` is not positive.

@@ -1,11 +1,15 @@
-"""The lazy regime: read-out training of a network of infinite width, in closed form (section 3.6 of the theory note).
+"""The lazy regime: read-out training of a network of infinite width, in closed form (section 3.6 of
+the theory note).
 
-With W(0) = σ G/√N and u fixed, the error e = k - k* obeys e' = -|u|² K e with the kernel K(t, t') = e^{-(t+t')} I₀(2σ√(tt')).
-By the formula of Hille and Hardy this kernel is diagonal in Laguerre functions, for every σ < 1:
+With W(0) = σ G/√N and u fixed, the error e = k - k* obeys e' = -|u|² K e with the kernel K(t, t') =
+e^{-(t+t')} I₀(2σ√(tt')). By the formula of Hille and Hardy this kernel is diagonal in Laguerre
+functions, for every σ < 1:
 
-    K = Σ_n κ_n ψ_n ψ_nᵀ,    κ_n = w^n (1 + w)/2,    √w = σ/(1 + √(1-σ²)),    ψ_n(t) = √a e^{-at/2} L_n(at),    a = 2√(1-σ²)
+    K = Σ_n κ_n ψ_n ψ_nᵀ,    κ_n = w^n (1 + w)/2,    ψ_n(t) = √a e^{-at/2} L_n(at),
+    √w = σ/(1 + √(1-σ²)),    a = 2√(1-σ²)
 
-so that no ill-conditioned matrix is needed, nothing overflows, and the loss is a sum of positive terms.
+so that no ill-conditioned matrix is needed, nothing overflows, and the loss is a sum of positive
+terms.
 """
 
 from typing import Any
@@ -35,27 +39,33 @@ def readout_only(
 ) -> TheoryCurve:
     """Gradient flow of the read-out alone, from v = 0, at infinite width.
 
-        L(τ) = ½ Σ_n β_n² e^{-2 |u|² κ_n τ},    β_n = ∫ ψ_n k* dt = a^{-½} v*ᵀ (S - I)^n S^{-n-1} u*,    S = ½ I + A*/a
+        L(τ) = ½ Σ_n β_n² e^{-2 |u|² κ_n τ},    S = ½ I + A*/a,
+        β_n = ∫ ψ_n k* dt = a^{-½} v*ᵀ (S - I)^n S^{-n-1} u*
 
-    Modes n ≥ 256 are taken not to move: their part of the loss is exact but for a relative error of 2 |u|² κ_256 τ, and the
-    coordinate `truncation_error` bounds what this makes of the loss (relative to the loss, 1e-71 |u|² τ at σ = 0.95, 1e-31 |u|² τ at 0.99).
+    Modes n ≥ 256 are taken not to move: their part of the loss is exact but for a relative error of
+    2 |u|² κ_256 τ, and the coordinate `truncation_error` bounds what this makes of the loss
+    (relative to the loss, 1e-71 |u|² τ at σ = 0.95, 1e-31 |u|² τ at 0.99).
 
-    Means of 32 networks of 512 units, decay 0.4, are within 2 standard errors of it for σ = 0.3 … 0.6 up to τ = 1000, for 0.7 up to
-    τ = 100 and for 0.8 up to τ = 3. Then losses are below 0.4 % of the initial one, and those of finite networks, which few bad draws
-    dominate, are above it (`benchmarks/theory.py`).
+    Means of 32 networks of 512 units, decay 0.4, are within 2 standard errors of it for σ = 0.3 …
+    0.6 up to τ = 1000, for 0.7 up to τ = 100 and for 0.8 up to τ = 3. Then losses are below 0.4 %
+    of the initial one, and those of finite networks, which few bad draws dominate, are above it
+    (`benchmarks/theory.py`).
 
     Args:
         target: any stable `LinearRNN`.
         weight_scale: σ, radius of the bulk, 0 ≤ σ < 1.
-        train_time: learning times of the records at rate η_v = 1, (R,), increasing, positive or zero.
+        train_time: learning times of the records at rate η_v = 1, (R,), increasing, positive or
+            zero.
         input_scale: |u|.
 
     Returns:
-        The curve. No outlier forms, so its one eigenvalue is the bulk's edge σ, at every record. Coordinates: `output_norm` = |v|,
-        `overlap` = u·v, `input_norm`, `weight_change` = 0 and `truncation_error`.
+        The curve. No outlier forms, so its one eigenvalue is the bulk's edge σ, at every record.
+        Coordinates: `output_norm` = |v|, `overlap` = u·v, `input_norm`, `weight_change` = 0 and
+        `truncation_error`.
 
     Raises:
-        ValueError: if the target is unstable, σ is outside of [0, 1), or `train_time` does not increase.
+        ValueError: if the target is unstable, σ is outside of [0, 1), or `train_time` does not
+            increase.
 
     Source: section 3.6 of the theory note.
     """
@@ -69,12 +79,15 @@ def readout_only(
 def required_readout_norm(
     target: LinearRNN, weight_scale: ArrayLike, input_scale: ArrayLike = 1.0
 ) -> jax.Array:
-    """Least squared norm |v|² of a read-out that makes the target from the bulk, (); infinite where none does.
+    """Least squared norm |v|² of a read-out that makes the target from the bulk, (); infinite where
+    none does.
 
-        |v|² = |u|^{-2} Σ_n (v*ᵀ (W*/σ)^n u*)²         = |u|^{-2} / (1 - (λ*/σ)²) for a leaky integrator
+        |v|² = |u|^{-2} Σ_n (v*ᵀ (W*/σ)^n u*)²
+             = |u|^{-2} / (1 - (λ*/σ)²)        for a leaky integrator
 
-    Finite exactly where the target's modes lie inside of the bulk, |λ*| < σ, but for those that its input does not reach or its
-    read-out does not see: of a residue of 0, up to rounding. It is what |v|² tends to in `readout_only`.
+    Finite exactly where the target's modes lie inside of the bulk, |λ*| < σ, but for those that its
+    input does not reach or its read-out does not see: of a residue of 0, up to rounding. It is what
+    |v|² tends to in `readout_only`.
 
     Args:
         target: any `LinearRNN`.
@@ -91,8 +104,8 @@ def required_readout_norm(
 
 
 def learnable(target: LinearRNN, weight_scale: ArrayLike) -> jax.Array:
-    """Whether the bulk can represent the target with a finite read-out, () bool: |λ*| < σ for all of its modes that
-    have a residue.
+    """Whether the bulk can represent the target with a finite read-out, () bool: |λ*| < σ for all
+    of its modes that have a residue.
 
     If not, an outlier has to be learned.
 
@@ -171,7 +184,9 @@ def _required(target: LinearRNN, sigma: jax.Array, alpha: jax.Array) -> jax.Arra
 
 
 def _power_energy(C: jax.Array, x: jax.Array, v: jax.Array) -> jax.Array:
-    """Σ_n (vᵀ Cⁿ x)², (); infinite unless the spectral radius of C is below 1, which small powers of C prove."""
+    """Σ_n (vᵀ Cⁿ x)², (); infinite unless the spectral radius of C is below 1, which small powers
+    of C prove.
+    """
     eps = jnp.finfo(C.dtype).eps
 
     def going(carry: tuple[jax.Array, ...]) -> jax.Array:
@@ -190,7 +205,9 @@ def _power_energy(C: jax.Array, x: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _connected(C: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-    """C, u and v without the units that no path joins to input and output: these modes are hidden whatever the numbers are."""
+    """C, u and v without the units that no path joins to input and output: these modes are hidden
+    whatever the numbers are.
+    """
 
     def follow(links: jax.Array, units: jax.Array) -> jax.Array:
         def further(_: int, units: jax.Array) -> jax.Array:
@@ -204,7 +221,9 @@ def _connected(C: jax.Array, u: jax.Array, v: jax.Array) -> tuple[jax.Array, ...
 
 
 def _beyond_unit_circle(C: jax.Array) -> jax.Array:
-    """The projector on the modes of C beyond the unit circle along those within it, (N, N): a matrix sign, by Newton's method."""
+    """The projector on the modes of C beyond the unit circle along those within it, (N, N): a
+    matrix sign, by Newton's method.
+    """
     identity = jnp.eye(len(C), dtype=C.dtype)
     sign = jnp.linalg.solve(C - identity, C + identity)  # the circle becomes the imaginary axis
     sign = jax.lax.fori_loop(0, MAX_DOUBLINGS, lambda _, X: (X + jnp.linalg.inv(X)) / 2, sign)
@@ -214,8 +233,8 @@ def _beyond_unit_circle(C: jax.Array) -> jax.Array:
 def _is_hidden(C: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
     """Whether v sees nothing of u through the modes of C beyond the unit circle, () bool.
 
-    Nothing is what a change of the weights by rounding, a share eps of each, can make of it. The first N of its responses vᵀ Cⁿ P u
-    say all, up to factors.
+    Nothing is what a change of the weights by rounding, a share eps of each, can make of it. The
+    first N of its responses vᵀ Cⁿ P u say all, up to factors.
     """
 
     def responses(C: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:

@@ -1,4 +1,6 @@
-"""One outlier: a network of rank one, W = λ e eᵀ, u = p e, v = q e (section 3.1 of the theory note)."""
+"""One outlier: a network of rank one, W = λ e eᵀ, u = p e, v = q e (section 3.1 of the theory
+note).
+"""
 
 from typing import Any
 
@@ -32,15 +34,17 @@ def single_outlier(
         L(a, c) = a²/(4c) - a T(c) + ½∫k*²,    a = p q,    c = 1 - λ,    T(c) = ∫ e^{-ct} k*(t) dt
         p' = -η_u q ∂L/∂a,    q' = -η_v p ∂L/∂a,    λ' = η_W ∂L/∂c
 
-    Exact if the network starts in this form, and if v(0) = 0, W(0) = 0 and u is frozen; the limit of the full network as its
-    initial weights go to 0. p²/η_u - q²/η_v is conserved. Stiff near the solution, so integrated by an L-stable method.
+    Exact if the network starts in this form, and if v(0) = 0, W(0) = 0 and u is frozen; the limit
+    of the full network as its initial weights go to 0. p²/η_u - q²/η_v is conserved. Stiff near the
+    solution, so integrated by an L-stable method.
 
-    Over a finite horizon, or in discrete time, the same three numbers follow the gradient of that loss instead, as a network of one
-    unit does.
+    Over a finite horizon, or in discrete time, the same three numbers follow the gradient of that
+    loss instead, as a network of one unit does.
 
     Args:
         target: any `LinearRNN`, stable if the horizon is infinite.
-        initial: (input gain p, output gain q, eigenvalue λ) at τ = 0, with λ < 1 if the horizon is infinite.
+        initial: (input gain p, output gain q, eigenvalue λ) at τ = 0, with λ < 1 if the horizon is
+            infinite.
         train_time: learning times of the records, (R,), increasing, positive or zero.
         rates: `Rates`, by default all 1.
         loss: by default `PopulationLoss()`.
@@ -49,11 +53,12 @@ def single_outlier(
         max_steps: most attempted steps.
 
     Returns:
-        The curve, with one eigenvalue and the coordinates `input_gain`, `output_gain` and `eigenvalue`, among others.
+        The curve, with one eigenvalue and the coordinates `input_gain`, `output_gain` and
+        `eigenvalue`, among others.
 
     Raises:
-        ValueError: if the target has an infinite loss, λ is not below 1 though the horizon is infinite, or `train_time` does not
-            increase.
+        ValueError: if the target has an infinite loss, λ is not below 1 though the horizon is
+            infinite, or `train_time` does not increase.
     """
     require_rnns(target=target)
     require_type("loss", loss, PopulationLoss, "a PopulationLoss")
@@ -73,11 +78,13 @@ def single_outlier(
 def outlier_start(
     rnn: LinearRNN, target: LinearRNN, rates: Any = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(input gain, output gain, eigenvalue) of the outlier that grows from a small random network, each ().
+    """(input gain, output gain, eigenvalue) of the outlier that grows from a small random network,
+    each ().
 
-    While weights are small, u' = η_u T v and v' = η_v T u with T = T(1), which is negative for a target that mostly inverts its
-    input: the direction that grows is e ∝ √η_v u ± √η_u v with the sign of T, and p = e·u, q = e·v, λ = eᵀ W e are what the
-    network has in it. Where this is 0, as with u and v frozen, e is the direction of u, or of v if u is 0.
+    While weights are small, u' = η_u T v and v' = η_v T u with T = T(1), which is negative for a
+    target that mostly inverts its input: the direction that grows is e ∝ √η_v u ± √η_u v with the
+    sign of T, and p = e·u, q = e·v, λ = eᵀ W e are what the network has in it. Where this is 0, as
+    with u and v frozen, e is the direction of u, or of v if u is 0.
     """
     require_rnns(rnn=rnn, target=target)
     check_rates(rates)
@@ -94,7 +101,9 @@ def outlier_start(
 
 
 def transfer_function(target: LinearRNN, c: jax.Array) -> jax.Array:
-    """T(c) = v*ᵀ (cI + A*)⁻¹ u*, A* = I - W*, (): a linear system, as coefficients of polynomials cancel for many units."""
+    """T(c) = v*ᵀ (cI + A*)⁻¹ u*, A* = I - W*, (): a linear system, as coefficients of polynomials
+    cancel for many units.
+    """
     identity = jnp.eye(target.num_units, dtype=target.dtype)
     with jax.default_matmul_precision("highest"):
         return target.v @ jnp.linalg.solve((1 + c) * identity - target.W, target.u)

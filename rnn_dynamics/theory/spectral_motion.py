@@ -28,7 +28,8 @@ class SpectralMotion(NamedTuple):
 
 
 def eigenvalue_velocity(rnn: LinearRNN, gradient: LinearRNN, rates: Any = None) -> jax.Array:
-    """Velocity of every eigenvalue of W along the gradient flow, (N,) complex, in the order of `rnn.eigenvalues()`.
+    """Velocity of every eigenvalue of W along the gradient flow, (N,) complex, in the order of
+    `rnn.eigenvalues()`.
 
         dλ_i/dτ = -η_W l_iᵀ (∂L/∂W) r_i / (l_iᵀ r_i)
 
@@ -50,10 +51,12 @@ def spectral_motion(rnn: LinearRNN, gradient: LinearRNN, rates: Any = None) -> S
 
     With D = L W' R, where R holds the right and L = R⁻¹ the left eigenvectors, a = vᵀR and b = L u:
 
-        dλ_i = D_ii,    dR = R X and dL = -X L with X_ji = D_ji / (λ_i - λ_j),    dρ_i = da_i b_i + a_i db_i
+        dλ_i = D_ii,    dR = R X and dL = -X L with X_ji = D_ji / (λ_i - λ_j),
+        dρ_i = da_i b_i + a_i db_i
 
     Args:
-        rnn: the network, N units, with distinct eigenvalues; the result is not finite where some coincide.
+        rnn: the network, N units, with distinct eigenvalues; the result is not finite where some
+            coincide.
         gradient: ∂L/∂W, ∂L/∂u, ∂L/∂v, from `value_and_grad`.
         rates: `Rates`, by default all 1.
 

@@ -1,4 +1,6 @@
-"""The subspace of words: a small network that learns like the full one (sections 3.3 and 3.4 of the theory note)."""
+"""The subspace of words: a small network that learns like the full one (sections 3.3 and 3.4 of the
+theory note).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,9 @@ LONGEST = 60  # letters: no network has as many units as there are words then
 
 
 def num_words(max_length: int) -> int:
-    """2(2^{ℓ+1} - 1): how many words of length ≤ ℓ in two letters there are, applied to two vectors."""
+    """2(2^{ℓ+1} - 1): how many words of length ≤ ℓ in two letters there are, applied to two
+    vectors.
+    """
     max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
     return 2 * (2 ** (max_length + 1) - 1)
 
@@ -22,16 +26,18 @@ def word_subspace(rnn: LinearRNN, max_length: int) -> LinearRNN:
 
         (Bᵀ W B, Bᵀ u, Bᵀ v),    B an orthonormal basis of the words
 
-    Trained in place of the full network it has nearly the same learning curve; the error falls geometrically with the length.
-    With W = 0, length 0 is exact: the gradient flow never leaves span{u, v}, so two units suffice.
+    Trained in place of the full network it has nearly the same learning curve; the error falls
+    geometrically with the length. With W = 0, length 0 is exact: the gradient flow never leaves
+    span{u, v}, so two units suffice.
 
     Args:
         rnn: the initial network, N units.
         max_length: longest word ℓ, static, 0 or more.
 
     Returns:
-        A network of min(2(2^{ℓ+1} - 1), N) units. With N units it is the full network in another basis. Words that depend on others,
-        or vanish, leave units without weights, which never learn. `converged_length` estimates the error.
+        A network of min(2(2^{ℓ+1} - 1), N) units. With N units it is the full network in another
+        basis. Words that depend on others, or vanish, leave units without weights, which never
+        learn. `converged_length` estimates the error.
 
     Raises:
         TypeError: if `max_length` is not an integer.
@@ -43,10 +49,12 @@ def word_subspace(rnn: LinearRNN, max_length: int) -> LinearRNN:
 
 
 def word_basis(rnn: LinearRNN, max_length: int) -> jax.Array:
-    """Orthonormal basis of the words, (N, min(2(2^{ℓ+1} - 1), N)); with as many words as units, the identity.
+    """Orthonormal basis of the words, (N, min(2(2^{ℓ+1} - 1), N)); with as many words as units, the
+    identity.
 
-    Letters are applied to basis vectors instead of to words, which spans the same and stays well-conditioned at any length. Each new vector
-    is orthogonalised twice; what rounding alone leaves of it is dropped, a column of zeros, so that the basis reveals the words' rank.
+    Letters are applied to basis vectors instead of to words, which spans the same and stays
+    well-conditioned at any length. Each new vector is orthogonalised twice; what rounding alone
+    leaves of it is dropped, a column of zeros, so that the basis reveals the words' rank.
     """
     size, num_units = num_words(max_length), rnn.num_units
     if size >= num_units:

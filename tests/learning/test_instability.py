@@ -1,11 +1,15 @@
-"""Every unstable network is found at once, and no stable one is taken for unstable; NumPy's eigenvalues are the judge.
+"""Every unstable network is found at once, and no stable one is taken for unstable; NumPy's
+eigenvalues are the judge.
 
-A network is unstable if an eigenvalue of W has a real part of 1 or more, whether or not input and output see its mode: the loss of such
-a network is infinite at the least change of its weights. W is known to rounding, and so NumPy's eigenvalue to eps · ‖W‖ · condition.
-That decides which networks are unstable; the three families of which the eigenvalues are exact go to the very edge.
+A network is unstable if an eigenvalue of W has a real part of 1 or more, whether or not input and
+output see its mode: the loss of such a network is infinite at the least change of its weights. W is
+known to rounding, and so NumPy's eigenvalue to eps · ‖W‖ · condition. That decides which networks
+are unstable; the three families of which the eigenvalues are exact go to the very edge.
 
-A stable network passes if its rate exceeds eps · ‖W‖ · condition³, of all modes together: squaring a propagator that has grown by the
-condition spoils it by eps times the square of that. Slower ones count as unstable, of normal networks those with an abscissa above about 1 - 1e-14 N, in float32 1 - 2e-6 N.
+A stable network passes if its rate exceeds eps · ‖W‖ · condition³, of all modes together: squaring
+a propagator that has grown by the condition spoils it by eps times the square of that. Slower ones
+count as unstable, of normal networks those with an abscissa above about 1 - 1e-14 N, in float32 1 -
+2e-6 N.
 """
 
 from functools import partial
@@ -38,7 +42,9 @@ def _losses(rnns, targets, discrete):
 
 
 def flagged(rnns, discrete):
-    """Whether the losses of networks against alternating targets are infinite, or NaN as nothing is proven: never a plausible number."""
+    """Whether the losses of networks against alternating targets are infinite, or NaN as nothing is
+    proven: never a plausible number.
+    """
     num = len(rnns.u)
     whole = -(-num // BATCH) * BATCH
     rnns = jax.tree.map(lambda x: np.resize(x, (whole, *x.shape[1:])), rnns)
@@ -101,7 +107,8 @@ EXACT, OTHERS = (normal, triangular, jordan), (gaussian, rotated, ill_conditione
 
 
 def edges(matrices, dtype, discrete=False):
-    """The growth rate at the least that NumPy's rounding allows, and at the most that the propagator's does, each (B,).
+    """The growth rate at the least that NumPy's rounding allows, and at the most that the
+    propagator's does, each (B,).
 
     In discrete time it is (radius - 1) / dt.
     """
@@ -206,7 +213,9 @@ def test_an_unstable_start_is_a_status_at_the_first_record():
 
 
 def test_a_step_across_the_edge_is_a_status_at_the_next_record():
-    """Plain gradient descent with learning rates up to 30, replayed step by step with NumPy's eigenvalues."""
+    """Plain gradient descent with learning rates up to 30, replayed step by step with NumPy's
+    eigenvalues.
+    """
     every, last = 4, 16
     generator = np.random.default_rng(6)
     rnns = networks(gaussian(generator, np.full(NUM, 0.6), 3), generator, "float64", sizes=(0.0,))

@@ -29,7 +29,8 @@ def test_a_perfect_integrator_is_learned_over_a_horizon():
     )
     assert int(found.status) == rd.Status.ok
     assert float(found.loss[-1]) < 1e-6 * float(found.loss[0])
-    # any network whose impulse response is 1 up to the horizon will do; with few weights it is that of one eigenvalue 1
+    # any network whose impulse response is 1 up to the horizon will do; with few weights it is that
+    # of one eigenvalue 1
     assert float(jnp.max(found.eigenvalues[-1].real)) == pytest.approx(1, abs=0.02)
     assert float(found.conserved_drift[-1]) < 1e-8  # the symmetry is that of every horizon
 
@@ -76,7 +77,8 @@ def test_sampled_noise_scatters_around_the_population_curve():
     expected = float(descend(NOISY.expected).loss[-1])
     relative_scatter = float(jnp.std(losses)) / expected
     assert 0.01 < relative_scatter < 1
-    # a bias of second order in the noise is expected; it is far below the loss's fall from its start
+    # a bias of second order in the noise is expected; it is far below the loss's fall from its
+    # start
     assert abs(float(jnp.mean(losses)) - expected) < 0.2 * float(descend(NOISY.expected).loss[0])
 
 

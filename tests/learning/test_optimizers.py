@@ -28,7 +28,9 @@ def expected(optimizer):
 
 
 def descended(make, dtype, **numbers):
-    """All rates at once, as in a sweep: traced under vmap, steps in a loop that refuses a change of dtype."""
+    """All rates at once, as in a sweep: traced under vmap, steps in a loop that refuses a change of
+    dtype.
+    """
 
     def one(rate, numbers):
         optimizer = make(learning_rate=rate, **numbers)

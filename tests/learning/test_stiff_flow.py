@@ -1,4 +1,6 @@
-"""Gradient flow towards a long memory, where it is stiff: the default method follows it at a small part of the price."""
+"""Gradient flow towards a long memory, where it is stiff: the default method follows it at a small
+part of the price.
+"""
 
 import dataclasses
 
@@ -30,8 +32,8 @@ def learned():
     }
 
 
-# TSIT5 needs 6 evaluations for 3.3 / (the largest eigenvalue, 2,030 once the target is learned, from
-# about τ = 2 on): 140,000 at the least, and SciPy's RK45 was measured to need as many.
+# TSIT5 needs 6 evaluations for 3.3 / (the largest eigenvalue, 2,030 once the target is learned,
+# from about τ = 2 on): 140,000 at the least, and SciPy's RK45 was measured to need as many.
 def test_a_stiff_flow_needs_hundreds_of_times_fewer_gradients(learned):
     counts = {rtol: int(got.num_gradients[-1]) for rtol, got in learned.items()}
     assert counts[1e-3] < 140_000 / 250
@@ -79,7 +81,8 @@ def test_a_stiff_flow_agrees_with_the_explicit_pair(learned):
         np.testing.assert_allclose(getattr(auto.rnn, part), getattr(pair.rnn, part), atol=1e-7)
 
 
-# Of W, u and v as they are the Jacobian is not symmetric then, in which the exponential method has no part.
+# Of W, u and v as they are the Jacobian is not symmetric then, in which the exponential method has
+# no part.
 @pytest.mark.parametrize(
     "rates", [Rates(1.0, 0.2, 0.2), Rates(0.1, 2.0, 1.0), Rates(1.0, 0.0, 1.0)]
 )
@@ -105,8 +108,9 @@ def test_long_memories_are_within_reach():
     assert float(got.loss[-1]) < 1e-6 * float(got.loss[0])
 
 
-# Rounding of a gradient of float32, 1e-7, is as large as what moves along the stiffest direction: it kept the stabilised method to
-# steps of a thousandth, 100,000 gradients, where the exponential method takes it with what is stiff.
+# Rounding of a gradient of float32, 1e-7, is as large as what moves along the stiffest direction:
+# it kept the stabilised method to steps of a thousandth, 100,000 gradients, where the exponential
+# method takes it with what is stiff.
 def test_a_stiff_flow_of_float32_does_not_chase_its_rounding():
     rnn = jax.tree.map(lambda x: x.astype(jnp.float32), network())
     target = jax.tree.map(lambda x: x.astype(jnp.float32), rd.leaky_integrator(0.05))
@@ -114,11 +118,13 @@ def test_a_stiff_flow_of_float32_does_not_chase_its_rounding():
     assert int(got.status) == rd.Status.ok
     assert int(got.num_gradients[-1]) < 2_000
     exact = rd.gradient_flow(network(), rd.leaky_integrator(0.05), TIMES[1:3])
-    # losses of 1e-7 of the first one: what moves them is rounding, by 5 % here, and what is left is of the right size
+    # losses of 1e-7 of the first one: what moves them is rounding, by 5 % here, and what is left is
+    # of the right size
     np.testing.assert_allclose(got.loss, exact.loss, rtol=0.2)
 
 
-# The pair of order 8 takes 422 gradients on the way to where the flow is stiff, that of order 5 takes 494.
+# The pair of order 8 takes 422 gradients on the way to where the flow is stiff, that of order 5
+# takes 494.
 def test_a_tight_tolerance_takes_fewer_gradients_by_a_pair_of_order_eight():
     def flow(method):
         return rd.gradient_flow(

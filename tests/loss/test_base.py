@@ -56,7 +56,9 @@ def test_jax_differentiates_a_loss_that_only_has_a_value():
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_both_trainers_take_it(dtype):
-    """The flow goes down by the square of the gradient, and the descent step by step as JAX says."""
+    """The flow goes down by the square of the gradient, and the descent step by step as JAX
+    says.
+    """
     loss, target = FrequencyLoss(FREQUENCIES.astype(dtype)), TARGET.astype(dtype)
     rnn = rd.random_rnn(jax.random.key(0), 5, 0.5, dtype=dtype)
     flow = rd.gradient_flow(rnn, target, [0.0, 1e-2, 2e-2], loss=loss)

@@ -1,4 +1,6 @@
-"""Losses and gradients near a solution, where they are small differences of large numbers, against ball arithmetic."""
+"""Losses and gradients near a solution, where they are small differences of large numbers, against
+ball arithmetic.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ from networks import in_digits, is_covered
 from support import needs_kernel, parameters, relative
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, columns, doubling, kernel
+from rnn_dynamics.loss import ANEW, dispatch, doubling, kernel
 
 LOSS = rd.PopulationLoss()
 TARGETS = {"integrator": rd.leaky_integrator(0.1), "oscillator": rd.damped_oscillator(0.1, 1.0)}
@@ -19,13 +21,15 @@ def estimate(request, monkeypatch):
     """What is found of a network and a target by the compiled kernel, and by JAX alone."""
     if request.param == "jax":
         monkeypatch.setattr(kernel, "find", lambda *_: None)
-    return jax.jit(lambda *pair: columns.gradient(*pair, jnp.int32(ANEW), True))
+    return jax.jit(lambda *pair: dispatch.gradient(*pair, jnp.int32(ANEW), True))
 
 
 def near(
     target: rd.LinearRNN, units: int, weight_scale: float, distance: float, seed: int = 1
 ) -> rd.LinearRNN:
-    """A random network with modes beside it that are the target in other coordinates, moved away from that by a distance, (units)."""
+    """A random network with modes beside it that are the target in other coordinates, moved away
+    from that by a distance, (units).
+    """
     draw, count = np.random.default_rng(seed).normal, target.num_units
     a = np.linalg.qr(draw(size=(units, count)))[0]
     S, rest = np.eye(count) + 0.3 * draw(size=(count, count)), np.eye(units) - a @ a.T
@@ -42,7 +46,9 @@ def near(
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("units", [3, 14, 33, 48])
 def test_gradients_near_a_solution(units, kind, weight_scale, estimate):
-    """At losses down to 1e-14 of the target's energy right to 1e-8, and below within the estimate, which is not large by itself."""
+    """At losses down to 1e-14 of the target's energy right to 1e-8, and below within the estimate,
+    which is not large by itself.
+    """
     target = TARGETS[kind]
     whole = float(LOSS(rd.random_rnn(jax.random.key(0), 1, 0.0, 0.0), target))
     for distance in (1e-2, 1e-5, 1e-7, 1e-10):
@@ -59,7 +65,9 @@ def test_gradients_near_a_solution(units, kind, weight_scale, estimate):
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("units", [6, 40])
 def test_losses_of_records_are_sums_of_squares(units, kind):
-    """They are right to 1e-6 at 1e-18 of the target's energy, where a difference of energies has no digit left."""
+    """They are right to 1e-6 at 1e-18 of the target's energy, where a difference of energies has no
+    digit left.
+    """
     target = TARGETS[kind]
     for distance in (1e-2, 1e-5, 1e-7, 1e-9):
         rnn = near(target, units, 0.5, distance)
@@ -72,7 +80,9 @@ def test_losses_of_records_are_sums_of_squares(units, kind):
 
 
 def test_no_loss_is_below_zero():
-    """Of twelve networks near a long memory four had losses of about -1e-15 by rounding, which no logarithm knows."""
+    """Of twelve networks near a long memory four had losses of about -1e-15 by rounding, which no
+    logarithm knows.
+    """
     target = rd.damped_oscillator(0.01, 1.0)
     rnns = [near(target, 33, 0.5, 1e-10, seed) for seed in range(12)]
     values = jax.jit(jax.vmap(lambda rnn: LOSS(rnn, target)))(
@@ -89,7 +99,9 @@ def test_the_target_itself_has_no_gradient():
 
 
 def test_units_that_do_nothing_change_nothing(estimate):
-    """A network of three units near a solution, among thirty that are silent: its gradient is that of the three alone."""
+    """A network of three units near a solution, among thirty that are silent: its gradient is that
+    of the three alone.
+    """
     target = TARGETS["integrator"]
     small = near(target, 3, 0.5, 1e-5)
     places = np.random.default_rng(1).permutation(33)[:3]
@@ -104,7 +116,9 @@ def test_units_that_do_nothing_change_nothing(estimate):
 
 
 def test_descent_goes_on_where_gradients_have_cancelled(estimate):
-    """From a loss of 1e-14, rate by rate as theory says: along the flow the loss falls by the square of the gradient."""
+    """From a loss of 1e-14, rate by rate as theory says: along the flow the loss falls by the
+    square of the gradient.
+    """
     target = TARGETS["integrator"]
     rnn = near(target, 33, 0.3, 1e-7)
     step, losses, squares = 1e-3, [], []

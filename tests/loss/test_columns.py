@@ -10,7 +10,7 @@ from batches import unchecked
 from support import needs_kernel
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, SKIP, columns, doubling, kernel, norm
+from rnn_dynamics.loss import ANEW, SKIP, dispatch, doubling, kernel, norm
 from rnn_dynamics.loss.projected import probe, projected_gradient
 
 LOSS = rd.PopulationLoss()
@@ -27,7 +27,7 @@ def way(request, monkeypatch):
 
 def estimate(rnn, target, wanted=True, attempt=ANEW):
     """What `PopulationLoss.estimate` finds, traced anew for either way."""
-    return columns.gradient(rnn, target, jnp.where(wanted, jnp.int32(attempt), SKIP))
+    return dispatch.gradient(rnn, target, jnp.where(wanted, jnp.int32(attempt), SKIP))
 
 
 def batch(units: int, scales, dtype=jnp.float64) -> rd.LinearRNN:
@@ -38,7 +38,9 @@ def batch(units: int, scales, dtype=jnp.float64) -> rd.LinearRNN:
 
 
 def both_ways(rnns, targets):
-    """Losses, gradients and estimated errors in Krylov bases, and losses and gradients by doubling."""
+    """Losses, gradients and estimated errors in Krylov bases, and losses and gradients by
+    doubling.
+    """
 
     def one(rnn, target):
         exact = doubling.gradient(rnn, target)
@@ -88,7 +90,9 @@ def test_the_gradient_is_exact_to_one_part_in_a_hundred_millions(steps, way):
 
 
 def test_the_estimated_error_is_above_the_true_one(way):
-    """1,000 random networks of every weight scale, before and after learning, towards every decay."""
+    """1,000 random networks of every weight scale, before and after learning, towards every
+    decay.
+    """
     draw = np.random.default_rng(0)
     rnns = batch(40, draw.uniform(0.0, 0.9, 1000))
     decays = jnp.asarray(10 ** draw.uniform(-2, -0.3, 1000))
@@ -104,12 +108,14 @@ def test_the_estimated_error_is_above_the_true_one(way):
 
 
 def test_what_few_vectors_cannot_do_is_done_by_doubling():
-    """A chain: what enters at one end is seen at the other after N - 1 steps, and no basis of fewer vectors knows of it."""
+    """A chain: what enters at one end is seen at the other after N - 1 steps, and no basis of fewer
+    vectors knows of it.
+    """
     units = 64
     W = 0.9 * np.eye(units, k=-1)
     chain = rd.LinearRNN(W, np.eye(units)[0], np.eye(units)[-1])
     target = rd.leaky_integrator(0.2)
-    assert max(columns.sizes(chain, target)) < units
+    assert max(dispatch.sizes(chain, target)) < units
     # tried with 20 at once, of the norm of a random W of weight scale 0.9, and with 12
     for factor in (1.0, 1 / 3):
         rnn = rd.LinearRNN(factor * W, chain.u, chain.v)
@@ -157,7 +163,9 @@ def test_silent_parameters(silent):
 
 
 def test_a_member_does_not_depend_on_its_neighbours():
-    """Neighbours that need other sizes, or doubling, or are unstable, huge or not finite; and other positions."""
+    """Neighbours that need other sizes, or doubling, or are unstable, huge or not finite; and other
+    positions.
+    """
     rnns, target = batch(40, [0.05, 0.2, 0.4, 0.6, 0.9, 1.3]), rd.leaky_integrator(0.2)
     found = jax.jit(jax.vmap(LOSS.value_and_grad, in_axes=(0, None)))
     value, gradient = found(rnns, target)
@@ -177,7 +185,7 @@ def test_a_member_does_not_depend_on_its_neighbours():
 def test_where_a_gradient_begins(way):
     """An attempt that was enough is made at once, and only it; what is not wanted is not found."""
     rnns, target = batch(40, [0.05, 0.3, 0.6]), rd.leaky_integrator(0.2)
-    last = len(columns.sizes(jax.tree.map(lambda x: x[0], rnns), target))
+    last = len(dispatch.sizes(jax.tree.map(lambda x: x[0], rnns), target))
     found = jax.jit(jax.vmap(estimate, in_axes=(0, None, 0, 0)))
     yes, no = jnp.ones(3, bool), jnp.zeros(3, bool)
     first = found(rnns, target, yes, jnp.full(3, ANEW))
@@ -197,7 +205,9 @@ def test_where_a_gradient_begins(way):
 
 @pytest.mark.parametrize("units", [8, 40])
 def test_broken_networks_are_told_apart(units):
-    """Weights that are not finite have a loss of NaN, unstable ones of infinity; neither has an error that is finite."""
+    """Weights that are not finite have a loss of NaN, unstable ones of infinity; neither has an
+    error that is finite.
+    """
     rnn, target = rd.random_rnn(jax.random.key(0), units, 0.3), rd.leaky_integrator(0.2)
     W = jnp.stack([rnn.W.at[3, 5].set(jnp.nan), rnn.W.at[3, 5].set(jnp.inf), rnn.W, 9 * rnn.W])
     u, v = (jnp.stack([x, x, x.at[2].set(jnp.nan), x]) for x in (rnn.u, rnn.v))
@@ -232,7 +242,9 @@ def test_an_outlier_above_one_is_unstable():
 
 
 def test_what_no_member_wants_is_not_computed(monkeypatch):
-    """The compiler used to take the attempts out of their loops, and computed all of them always, seven times as slow."""
+    """The compiler used to take the attempts out of their loops, and computed all of them always,
+    seven times as slow.
+    """
     rnns, target = batch(40, [0.3, 0.3, 0.3]), rd.leaky_integrator(0.2)
     monkeypatch.setattr(kernel, "find", lambda *_: None)
     found = jax.jit(jax.vmap(estimate, in_axes=(0, None)))
@@ -256,7 +268,9 @@ def test_products_of_attempts_ask_for_full_float32_precision(monkeypatch):
 
 
 def test_estimates_that_are_too_small_leave_room(way):
-    """Of 20,700 networks of this kind seven had errors above 1e-8 when estimates were allowed as much: those that were furthest off, by up to 300."""
+    """Of 20,700 networks of this kind seven had errors above 1e-8 when estimates were allowed as
+    much: those that were furthest off, by up to 300.
+    """
     target = rd.damped_oscillator(0.01, 1.0)
 
     def one(key):

@@ -1,4 +1,6 @@
-"""Values, gradients and the estimates of their errors, for networks of every kind, beside ball arithmetic and closed forms."""
+"""Values, gradients and the estimates of their errors, for networks of every kind, beside ball
+arithmetic and closed forms.
+"""
 
 import math
 from functools import partial
@@ -27,7 +29,9 @@ def chain(units: int, down: float, up: float) -> np.ndarray:
 
 
 def weights(units: int) -> dict[str, np.ndarray]:
-    """Stable recurrent weights, from normal ones to those that e^{-At} grows with by 1e20 before it decays."""
+    """Stable recurrent weights, from normal ones to those that e^{-At} grows with by 1e20 before it
+    decays.
+    """
     draw = np.random.default_rng(units)
     G = draw.normal(size=(units, units)) / np.sqrt(units)
     spread = np.logspace(-4, 4, units)
@@ -53,7 +57,9 @@ def weights(units: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("units", [20, 40])
 def test_estimates_cover_value_and_gradient_of_any_network(units, ends):
-    """By doubling and in Krylov bases; input and read-out of all units, or at both ends, where bases from both sides meet late."""
+    """By doubling and in Krylov bases; input and read-out of all units, or at both ends, where
+    bases from both sides meet late.
+    """
     draw = np.random.default_rng(0)
     u, v = (np.eye(units)[[0, -1]] if ends else draw.normal(size=(2, units))).copy()
     evaluate, prove = jax.jit(LOSS.evaluate), jax.jit(LOSS.gradient_and_error)
@@ -73,7 +79,9 @@ def test_estimates_cover_value_and_gradient_of_any_network(units, ends):
 
 @pytest.mark.parametrize("units", [24, 64])
 def test_a_response_that_bases_cannot_see_is_not_lost(units):
-    """Units in a line: k(t) = tⁿ⁻¹ e⁻ᵗ/(n - 1)!, in units in which the response is 2⁻ⁿ of what enters."""
+    """Units in a line: k(t) = tⁿ⁻¹ e⁻ᵗ/(n - 1)!, in units in which the response is 2⁻ⁿ of what
+    enters.
+    """
     c, n = 0.2, units
     W = 0.5 * np.eye(n, k=-1)
     rnn = network(W, 2.0 ** (n // 2) * np.eye(n)[0], 2.0 ** (n - 1 - n // 2) * np.eye(n)[-1])
@@ -92,7 +100,9 @@ def test_a_response_that_bases_cannot_see_is_not_lost(units):
 @pytest.mark.parametrize("distance", [1e-3, 1e-5, 1e-7])
 @pytest.mark.parametrize("units", [6, 40])
 def test_estimates_cover_losses_that_have_cancelled(units, distance):
-    """Near a solution of a long memory, where the loss is the difference of energies that are 1e6 to 1e14 times larger."""
+    """Near a solution of a long memory, where the loss is the difference of energies that are 1e6
+    to 1e14 times larger.
+    """
     draw, target = np.random.default_rng(1).normal, rd.leaky_integrator(0.05)
     a = draw(size=units)
     a /= np.linalg.norm(a)
@@ -135,7 +145,9 @@ def test_stable_networks_that_were_called_unstable(rnn, value):
 @pytest.mark.parametrize("options", [{}, {"time_step": 0.1}, {"horizon": 5.0}])
 @pytest.mark.parametrize("units", [12, 40])
 def test_units_of_the_state_change_nothing(units, options):
-    """h → D h with powers of two up to 2^20: values stay, and gradients change as their units do."""
+    """h → D h with powers of two up to 2^20: values stay, and gradients change as their units
+    do.
+    """
     loss, draw = rd.PopulationLoss(**options), np.random.default_rng(2)
     W, u, v = 0.6 * draw.normal(size=(units, units)) / np.sqrt(units), *draw.normal(size=(2, units))
     d = 2.0 ** draw.integers(-20, 20, units)
@@ -157,7 +169,9 @@ def test_units_of_the_state_change_nothing(units, options):
 
 @pytest.mark.parametrize("units", [5, 40])
 def test_what_is_not_proven_is_not_called_unstable(units):
-    """An eigenvalue of 1 to rounding is neither; above it the network is unstable, below it stable."""
+    """An eigenvalue of 1 to rounding is neither; above it the network is unstable, below it
+    stable.
+    """
     for top, status in ((1.0, Status.not_proven), (1 + 1e-6, Status.unstable), (1 - 1e-6, 0)):
         rnn = network(np.diag(np.r_[top, np.zeros(units - 1)]), np.ones(units), np.ones(units))
         found = LOSS.evaluate(rnn, INTEGRATOR)
@@ -188,7 +202,9 @@ def test_a_gradient_of_nothing_has_no_error(units):
 
 
 def test_the_error_is_not_0_where_both_ways_are_one():
-    """Rates from 1e-3 to 1e3 in any basis; the estimate covers the error, and says that there is one."""
+    """Rates from 1e-3 to 1e3 in any basis; the estimate covers the error, and says that there is
+    one.
+    """
     draw = np.random.default_rng(0)
     X = draw.normal(size=(33, 33))
     W = X @ np.diag(1 - np.logspace(-3, 3, 33)) @ np.linalg.inv(X)

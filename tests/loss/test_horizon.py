@@ -30,7 +30,9 @@ def test_loss_and_gradient_over_a_horizon_match_the_reference(reference, name):
 @pytest.mark.parametrize("decay", [2.0, 0.01, -0.003, -0.1])
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_a_perfect_integrator_over_a_thousand_time_constants(decay, weighting):
-    """One unit, k = a e^{-ct} against k* = 1, where every integral is elementary; negative c is unstable."""
+    """One unit, k = a e^{-ct} against k* = 1, where every integral is elementary; negative c is
+    unstable.
+    """
     T, gain = 1000.0, (1.1, 0.8)
 
     def integral(rate):
@@ -54,7 +56,9 @@ def test_a_perfect_integrator_over_a_thousand_time_constants(decay, weighting):
 
 @pytest.mark.parametrize("scale", [0.5, 1.3])
 def test_horizons_add(scale):
-    """Of weight 1, the loss over T1 + T2 is that over T1, and that over T2 of the networks as T1 leaves them."""
+    """Of weight 1, the loss over T1 + T2 is that over T1, and that over T2 of the networks as T1
+    leaves them.
+    """
     rnn, target = rd.random_rnn(jax.random.key(2), 7, scale), rd.damped_oscillator(0.01, 0.7)
     first, second = 3.0, 57.0
     later = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import columns, doubling
+from rnn_dynamics.loss import dispatch, doubling
 from rnn_dynamics.loss.inverse import halved_inverse, inverse
 from rnn_dynamics.loss.projected import SHIFT, probe
 
@@ -46,14 +46,16 @@ def both_gradients(rnn, target):
 
 @pytest.mark.parametrize("gap", [0.0, 1e-14, 1e-7])
 def test_a_gradient_does_not_rest_on_a_bad_inverse(gap):
-    """A stable network whose first pivot nearly vanishes, though p + A is well-conditioned: its gradient is found by doubling."""
+    """A stable network whose first pivot nearly vanishes, though p + A is well-conditioned: its
+    gradient is found by doubling.
+    """
     rnn, target = rd.random_rnn(jax.random.key(0), 40, 0.3), rd.leaky_integrator(0.2)
     W = rnn.W.at[:2, :2].set(jnp.array([[1 + SHIFT - gap, 2.0], [-2.0, -1.0]]))
     rnn = rd.LinearRNN(W, rnn.u, rnn.v)
     assert np.linalg.eigvals(np.asarray(W)).real.max() < 0.9
     assert np.linalg.cond((1 + SHIFT) * np.eye(40) - np.asarray(W)) < 20
     residual, eps = probe(rnn).residual, np.finfo(float).eps
-    assert not residual <= columns.LARGEST_RESIDUAL * eps
+    assert not residual <= dispatch.LARGEST_RESIDUAL * eps
     (value, gradient), exact = both_gradients(rnn, target)
     assert float(value) == pytest.approx(float(exact[0]), rel=10 * eps)
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact[1]), strict=True):

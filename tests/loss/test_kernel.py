@@ -1,4 +1,6 @@
-"""The compiled kernel beside JAX alone: what is the same to rounding, and what may not depend on the batch."""
+"""The compiled kernel beside JAX alone: what is the same to rounding, and what may not depend on
+the batch.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import pytest
 from support import needs_kernel
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, DENSE, SKIP, columns, doubling, kernel
+from rnn_dynamics.loss import ANEW, DENSE, SKIP, dispatch, doubling, kernel
 
 LOSS = rd.PopulationLoss()
 
@@ -31,22 +33,24 @@ def gap(found: rd.LinearRNN, exact: rd.LinearRNN) -> float:
 @pytest.mark.parametrize("target", [rd.leaky_integrator(0.2), rd.damped_oscillator(0.3, 1.0)])
 @pytest.mark.parametrize(("units", "dtype"), [(24, "float64"), (37, "float64"), (40, "float32")])
 def test_the_kernel_does_what_jax_does(units, dtype, target):
-    """With bases of the same sizes, and by doubling where these do not do: what they find differs by rounding, padded (37) or not."""
+    """With bases of the same sizes, and by doubling where these do not do: what they find differs
+    by rounding, padded (37) or not.
+    """
     rnns, target = networks(units, [0.0, 0.1, 0.3, 0.5, 0.7, 0.9], dtype), target.astype(dtype)
-    sizes = columns.INVERTED_SIZES[:2]
+    sizes = dispatch.INVERTED_SIZES[:2]
     one = jax.tree.map(lambda x: x[0], rnns)
-    largest = [columns.largest_scale(one, target, size, True) for size in sizes]
-    plan = kernel.Plan(columns.tolerance(rnns.W.dtype), largest, sizes)
+    largest = [dispatch.largest_scale(one, target, size, True) for size in sizes]
+    plan = kernel.Plan(dispatch.tolerance(rnns.W.dtype), largest, sizes)
     compiled = kernel.find(rnns.W.dtype, units, target.num_units)
 
     def by_kernel(rnn, first):
         return kernel.evaluate(rnn, target, first, compiled, plan)
 
     def by_jax(rnn, first):
-        return columns.by_products(rnn, target, first)
+        return dispatch.by_jax(rnn, target, first)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "fewer_sizes", lambda *_: sizes)
+        patch.setattr(dispatch, "fewer_sizes", lambda *_: sizes)
         for first in (ANEW, 0, DENSE):
             firsts = jnp.full(len(rnns.u), first, jnp.int32)
             found, exact = (jax.jit(jax.vmap(way))(rnns, firsts) for way in (by_kernel, by_jax))
@@ -58,7 +62,8 @@ def test_the_kernel_does_what_jax_does(units, dtype, target):
             found, exact = jax.tree.map(lambda x, same=same: x[same], (found, exact))
             assert gap(found.gradient, exact.gradient) < 20 * eps
             np.testing.assert_allclose(found.value, exact.value, rtol=20 * eps)
-            # what is estimated of rounding differs: other signs, and both sides of the factors instead of one
+            # what is estimated of rounding differs: other signs, and both sides of the factors
+            # instead of one
             most = {"rtol": 1e-4, "atol": 500 * eps} if dtype == "float64" else {"rtol": 1.0}
             np.testing.assert_allclose(found.gradient_error, exact.gradient_error, **most)
 
@@ -83,7 +88,9 @@ def test_few_units(units, dtype):
     ("units", "dtype", "most"), [(161, "float64", 1e-8), (64, "float32", 1e-5)]
 )
 def test_large_networks_and_many_target_units(units, dtype, most):
-    """Above 160 units the bases are those of W; a target of eight units has a small problem of its own."""
+    """Above 160 units the bases are those of W; a target of eight units has a small problem of its
+    own.
+    """
     rnns = networks(units, [0.1, 0.4], dtype)
     parts = [rd.damped_oscillator(0.2 + 0.1 * i, float(i)) for i in range(4)]
     target = rd.parallel(*parts).astype(dtype)
@@ -92,14 +99,16 @@ def test_large_networks_and_many_target_units(units, dtype, most):
     wide = jax.tree.map(lambda x: x.astype(jnp.float64), (rnns, target))
     exact = jax.jit(jax.vmap(lambda rnn: doubling.gradient(rnn, wide[1])))(wide[0])
     assert (found.attempt >= 0).all()
-    assert (found.attempt < len(columns.sizes(jax.tree.map(lambda x: x[0], rnns), target))).all()
+    assert (found.attempt < len(dispatch.sizes(jax.tree.map(lambda x: x[0], rnns), target))).all()
     gradient = jax.tree.map(lambda x: x.astype(jnp.float64), found.gradient)
     assert gap(gradient, exact[1]) < most
     np.testing.assert_allclose(found.value, exact[0], rtol=most)
 
 
 def test_bits_depend_on_nothing_but_the_network():
-    """Not on the width of a batch, the position, a second batch axis, or what was computed before."""
+    """Not on the width of a batch, the position, a second batch axis, or what was computed
+    before.
+    """
     rnns, target = networks(33, [0.1, 0.9, 0.3, 0.5]), rd.leaky_integrator(0.2)
     find = jax.vmap(lambda rnn: LOSS.value_and_grad(rnn, target))
     together = find(rnns)
@@ -136,12 +145,14 @@ def test_the_gradient_can_be_differentiated(attempt):
     "least_units", [24, 129]
 )  # for which JAX alone has columns: on CPUs and elsewhere
 def test_a_derivative_is_exact_where_jax_alone_would_need_another_way(monkeypatch, least_units):
-    """The derivative was that of the last attempt by JAX, which was not enough: 2e-7 off where the kernel takes 24 vectors, JAX at most 20."""
-    monkeypatch.setattr(columns, "LEAST_UNITS", {"cpu": least_units})
+    """The derivative was that of the last attempt by JAX, which was not enough: 2e-7 off where the
+    kernel takes 24 vectors, JAX at most 20.
+    """
+    monkeypatch.setattr(dispatch, "LEAST_UNITS", {"cpu": least_units})
     target = rd.damped_oscillator(0.05, 1.5)
     rnn, along = (rd.random_rnn(jax.random.key(k), 33, s) for k, s in ((2, 0.8), (102, 0.4)))
     estimate = jax.jit(lambda rnn: LOSS.estimate(rnn, target))
-    assert columns.sizes(rnn, target)[int(estimate(rnn).attempt)] > 20
+    assert dispatch.sizes(rnn, target)[int(estimate(rnn).attempt)] > 20
     found = jax.jvp(lambda rnn: estimate(rnn).gradient, (rnn,), (along,))[1]
     by_doubling = lambda rnn: doubling.gradient(rnn, target)[1]  # noqa: E731
     exact = jax.jvp(by_doubling, (rnn,), (along,))[1]
@@ -153,7 +164,9 @@ def test_a_derivative_is_exact_where_jax_alone_would_need_another_way(monkeypatc
 def test_a_kernel_of_one_shape_is_checked_before_it_is_called(
     monkeypatch, caplog, units, target_units
 ):
-    """While something else is traced, and on the device that it is for: with another as default it used to be sought on that one."""
+    """While something else is traced, and on the device that it is for: with another as default it
+    used to be sought on that one.
+    """
     dtype, devices = np.dtype("float64"), []
     found = kernel.find(dtype, units, target_units)
 

@@ -57,7 +57,8 @@ def test_scipy_agrees_for_many_sizes_scales_and_targets(units, scale):
     for target in targets:
         value, gradient = LOSS.value_and_grad(rnn, target)
         expected, expected_gradient = lyapunov(rnn, target)
-        # SciPy's own error grows as eps / (smallest decay): 1e-16 / 0.01. Bases of part of all units leave out 1e-8.
+        # SciPy's own error grows as eps / (smallest decay): 1e-16 / 0.01. Bases of part of all
+        # units leave out 1e-8.
         some = units == 33
         assert float(value) == pytest.approx(expected, rel=1e-8 if some else 1e-12)
         assert float(LOSS(rnn, target)) == pytest.approx(expected, rel=1e-12)
@@ -72,7 +73,9 @@ def test_one_unit_has_its_closed_form():
 
 
 def test_loss_near_zero_is_a_sum_of_squares():
-    """Where Gramians cancel to 1e-16, the loss of a network 1e-9 away from its target is still right, about 1e-18."""
+    """Where Gramians cancel to 1e-16, the loss of a network 1e-9 away from its target is still
+    right, about 1e-18.
+    """
     target = rd.leaky_integrator(0.2)
     rnn = rd.LinearRNN(target.W, target.u * (1 + 1e-9), target.v)
     assert float(LOSS(rnn, target)) == pytest.approx(1e-18 / (4 * 0.2), rel=1e-5)
@@ -172,7 +175,8 @@ def test_error_estimate_is_of_the_size_of_the_error():
             _, exact = lyapunov(rnn, target.astype(dtype))
             true = relative(parameters(gradient), exact)
             assert true < largest
-            # two independent roundings: their difference is at least a tenth of either, almost surely
+            # two independent roundings: their difference is at least a tenth of either, almost
+            # surely
             assert true < 10 * float(error) + 20 * np.finfo(dtype).eps
 
 
@@ -208,10 +212,10 @@ def test_an_unstable_target_is_refused():
 
 def test_a_loss_by_itself_is_compiled_once(monkeypatch):
     """Called outside of jit it used to compile its loop anew at every call, a second each time."""
-    from rnn_dynamics.loss import columns
+    from rnn_dynamics.loss import dispatch
 
-    traced, original = [], columns.value
-    monkeypatch.setattr(columns, "value", lambda *x: traced.append(1) or original(*x))
+    traced, original = [], dispatch.value
+    monkeypatch.setattr(dispatch, "value", lambda *x: traced.append(1) or original(*x))
     rnn, target = rd.random_rnn(jax.random.key(0), 19, 0.4), rd.leaky_integrator(0.3)
     for factor in (1.0, 0.9):
         rd.PopulationLoss()(jax.tree.map(lambda x, f=factor: f * x, rnn), target)

@@ -65,7 +65,8 @@ def test_the_gradient_is_an_unbiased_estimate_and_its_error_falls_as_the_root_of
     for seed, batch in ((10, 4), (11, 64)):
         found = many(rd.SampledLoss(3.0, 0.1, batch, weighting), seed, 4000)
         z = (found.mean(0) - exact) / (found.std(0, ddof=1) / math.sqrt(len(found)))
-        # a chance of 1e-3 that any of all components, two batch sizes and two weightings exceeds this by luck
+        # a chance of 1e-3 that any of all components, two batch sizes and two weightings exceeds
+        # this by luck
         assert np.max(abs(z)) < stats.norm.isf(1e-3 / (2 * z.size * 4))
         # and the estimate is sharp enough to see a bias of a tenth of the gradient
         assert np.linalg.norm(found.std(0)) / math.sqrt(4000) < 0.03 * np.linalg.norm(exact)
@@ -94,7 +95,9 @@ def test_noise_is_white_of_variance_one_over_the_time_step():
 
 
 def test_memory_does_not_grow_as_batch_times_time_times_units():
-    """XLA's own count for 64 units, 64 trials and 256 steps, where states of all trials would take 8 MB."""
+    """XLA's own count for 64 units, 64 trials and 256 steps, where states of all trials would take
+    8 MB.
+    """
     rnn, target = rd.random_rnn(jax.random.key(0), 64, 0.3), rd.leaky_integrator(0.2)
 
     def temporary(loss):

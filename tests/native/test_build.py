@@ -1,4 +1,6 @@
-"""How the kernel is compiled, kept and loaded; and that nothing but speed is lost where it cannot be."""
+"""How the kernel is compiled, kept and loaded; and that nothing but speed is lost where it cannot
+be.
+"""
 
 import ctypes
 import os

@@ -1,4 +1,6 @@
-"""The GPU's kernel without a GPU: its source as C, a block's threads as coroutines, beside the kernel for CPUs."""
+"""The GPU's kernel without a GPU: its source as C, a block's threads as coroutines, beside the
+kernel for CPUs.
+"""
 
 import ctypes
 import logging
@@ -13,7 +15,7 @@ import pytest
 from support import needs_kernel
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, SKIP, columns, cuda, doubling, kernel
+from rnn_dynamics.loss import ANEW, SKIP, cuda, dispatch, doubling, kernel
 from rnn_dynamics.native import build, compiled, nvrtc
 
 HERE = Path(__file__).parent
@@ -69,7 +71,7 @@ class Emulated:
             return (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays))
 
         for last in launches:
-            plan = Plan(columns.tolerance(self.dtype), count=len(sizes), first=first, last=last)
+            plan = Plan(dispatch.tolerance(self.dtype), count=len(sizes), first=first, last=last)
             plan.largest[: len(sizes)], plan.size[: len(sizes)] = largest, sizes
             turn, attempt = (ctypes.c_void_p(x.ctypes.data) for x in (turns, attempts))
             number = S if first == 0 or blocks is None else blocks
@@ -112,13 +114,15 @@ def one_of(rnns: rd.LinearRNN) -> rd.LinearRNN:
     ],
 )
 def test_it_does_what_the_kernel_for_cpus_does(emulated, units, dtype, oscillates):
-    """The same attempts, and what they find to rounding, in two launches: tiles of 4, 6 and 8 numbers, of both grids, padded or not; W that is read."""
+    """The same attempts, and what they find to rounding, in two launches: tiles of 4, 6 and 8
+    numbers, of both grids, padded or not; W that is read.
+    """
     target = rd.damped_oscillator(0.3, 1.0) if oscillates else rd.leaky_integrator(0.2)
     target, rnns = target.astype(dtype), networks(units, [0.0, 0.1, 0.3, 0.5, 0.7, 0.9], dtype)
-    compute, aim = kernel.find(np.dtype(dtype), units, 1), columns.tolerance(np.dtype(dtype))
+    compute, aim = kernel.find(np.dtype(dtype), units, 1), dispatch.tolerance(np.dtype(dtype))
     sizes = [size for size in SIZES[compute.inverted] if size <= 0.85 * units]
     one, inverted = one_of(rnns), compute.inverted
-    largest = [columns.largest_scale(one, target, size, inverted) for size in sizes]
+    largest = [dispatch.largest_scale(one, target, size, inverted) for size in sizes]
     plan = kernel.Plan(aim, largest, sizes)
     exact = jax.jit(
         jax.vmap(lambda rnn: kernel.evaluate(rnn, target, jnp.int32(ANEW), compute, plan))
@@ -143,7 +147,9 @@ def test_it_does_what_the_kernel_for_cpus_does(emulated, units, dtype, oscillate
 
 @pytest.mark.parametrize(("units", "sizes"), [(24, [8, 10, 12, 16]), (130, [12, 16, 20, 24])])
 def test_what_is_not_to_be_found(emulated, units, sizes):
-    """Not wanted, not finite, for doubling, without an inverse, not stable, and in no launch but its own; neighbours leave every bit."""
+    """Not wanted, not finite, for doubling, without an inverse, not stable, and in no launch but
+    its own; neighbours leave every bit.
+    """
     rnns, target = networks(units, [0.3] * 8, "float64"), rd.leaky_integrator(0.2)
     W, u = np.array(rnns.W), np.array(rnns.u)
     W[3, 5, 5], u[4, 2] = np.nan, np.inf
@@ -185,11 +191,13 @@ def test_launches_and_what_they_need():
 
 
 def test_what_a_machine_with_a_gpu_calls(monkeypatch):
-    """The kernel where it computes on the GPU, without LAPACK or another library's calls; JAX alone where it is told to compute on its CPU."""
+    """The kernel where it computes on the GPU, without LAPACK or another library's calls; JAX alone
+    where it is told to compute on its CPU.
+    """
     loaded = cuda.Loaded("rnn_dynamics_launch", 5, 40, (8, 40, 1), device())
     monkeypatch.setattr(kernel, "find", lambda *_: kernel.Kernel(loaded.name, True, 40, loaded))
     rnns, target = networks(40, [0.1, 0.4, 0.7], "float64"), rd.leaky_integrator(0.2)
-    found = jax.jit(jax.vmap(lambda rnn: columns.gradient(rnn, target, jnp.int32(ANEW))))
+    found = jax.jit(jax.vmap(lambda rnn: dispatch.gradient(rnn, target, jnp.int32(ANEW))))
     text = found.trace(rnns).lower(lowering_platforms=("cuda",)).as_text()
     calls = [line for line in text.splitlines() if "custom_call" in line]
     assert len(calls) == 1

@@ -129,7 +129,8 @@ def good(**changes):
         (
             {"method": "TSIT5"},
             TypeError,
-            "`method` must be TSIT5, DOP853, RKG3, AUTO, RODAS5P or another AbstractSolver, but is 'TSIT5'.",
+            "`method` must be TSIT5, DOP853, RKG3, AUTO, RODAS5P or another AbstractSolver, but "
+            "is 'TSIT5'.",
         ),
         (
             {"vector_field": lambda t, y, a: (y,)},

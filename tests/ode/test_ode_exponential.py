@@ -1,4 +1,6 @@
-"""The exponential method: its functions, its order, what stiffness it bears, and when it takes over."""
+"""The exponential method: its functions, its order, what stiffness it bears, and when it takes
+over.
+"""
 
 import dataclasses
 import math
@@ -96,7 +98,8 @@ def field(t, y):
     return jnp.stack((z - pull * x, -x - pull * z)) + (x - jnp.sin(t)) * jnp.cos(3.0 * t) * y
 
 
-# Any L: none, another than the Jacobian, one that is far larger, each of any rank. With a step of 1/32 the next term shifts the slope.
+# Any L: none, another than the Jacobian, one that is far larger, each of any rank. With a step of
+# 1/32 the next term shifts the slope.
 @pytest.mark.parametrize("rates", [(), (-1.5,), (2.0, -3.0)], ids=repr)
 def test_measured_order_is_four_whatever_is_called_stiff(rates):
     turn = np.array([[0.6, 0.8], [-0.8, 0.6]])[: len(rates)].reshape(-1, 2)
@@ -110,7 +113,8 @@ def test_measured_order_is_four_whatever_is_called_stiff(rates):
     assert math.log2(coarse / fine) == pytest.approx(5.0, abs=0.4)
 
 
-# x follows cos t at a rate of 1e6, and z follows x: where the forcing is a parabola in each step, x is off by h^3, however stiff.
+# x follows cos t at a rate of 1e6, and z follows x: where the forcing is a parabola in each step, x
+# is off by h^3, however stiff.
 def test_the_error_does_not_depend_on_how_stiff_a_direction_is():
     rate = 1e6
 
@@ -142,7 +146,8 @@ def descent(t, y, rates):
     return jnp.concatenate((-pull[None], -rates[1:] * y[1:] + 0.2 * pull * y[1:]))
 
 
-# Each direction alone would hold the pair to 3.3 / 1e5, and the stabilised method to the root of that.
+# Each direction alone would hold the pair to 3.3 / 1e5, and the stabilised method to the root of
+# that.
 @pytest.mark.parametrize(
     ("first", "dtype"), [(AUTO, "float64"), (AUTO.tight, "float64"), (AUTO, "float32")]
 )
@@ -163,7 +168,8 @@ def test_few_stiff_directions_cost_next_to_nothing(first, dtype):
     assert 5 * int(got.stats.num_evaluations) < int(stabilised.stats.num_evaluations)
 
 
-# A step is as long as the directions that are not followed allow: the seventh of ten has a rate of 30.
+# A step is as long as the directions that are not followed allow: the seventh of ten has a rate of
+# 30.
 def test_more_directions_than_are_followed_limit_the_step():
     rates = jnp.asarray([1e4, 5e3, 2e3, 1e3, 300.0, 100.0, 30.0, 1.0, 0.5, 0.2])
     ts = [0.0, 2.0]
@@ -173,7 +179,8 @@ def test_more_directions_than_are_followed_limit_the_step():
     np.testing.assert_allclose(got.ys[-1], exact.ys[-1], atol=1e-3)
 
 
-# Twenty directions of a tenth of the fastest rate: they kept the exponential method to steps that are stable by them, a thousand of them.
+# Twenty directions of a tenth of the fastest rate: they kept the exponential method to steps that
+# are stable by them, a thousand of them.
 def test_many_directions_are_left_to_the_stabilised_method():
     rates = jnp.concatenate((jnp.asarray([1e4]), jnp.full(20, 990.0), jnp.ones(1)))
     auto, stabilised = (
@@ -184,7 +191,8 @@ def test_many_directions_are_left_to_the_stabilised_method():
     assert int(auto.stats.num_evaluations) < 2 * int(stabilised.stats.num_evaluations)
 
 
-# Stiff in two directions between which the Jacobian is not symmetric: not to be taken for a gradient flow.
+# Stiff in two directions between which the Jacobian is not symmetric: not to be taken for a
+# gradient flow.
 def test_a_jacobian_that_is_not_symmetric_is_left_to_the_stabilised_method():
     matrix = jnp.asarray([[-1e4, 8e3, 0.0], [0.0, -2e3, 0.0], [0.0, 0.0, -1.0]])
 
@@ -225,7 +233,8 @@ def test_an_attempt_makes_one_pass_and_only_some_of_them_decide():
         known, spent = switching.look(f, t, y, f(t, y), h, known, no)
         counts.append(int(spent))
         stiff.append(bool(known.stiff))
-    # one direction until the radius is known, all until they are, then the one that matters and the next
+    # one direction until the radius is known, all until they are, then the one that matters and the
+    # next
     assert max(counts) == 6
     first = stiff.index(True)
     assert 2 <= counts[: first + 1].count(6) <= 4

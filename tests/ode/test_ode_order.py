@@ -84,8 +84,8 @@ def test_there_are_two_hundred_trees_up_to_order_eight():
     assert [len(rooted_trees(n)) for n in range(1, 9)] == [1, 1, 2, 4, 9, 20, 48, 115]
 
 
-# Coefficients of 16 digits, up to 170 in size, multiplied up to four times over: 1e-12. An estimate is
-# only an estimate where the embedded solution is really of lower order.
+# Coefficients of 16 digits, up to 170 in size, multiplied up to four times over: 1e-12. An estimate
+# is only an estimate where the embedded solution is really of lower order.
 @pytest.mark.parametrize(("method", "weights", "order"), ORDERS, ids=repr)
 def test_all_order_conditions_hold_and_none_beyond(method, weights, order):
     weights = getattr(method, weights)
@@ -120,9 +120,9 @@ def integrate(method, num_steps, end=2.0):
     return np.linalg.norm(y - exact(end)), np.linalg.norm(first)
 
 
-# Halving steps of 1/64, or 1/6, where errors of 1e-12 are still clear of rounding; the next term of the
-# error of Tsit5 is large and shifts the slope by 0.28 there, by half of that after each halving.
-# The estimate is the local error of a solution of order 4, or 7.
+# Halving steps of 1/64, or 1/6, where errors of 1e-12 are still clear of rounding; the next term of
+# the error of Tsit5 is large and shifts the slope by 0.28 there, by half of that after each
+# halving. The estimate is the local error of a solution of order 4, or 7.
 @pytest.mark.parametrize(
     ("method", "steps"), [(TSIT5, 128), (DOP853, 12), (RODAS5P, 128)], ids=repr
 )
@@ -134,7 +134,8 @@ def test_measured_order_is_the_declared_one(method, steps):
     assert math.log2(coarse_estimate / fine_estimate) == pytest.approx(local, abs=0.35)
 
 
-# The next term of the error shifts the slope by 0.1 at the first halving, by half of that at the next.
+# The next term of the error shifts the slope by 0.1 at the first halving, by half of that at the
+# next.
 def test_records_within_a_step_have_its_local_order():
     def field(t, y):
         return y * jnp.cos(t)

@@ -17,7 +17,9 @@ def symmetric(rates, seed=0):
 
 
 def follow(matrix, known=None, passes=1, width=NUM, h=1.0):
-    """The spectrum of a linear field after some passes, the first of which revives, and whether the last changed nothing."""
+    """The spectrum of a linear field after some passes, the first of which revives, and whether the
+    last changed nothing.
+    """
     y = jnp.asarray(np.random.default_rng(1).normal(size=len(matrix)))
 
     def linear(t, y):
@@ -39,7 +41,8 @@ def orthonormal(directions):
     np.testing.assert_allclose(directions @ directions.T, np.eye(len(directions)), atol=1e-13)
 
 
-# The eigenvalues are good to the square of what is left of the angles, and to the differences that stand for J, 1e-8 of the largest.
+# The eigenvalues are good to the square of what is left of the angles, and to the differences that
+# stand for J, 1e-8 of the largest.
 def test_the_leading_eigenvalues_are_found():
     rates = np.concatenate(([-4e3, -2e2, -50.0, 20.0, -4.0, -1.0], np.linspace(-0.1, 0.1, 14)))
     matrix, basis = symmetric(rates)
@@ -71,7 +74,8 @@ def test_a_plane_of_equal_rates_is_found():
     np.testing.assert_allclose(found @ plane @ found.T, np.eye(2), atol=1e-6)
 
 
-# J x = 0 for all but one or none: no direction is lost for what may become stiff later, whether one or all are followed.
+# J x = 0 for all but one or none: no direction is lost for what may become stiff later, whether one
+# or all are followed.
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("width", [1, NUM])
 def test_directions_come_back_where_nothing_was_stretched(rank, width):
@@ -85,7 +89,8 @@ def test_directions_come_back_where_nothing_was_stretched(rank, width):
     assert float(later.radius) == pytest.approx(1e3 * spectrum.MARGIN, rel=0.05)
 
 
-# Nothing moves but what the field moves: a parameter that is frozen is none of any direction after the first pass.
+# Nothing moves but what the field moves: a parameter that is frozen is none of any direction after
+# the first pass.
 def test_directions_are_of_what_is_stretched():
     matrix, _ = symmetric(np.linspace(-1e3, -1.0, 12))
     matrix[:3] = 0.0

@@ -1,4 +1,6 @@
-"""Stabilised methods: their coefficients, their stability, what they cost, and when they take over."""
+"""Stabilised methods: their coefficients, their stability, what they cost, and when they take
+over.
+"""
 
 import dataclasses
 import itertools

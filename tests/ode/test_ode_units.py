@@ -1,4 +1,6 @@
-"""A change of the unit of time changes nothing but times: not a step, and not a digit beyond rounding."""
+"""A change of the unit of time changes nothing but times: not a step, and not a digit beyond
+rounding.
+"""
 
 import jax.numpy as jnp
 import numpy as np

@@ -45,7 +45,9 @@ def test_it_solves(dtype):
 
 
 def test_its_order_shows_in_the_number_of_steps():
-    """The estimate is of order 2: a tolerance that is 100 times as tight takes 10 times as many steps."""
+    """The estimate is of order 2: a tolerance that is 100 times as tight takes 10 times as many
+    steps.
+    """
     counts = [
         int(
             rd.ode.solve(

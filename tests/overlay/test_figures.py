@@ -1,4 +1,6 @@
-"""Figures show what the datasets hold: read back from the axes of runs made up with known numbers."""
+"""Figures show what the datasets hold: read back from the axes of runs made up with known
+numbers.
+"""
 
 import numpy as np
 import pytest

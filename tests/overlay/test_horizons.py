@@ -22,7 +22,9 @@ def learned(**options):
 
 
 def sources(run, index):
-    """Loss and leading eigenvalues, (S, R), of the simulation and the theories over one horizon, by name."""
+    """Loss and leading eigenvalues, (S, R), of the simulation and the theories over one horizon, by
+    name.
+    """
     found = {"simulation": run.dataset.isel(horizon=index)}
     found |= {model: run.theory.sel(model=model).isel(horizon=index) for model in MODELS}
     return {

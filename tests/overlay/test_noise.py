@@ -1,4 +1,6 @@
-"""Noise against the population curve: what is drawn is what the datasets hold, and 1/√B is fitted in height."""
+"""Noise against the population curve: what is drawn is what the datasets hold, and 1/√B is fitted
+in height.
+"""
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ SIZES = np.array([1.0, 4.0, 16.0])
 
 
 def noisy(**options):
-    """A run whose curves deviate from the population curve by 0.3/√B, in each seed to one side and by a bit more or less."""
+    """A run whose curves deviate from the population curve by 0.3/√B, in each seed to one side and
+    by a bit more or less.
+    """
     run = made_up(**{**NOISE, **options})
     told = run.theory["loss"].sel(model="population").to_numpy()
     rng = np.random.default_rng(3)
@@ -75,7 +79,8 @@ def test_gradients_count_until_the_loss_has_halved_and_losses_from_there_to_a_hu
 def test_the_root_mean_square_has_the_standard_error_of_many_draws():
     draws = np.random.default_rng(0).normal(size=(4000, 30))
     roots, errors = np.array([root_mean_square(one) for one in draws]).T
-    # the scatter of 4000 draws is known to a few percent, the linearised error of 30 values likewise
+    # the scatter of 4000 draws is known to a few percent, the linearised error of 30 values
+    # likewise
     assert errors.mean() == pytest.approx(roots.std(), rel=0.06)
     assert np.isnan(root_mean_square(np.array([1.0, np.nan, np.nan]))[0])
     assert root_mean_square(np.array([2.0])) == (2.0, 0.0)

@@ -1,4 +1,6 @@
-"""The way to a conjugate pair is drawn as it is in the datasets, and the collision is found where it was put."""
+"""The way to a conjugate pair is drawn as it is in the datasets, and the collision is found where
+it was put.
+"""
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ COLLISION, POINT = 2.5, -0.4
 
 
 def meeting(times, collision=COLLISION, point=POINT):
-    """Two eigenvalues m ± √D with D linear in time and zero at the collision: real before it, a pair after it, (R, 2)."""
+    """Two eigenvalues m ± √D with D linear in time and zero at the collision: real before it, a
+    pair after it, (R, 2).
+    """
     times = np.asarray(times)
     half = np.sqrt(0.01 * (collision - times) + 0j)
     middle = point + 0.1 * (times - collision)

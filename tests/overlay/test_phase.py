@@ -1,4 +1,6 @@
-"""The plane of one mode: its flow against derivatives of the loss, and what is learned as it is in the datasets."""
+"""The plane of one mode: its flow against derivatives of the loss, and what is learned as it is in
+the datasets.
+"""
 
 import jax
 import numpy as np

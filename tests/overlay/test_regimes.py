@@ -23,7 +23,9 @@ def regimes(decay=0.2, **options):
 
 
 def expected(run, place):
-    """Mean and standard error of each quantity over the seeds of a place, and the mean of `infinite_width_3`."""
+    """Mean and standard error of each quantity over the seeds of a place, and the mean of
+    `infinite_width_3`.
+    """
     seen = run.dataset.isel(place)
     told = run.theory.sel(model="infinite_width_3").isel(place)
     scale = float(seen["weight_scale"])

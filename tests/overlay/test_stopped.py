@@ -1,4 +1,6 @@
-"""A real run over two horizons in which some networks stop early: figures show those as they stayed."""
+"""A real run over two horizons in which some networks stop early: figures show those as they
+stayed.
+"""
 
 import numpy as np
 import pytest

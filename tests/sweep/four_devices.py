@@ -1,4 +1,5 @@
-"""Run by test_devices.py in a process of its own that has four CPU devices; what it prints is an error.
+"""Run by test_devices.py in a process of its own that has four CPU devices; what it prints is an
+error.
 
 python four_devices.py FOLDER (one of CHECKS)
 """

@@ -1,4 +1,6 @@
-"""Thousands of broken configs: each is a ConfigError that names the key, and nothing else is ever raised."""
+"""Thousands of broken configs: each is a ConfigError that names the key, and nothing else is ever
+raised.
+"""
 
 import json
 import math
@@ -260,7 +262,8 @@ def test_sweeps_beyond_all_bounds_are_refused_at_once():
     (problem,) = refused(changed(**dict.fromkeys(names, thousand)), *names)
     assert problem == (
         "Keys `target.decay` (1000), `network.weight_scale` (1000), `network.input_scale` (1000), "
-        "`network.output_scale` (1000) must combine to at most 10000000 members, but combine to 1000000000000."
+        "`network.output_scale` (1000) must combine to at most 10000000 members, but combine to "
+        "1000000000000."
     )
     many = {"start": 1, "stop": 2, "num": 20_000}
     (problem,) = refused(

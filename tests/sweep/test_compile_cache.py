@@ -32,7 +32,9 @@ compute = { chunk_size = 2 }
 
 @pytest.mark.core
 def test_a_compile_group_compiles_three_programs(tmp_path):
-    """Beginning, learning and spectra; nothing is compiled beside them, however many chunks and numbers there are."""
+    """Beginning, learning and spectra; nothing is compiled beside them, however many chunks and
+    numbers there are.
+    """
     jax.clear_caches()
     config = experiment(network__num_units=[3, 4], record__weights="final")
     assert compiled(config, tmp_path / "descent") == 2 * 3
@@ -60,7 +62,9 @@ def test_a_run_leaves_the_settings_of_jax_alone(finished):
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts the command, and another that waits for it and tells the chunk's bytes, the programs, and what is on stderr."""
+    """Starts the command, and another that waits for it and tells the chunk's bytes, the programs,
+    and what is on stderr.
+    """
     config = tmp_path / "small.toml"
     config.write_text(CONFIG)
     env = {k: v for k, v in os.environ.items() if k not in SETTINGS}
@@ -84,7 +88,9 @@ def start(tmp_path):
 
 
 def test_loaded_programs_give_the_bits_of_compiled_ones_and_damage_is_mended(start, tmp_path):
-    """Two processes fill one cache at once; then every entry is torn or overwritten; then all is well."""
+    """Two processes fill one cache at once; then every entry is torn or overwritten; then all is
+    well.
+    """
     under_way = [start("without", "--no-compile-cache"), start("first"), start("second")]
     without, first, second = (result() for result in under_way)
     bits = without[0]

@@ -19,7 +19,9 @@ def test_a_cpu_is_told_nothing():
 
 
 def test_a_gpu_is_told_what_its_compiler_knows(monkeypatch):
-    """Compilers of all platforms know each other's options, so that this one can be asked; an option that is gone is no error."""
+    """Compilers of all platforms know each other's options, so that this one can be asked; an
+    option that is gone is no error.
+    """
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiling.known_options() == compiling.FOR_GPUS
     compiling.known_options.cache_clear()

@@ -136,7 +136,9 @@ def small_disk(tmp_path):
 
 
 def test_a_real_disk_that_is_full(finished, small_disk):
-    """It runs out of room again and again, whatever is being written; with room at last, the same bits."""
+    """It runs out of room again and again, whatever is being written; with room at last, the same
+    bits.
+    """
     directory, full = small_disk / "run", 0
     while True:
         try:

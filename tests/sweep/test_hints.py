@@ -1,4 +1,6 @@
-"""What an unknown key may mean, and that an experiment made in Python is checked as one from a file."""
+"""What an unknown key may mean, and that an experiment made in Python is checked as one from a
+file.
+"""
 
 import pytest
 from config_keys import ALL_KINDS, base, put

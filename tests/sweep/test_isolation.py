@@ -1,4 +1,6 @@
-"""One member never affects another: bits do not depend on companions, order, chunks or resume points."""
+"""One member never affects another: bits do not depend on companions, order, chunks or resume
+points.
+"""
 
 import tempfile
 from functools import partial
@@ -146,7 +148,9 @@ def whole(tmp_path_factory):
 @settings(max_examples=8, derandomize=True, deadline=None, phases=[Phase.generate])
 @given(axis(SCALES), axis(RATES), st.integers(1, 3), st.integers(0, 60))
 def test_bits_of_a_member_are_its_own(whole, scales, rates, seeds, stop):
-    """Axes in any order and selection give it other companions, another place and chunk; the run is interrupted once, at any record."""
+    """Axes in any order and selection give it other companions, another place and chunk; the run is
+    interrupted once, at any record.
+    """
     config = sweep(scales, rates, seeds)
     left = stop % (len(TICKS) * len(rd.plan(config).chunks) - 1)
 
@@ -165,7 +169,9 @@ def test_bits_of_a_member_are_its_own(whole, scales, rates, seeds, stop):
 
 
 def spacings(one, other, floor):
-    """Difference in units in the last place of the entry, or of `floor` times the root mean square of the member's array if greater."""
+    """Difference in units in the last place of the entry, or of `floor` times the root mean square
+    of the member's array if greater.
+    """
     one, other = np.asarray(one), np.asarray(other)
     axes = tuple(range(1, one.ndim))
     size = np.sqrt(np.mean(other**2, axis=axes, keepdims=True)) * np.asarray(floor, other.dtype)
@@ -176,13 +182,16 @@ def spacings(one, other, floor):
     ("dtype", "horizon", "floor"), [("float64", np.inf, 0), ("float32", 5.0, 1)]
 )
 def test_another_width_is_another_program_that_differs_in_the_last_bits(dtype, horizon, floor):
-    """Chunks of 2, 3 and 8: after one step of learning weights and loss agree within 4 units in the last place.
+    """Chunks of 2, 3 and 8: after one step of learning weights and loss agree within 4 units in the
+    last place.
 
-    In float64 that holds entry by entry. In float32 over a finite horizon it holds in units of a typical entry only: the program of
-    another width adds up in another order, which moves the gradient by a few units of its own size, and so a small weight by many of its
-    own. Measured at 6 to 24 units, learning rates 0.02 to 0.5: in float64, and in float32 over an infinite horizon, no bit differs; in
-    float32 over a finite one weights differ by up to 4 units of the root mean square, 26 of a tenth of it and 2048 of the entry itself,
-    losses by up to 4. Programs are compiled as users compile them: without optimisation they differ more.
+    In float64 that holds entry by entry. In float32 over a finite horizon it holds in units of a
+    typical entry only: the program of another width adds up in another order, which moves the
+    gradient by a few units of its own size, and so a small weight by many of its own. Measured at 6
+    to 24 units, learning rates 0.02 to 0.5: in float64, and in float32 over an infinite horizon, no
+    bit differs; in float32 over a finite one weights differ by up to 4 units of the root mean
+    square, 26 of a tenth of it and 2048 of the entry itself, losses by up to 4. Programs are
+    compiled as users compile them: without optimisation they differ more.
     """
     count = 24
     loss, rate = rd.PopulationLoss(horizon), jnp.asarray(0.1, dtype)

@@ -48,7 +48,9 @@ def segment_bytes(plan, width):
 
 
 def test_batches_are_halved_until_they_fit(tmp_path, monkeypatch, caplog):
-    """Chunks of 4 in batches of 2, the bits of which are those of a run with chunks of 2; resumed, they stay as narrow."""
+    """Chunks of 4 in batches of 2, the bits of which are those of a run with chunks of 2; resumed,
+    they stay as narrow.
+    """
     narrow = rd.run(
         experiment(**CONFIG | {"compute__chunk_size": 2}), tmp_path / "narrow", progress=False
     )
@@ -68,7 +70,9 @@ def test_batches_are_halved_until_they_fit(tmp_path, monkeypatch, caplog):
 
 
 def test_what_a_compiled_segment_needs_is_known_before_it_runs(tmp_path, monkeypatch):
-    """Compiled for 2 members it needs about half of what it needs for 4: the limit tells the width."""
+    """Compiled for 2 members it needs about half of what it needs for 4: the limit tells the
+    width.
+    """
     total = segment_bytes(rd.plan(experiment(**CONFIG)), 4)
     monkeypatch.setattr(work, "most_bytes", lambda: int(0.75 * total))
     run = rd.run(experiment(**CONFIG), tmp_path / "run", progress=False)

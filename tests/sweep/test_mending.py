@@ -25,7 +25,9 @@ def problems(directory):
 
 
 def test_a_thousand_flipped_bits_are_each_found_and_named(finished, tmp_path):
-    """Half of them uniform over all bytes, half over the files: config, manifest, chunks, results.zarr and table."""
+    """Half of them uniform over all bytes, half over the files: config, manifest, chunks,
+    results.zarr and table.
+    """
     directory = copy(finished, tmp_path)
     save_table(error_table(overlay(rd.open_run(directory))), rd.open_run(directory))
     assert problems(directory) == ""
@@ -195,7 +197,9 @@ def test_what_a_killed_process_left_before_it_began_is_no_obstacle(finished, tmp
 
 
 def test_clocks_that_go_backwards_do_no_harm(finished, tmp_path, monkeypatch):
-    """Nothing is decided by the time of day: a clock that runs backwards, and files from the future."""
+    """Nothing is decided by the time of day: a clock that runs backwards, and files from the
+    future.
+    """
     directory, moment = tmp_path / "run", [2e9]
 
     def backwards():

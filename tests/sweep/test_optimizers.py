@@ -1,4 +1,6 @@
-"""Optimisers of sweeps: what the config names is what optax makes of it, one compilation for all of its numbers."""
+"""Optimisers of sweeps: what the config names is what optax makes of it, one compilation for all of
+its numbers.
+"""
 
 import inspect
 
@@ -105,7 +107,9 @@ def test_a_member_is_what_optax_makes_of_it(tmp_path, name, plain):
 
 @pytest.mark.core
 def test_the_known_arguments_are_those_of_optax():
-    """All real numbers and flags that optax has; arguments that only newer versions have are not offered."""
+    """All real numbers and flags that optax has; arguments that only newer versions have are not
+    offered.
+    """
     others = {"learning_rate", "mask", "weight_decay_mask", "trust_ratio_mask"}
     newer = {"bias_correction_mu", "bias_correction_nu"}
     for name, known in OPTIMIZERS.items():
@@ -185,7 +189,9 @@ def test_a_rate_of_0_freezes_decaying_weights(tmp_path):
 
 
 def test_the_theory_is_laid_over_at_the_sum_of_the_learning_rates(tmp_path):
-    """With a schedule the flow's time is not a multiple of the step, and the flow itself is followed at that time."""
+    """With a schedule the flow's time is not a multiple of the step, and the flow itself is
+    followed at that time.
+    """
     config = experiment(
         learning__learning_rate=[0.005, 0.01],
         learning__num_steps=400,
@@ -297,11 +303,13 @@ def test_a_run_without_any_theory_that_applies_ends_cleanly(tmp_path, capsys):
         ),
         (
             {"optimizer_arguments": {"nesterov": [True, False]}},
-            r"`learning.optimizer_arguments.nesterov` must be true or false, but is \[True, False\]",
+            r"`learning.optimizer_arguments.nesterov` must be true or false, but is "
+            r"\[True, False\]",
         ),
         (
             {"optimizer_arguments": {"learning_rate": 1.0}},
-            "`learning.optimizer_arguments.learning_rate` must be absent, as `learning.learning_rate`",
+            "`learning.optimizer_arguments.learning_rate` must be absent, as "
+            "`learning.learning_rate`",
         ),
         ({"optimizer_arguments": 3}, "`learning.optimizer_arguments` must be a table, but is 3"),
         (
@@ -320,7 +328,8 @@ def test_a_run_without_any_theory_that_applies_ends_cleanly(tmp_path, capsys):
         ),
         (
             {"schedule": {"kind": "cosin"}},
-            "`learning.schedule.kind` must be 'constant', 'linear', 'cosine', 'exponential' or 'warm"
+            "`learning.schedule.kind` must be 'constant', 'linear', 'cosine', 'exponential' or "
+            "'warm"
             "up_cosine', but is 'cosin'",
         ),
         ({"schedule": {}}, "`learning.schedule.kind` must be .*, but is missing"),

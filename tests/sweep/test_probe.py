@@ -1,4 +1,6 @@
-"""The probe's arithmetic, by a clock on which only training takes time: the truth is what a run takes on the same clock."""
+"""The probe's arithmetic, by a clock on which only training takes time: the truth is what a run
+takes on the same clock.
+"""
 
 import numpy as np
 import pytest
@@ -37,7 +39,8 @@ class Clock:
 
 
 class Advance:
-    """The program that learns: a record takes 1 s, each gradient `price`, and each new shape 7 s of compiling.
+    """The program that learns: a record takes 1 s, each gradient `price`, and each new shape 7 s of
+    compiling.
 
     More than `most` members are too many.
     """
@@ -145,7 +148,9 @@ def test_batches_that_need_too_much_memory_are_halved(compare, monkeypatch):
 
 
 def test_gradients_of_a_flow_and_its_end_are_foreseen(compare, monkeypatch):
-    """By what learns alike for less, and is compiled for the probe alone: here a network of so few units is its own words."""
+    """By what learns alike for less, and is compiled for the probe alone: here a network of so few
+    units is its own words.
+    """
     foresee = module._Prober._foreseen
 
     def nearly_free(self, *arguments):

@@ -1,4 +1,6 @@
-"""Several processes on one run: shards of a job array, the processes of a job, and processes that meet by accident."""
+"""Several processes on one run: shards of a job array, the processes of a job, and processes that
+meet by accident.
+"""
 
 import os
 import signal
@@ -149,7 +151,9 @@ def test_two_shards_of_which_one_is_killed_and_started_again(config, tmp_path, u
 
 @pytest.mark.core
 def test_two_processes_of_a_job_of_which_one_is_killed(config, tmp_path, unbroken):
-    """They are numbered by `jax.distributed`; the survivor ends its own share, and both started again end the run."""
+    """They are numbered by `jax.distributed`; the survivor ends its own share, and both started
+    again end the run.
+    """
     directory = tmp_path / "run"
 
     def job():

@@ -41,7 +41,9 @@ def sweeps():
 @pytest.mark.core
 @pytest.mark.parametrize("config", list(sweeps()), ids=["adam", "flow"])
 def test_a_chunk_goes_on_from_any_record_with_the_same_bits(config, tmp_path, monkeypatch):
-    """5 records of the networks and 5 in theory; stopped after some of them, and once more after going on from the second."""
+    """5 records of the networks and 5 in theory; stopped after some of them, and once more after
+    going on from the second.
+    """
     whole = rd.run(config, tmp_path / "whole", progress=False)
     begun = []
     original = training.train
@@ -93,7 +95,9 @@ def test_progress_of_another_kind_of_state_is_not_used(finished, tmp_path):
 
 
 def test_progress_of_another_meaning_is_not_used(finished, tmp_path, monkeypatch):
-    """As flows left it before they were integrated in scaled parameters: numbers of the same shapes, which would be taken for others."""
+    """As flows left it before they were integrated in scaled parameters: numbers of the same
+    shapes, which would be taken for others.
+    """
     directory = tmp_path / "run"
     part = chunks.parts_of(finished.plan.chunks[0], 2)[0]
     with monkeypatch.context() as patch:
@@ -107,7 +111,9 @@ def test_progress_of_another_meaning_is_not_used(finished, tmp_path, monkeypatch
 
 
 def test_progress_is_saved_every_now_and_then(finished, tmp_path, monkeypatch):
-    """A process that is killed loses no more than that: here it dies at the third record without a word."""
+    """A process that is killed loses no more than that: here it dies at the third record without a
+    word.
+    """
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_SAVES", 0.0)
     monkeypatch.setattr(progress, "LEAST_PAUSE", 0)
     directory, saves, original = tmp_path / "run", [], progress.save_progress
@@ -130,7 +136,9 @@ def test_progress_is_saved_every_now_and_then(finished, tmp_path, monkeypatch):
 
 
 def test_chunks_in_parts_save_each_part(finished, tmp_path, monkeypatch):
-    """A chunk of 4 in parts of 2, as after a lack of memory; the first part is not computed again."""
+    """A chunk of 4 in parts of 2, as after a lack of memory; the first part is not computed
+    again.
+    """
     config = experiment(compute__chunk_size=4, record__observables=[])
     with monkeypatch.context() as patch:
         patch.setattr(work.Work, "_width", lambda *_: 2)

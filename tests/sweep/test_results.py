@@ -31,7 +31,9 @@ def test_pieces_follow_each_other_and_cover_everything_once(shape, most):
 
 
 def test_pieces_of_any_size_are_the_same_dataset(tmp_path, monkeypatch):
-    """Groups that alternate, padded units, saved weights, theories of different numbers of modes; pieces of one member."""
+    """Groups that alternate, padded units, saved weights, theories of different numbers of modes;
+    pieces of one member.
+    """
     monkeypatch.setattr(results, "PIECE_BYTES", 1)
     config = experiment(
         network__num_units=[3, 5],

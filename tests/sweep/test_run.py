@@ -205,7 +205,9 @@ def test_no_lapack_in_the_learning_segment(finished):
 
 
 def test_a_run_keeps_the_programs_of_few_compile_groups(tmp_path, monkeypatch):
-    """Compiled programs hold memory maps; a process that had some 70 groups behind it used to crash in the compiler."""
+    """Compiled programs hold memory maps; a process that had some 70 groups behind it used to crash
+    in the compiler.
+    """
     monkeypatch.setattr(work, "MOST_GROUPS", 2)
     config = experiment(
         network__num_units=[2, 3, 4, 5, 7],

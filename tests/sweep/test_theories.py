@@ -1,4 +1,6 @@
-"""Theories laid over sweeps: each member gets what the public functions give it, where the theory applies."""
+"""Theories laid over sweeps: each member gets what the public functions give it, where the theory
+applies.
+"""
 
 import jax
 import numpy as np
@@ -51,7 +53,9 @@ def integrator(tmp_path_factory):
 
 @pytest.mark.core
 def test_infinite_width_is_the_same_for_all_seeds_across_chunks(integrator):
-    """Three seeds and chunks of four members: cells are cut by chunks, and every seed still has the one curve."""
+    """Three seeds and chunks of four members: cells are cut by chunks, and every seed still has the
+    one curve.
+    """
     theory, target = integrator.theory, rd.leaky_integrator(0.5)
     for scale in (0.05, 0.4):
         for length in (0, 1):

@@ -106,16 +106,19 @@ def problems(source, tmp_path, **changes):
     [
         (
             {"network__weight_scale": [0.1, 0.2, 0.25]},
-            "Key `network.weight_scale` must be 0.1 or 0.3, as in the run of `network.warm_start`, but is "
+            "Key `network.weight_scale` must be 0.1 or 0.3, as in the run of "
+            "`network.warm_start`, but is "
             "0.2 or 0.25.",
         ),
         (
             {"target__decay": 0.4},
-            "Key `target.decay` must be 0.3 or 0.5, as in the run of `network.warm_start`, but is 0.4.",
+            "Key `target.decay` must be 0.3 or 0.5, as in the run of `network.warm_start`, but "
+            "is 0.4.",
         ),
         (
             {"target": {"kind": "modes", "modes": [{"decay": 0.3}]}},
-            "Key `target.decay` must be 0.3 or 0.5, as in the run of `network.warm_start`, but is absent.",
+            "Key `target.decay` must be 0.3 or 0.5, as in the run of `network.warm_start`, but "
+            "is absent.",
         ),
         (
             {"network__num_units": 8},
@@ -123,25 +126,32 @@ def problems(source, tmp_path, **changes):
         ),
         (
             {"network__output_scale": [1.0, 0.5]},
-            "Key `network.output_scale` must be 1, as in the run of `network.warm_start`, but is 0.5.",
+            "Key `network.output_scale` must be 1, as in the run of `network.warm_start`, but is "
+            "0.5.",
         ),
         (
             {"network__overlap": 0.0},
-            "Key `network.overlap` must be absent, as in the run of `network.warm_start`, but is given.",
+            "Key `network.overlap` must be absent, as in the run of `network.warm_start`, but is "
+            "given.",
         ),
         (
             {"network__num_seeds": 3},
-            "Key `network.num_seeds` must be at most 2, as in the run of `network.warm_start`, but is 3.",
+            "Key `network.num_seeds` must be at most 2, as in the run of `network.warm_start`, "
+            "but is 3.",
         ),
         (
             {"network__warm_start_record": 1},
-            "Key `network.warm_start_record` must be a record at which the run of `network.warm_start` saved weights, "
-            'but is 1, and that run has those of 0, 2 only: set record.weights = "final" in that run.',
+            "Key `network.warm_start_record` must be a record at which the run of "
+            "`network.warm_start` saved weights, "
+            'but is 1, and that run has those of 0, 2 only: set record.weights = "final" in that '
+            "run.",
         ),
         (
             {"network__warm_start_record": -4},
-            "Key `network.warm_start_record` must be a record at which the run of `network.warm_start` saved weights, "
-            'but is -4, and that run has those of 0, 2 only: set record.weights = "final" in that run.',
+            "Key `network.warm_start_record` must be a record at which the run of "
+            "`network.warm_start` saved weights, "
+            'but is -4, and that run has those of 0, 2 only: set record.weights = "final" in that '
+            "run.",
         ),
     ],
 )

@@ -39,7 +39,9 @@ def test_invariant_and_symmetric_to_the_flow_of_the_full_network():
 
 
 def test_events_do_not_depend_on_the_records():
-    """The four events lie where the reference has them, to the tolerance of the integration, from few records and from many."""
+    """The four events lie where the reference has them, to the tolerance of the integration, from
+    few records and from many.
+    """
     initial = (0.0, 0.0, 0.0, 0.3, 0.1)
     few = rd.theory.conjugate_pair(OSCILLATOR, initial, [0.0, 1, 2, 3, 6, 15, 30, 40, 90])
     many = rd.theory.conjugate_pair(OSCILLATOR, initial, np.linspace(0, 90, 121))
@@ -72,7 +74,9 @@ def test_events_that_are_not_passed_are_nan():
     [(0.0, 5e-4), (0.01, 2e-3), (0.05, 2e-2)],  # the first: interpolation between the records
 )
 def test_event_times_of_simulations_with_small_weights(weight_scale, tolerance):
-    """Far below 2 %, although a weight scale of |u||v| would shift the escape from the plateau by a third without the right start."""
+    """Far below 2 %, although a weight scale of |u||v| would shift the escape from the plateau by a
+    third without the right start.
+    """
     times = jnp.linspace(0, 100, 241)
     for seed, phase in ((0, 0.0), (1, np.pi)):  # the second inverts its input at first
         target = rd.damped_oscillator(0.3, 1.0, phase)

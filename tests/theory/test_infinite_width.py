@@ -12,7 +12,9 @@ import rnn_dynamics as rd
 
 @functools.cache
 def pairings(word):
-    """Number of non-crossing pairings of each letter with the other one: the moments of a circular element."""
+    """Number of non-crossing pairings of each letter with the other one: the moments of a circular
+    element.
+    """
     if not word:
         return 1
     partners = range(1, len(word), 2)
@@ -44,7 +46,9 @@ def moment(word, scale, overlap):
 @pytest.mark.core
 @pytest.mark.parametrize("overlap", [0.0, 0.4, -1.0])
 def test_moments_of_short_words_in_closed_form(overlap):
-    """⟨x, word y⟩ is exact up to words of length 2ℓ+1: each half has a vector of at most ℓ letters, and one letter joins them."""
+    """⟨x, word y⟩ is exact up to words of length 2ℓ+1: each half has a vector of at most ℓ letters,
+    and one letter joins them.
+    """
     scale = 0.7
     rnn = rd.theory.infinite_width(scale, 2.0, 3.0, overlap, max_length=2)
     assert rnn.num_units == rd.theory.num_words(2)
@@ -55,7 +59,9 @@ def test_moments_of_short_words_in_closed_form(overlap):
 
 
 def test_moments_of_random_networks_of_large_width():
-    """Norms and overlaps at N = 1000; they scatter by σ^length √(number of words)/√N, so six times 1/√N bounds all of them."""
+    """Norms and overlaps at N = 1000; they scatter by σ^length √(number of words)/√N, so six times
+    1/√N bounds all of them.
+    """
     scale, overlap = 0.8, 0.3
     rnn = rd.random_rnn(jax.random.key(0), 1000, scale, overlap=overlap)
     for word in WORDS[:31]:
@@ -80,7 +86,9 @@ def test_reference_entries(reference, index):
 
 
 def test_numbers_of_the_theory_note_from_rich_to_lazy():
-    """Section 3.5: plain gradient descent, learning rate 0.05, decay 0.5; loss at steps 20, 80, 320, change of W at step 400."""
+    """Section 3.5: plain gradient descent, learning rate 0.05, decay 0.5; loss at steps 20, 80,
+    320, change of W at step 400.
+    """
     table = {
         (0.3, 2): (1.496e-2, 4.61e-4, 8.27e-5, 0.3688),
         (0.6, 3): (9.36e-3, 2.3e-4, 4.5e-6, 0.2549),
@@ -108,7 +116,9 @@ def test_without_weights_two_units_are_exact():
 
 
 def test_the_mean_of_networks_tends_to_it():
-    """Distance of the mean loss of 16 networks of 48 units within 4 standard errors at every record (true for 99.99 % of draws)."""
+    """Distance of the mean loss of 16 networks of 48 units within 4 standard errors at every record
+    (true for 99.99 % of draws).
+    """
     target = rd.leaky_integrator(0.5)
     learn = jax.jit(jax.vmap(lambda rnn: descend(rnn, target, 30).loss))
     keys = jax.random.split(jax.random.key(0), 16)

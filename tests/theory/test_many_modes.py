@@ -84,7 +84,9 @@ def test_the_transfer_function_is_right_to_rounding(family, dtype):
 
 
 def test_defective_targets_are_no_exception():
-    """A shift register of 64 units, T = g⁶³ / (1 + c)⁶⁴, and a Jordan block, T = 1 / (d + c)⁴⁰, in 50 digits."""
+    """A shift register of 64 units, T = g⁶³ / (1 + c)⁶⁴, and a Jordan block, T = 1 / (d + c)⁴⁰, in
+    50 digits.
+    """
     for shift, diagonal, count in ((0.5, 0.0, 64), (4.0, 0.0, 64), (1.0, 0.9, 40)):
         W = diagonal * jnp.eye(count) + shift * jnp.eye(count, k=-1)
         ends = jnp.eye(count)[0], jnp.eye(count)[-1]
@@ -195,7 +197,9 @@ RATES = list(itertools.product((0.0, 1.0), (0.0, 2.0), (0.0, 0.5)))
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("rates", RATES)
 def test_outliers_start_along_a_unit_vector(rates, dtype):
-    """|e| = 1 whatever is frozen: with W = I the eigenvalue eᵀ W e is 1, and p² + q² of u = v is 2 |u|²."""
+    """|e| = 1 whatever is frozen: with W = I the eigenvalue eᵀ W e is 1, and p² + q² of u = v is 2
+    |u|².
+    """
     random = np.random.default_rng(0).normal(size=7)
     for size, output in ((1.0, random), (1e-25, random), (1.0, 0 * random)):
         rnn = rd.LinearRNN(np.eye(7), size * random, size * output).astype(dtype)

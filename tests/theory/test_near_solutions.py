@@ -115,7 +115,9 @@ def test_rates_of_an_oscillator_are_those_of_the_flow():
 
 @pytest.mark.parametrize(("factor", "settles"), [(0.98, True), (1.02, False)])
 def test_gradient_descent_is_stable_up_to_the_largest_learning_rate(factor, settles):
-    """Just below the largest rate a small deviation dies out, just above it grows (then it leaves the linear regime)."""
+    """Just below the largest rate a small deviation dies out, just above it grows (then it leaves
+    the linear regime).
+    """
     target = rd.leaky_integrator(0.3)
     near = rd.LinearRNN(target.W + 1e-6, target.u, target.v)
     rate = factor * float(rd.theory.largest_learning_rate(target, target))

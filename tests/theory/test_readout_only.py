@@ -23,7 +23,9 @@ def test_reference_entries(reference, index):
 
 
 def taylor_flow(target, sigma, times, size):
-    """The flow in the basis (σt)ⁿ e⁻ᵗ/n! of the theory note, by a matrix exponential in 60 digits less 15: for small σ only."""
+    """The flow in the basis (σt)ⁿ e⁻ᵗ/n! of the theory note, by a matrix exponential in 60 digits
+    less 15: for small σ only.
+    """
     n = np.arange(40)
     exponent = n[:, None] + n[None, :]
     M = scipy.special.binom(exponent, n[None, :]) * (sigma / 2) ** exponent / 2
@@ -69,7 +71,9 @@ def test_laguerre_functions_diagonalise_the_kernel(sigma):
 
 
 def test_loss_is_exact_relative_to_itself_up_to_weight_scale_095():
-    """From σ = 0 to 0.95: finite, positive, falling, from ½∫k*² on; at σ = 0 only e⁻ᵗ can be made."""
+    """From σ = 0 to 0.95: finite, positive, falling, from ½∫k*² on; at σ = 0 only e⁻ᵗ can be
+    made.
+    """
     target, times = rd.leaky_integrator(0.3), jnp.asarray([0.0, 1.0, 100.0, 1e4, 1e8])
     for sigma in (0.0, 0.3, 0.7, 0.8, 0.95):
         got = rd.theory.readout_only(target, sigma, times)
@@ -86,7 +90,9 @@ def test_loss_is_exact_relative_to_itself_up_to_weight_scale_095():
 
 
 def test_a_single_wide_network_learns_like_it():
-    """Read-out training of N = 150: within the scatter of a linear statistic, a few / √N of the initial loss."""
+    """Read-out training of N = 150: within the scatter of a linear statistic, a few / √N of the
+    initial loss.
+    """
     target, times, size = rd.damped_oscillator(0.5, 0.4), jnp.linspace(0, 8, 5), 1.5
     rnn = rd.random_rnn(jax.random.key(0), 150, 0.7, size, 0.0, overlap=0.0)
     full = rd.gradient_flow(rnn, target, times, rates=rd.Rates(0.0, 0.0, 1.0), rtol=1e-5)
@@ -116,7 +122,9 @@ def test_required_norm_and_threshold():
 
 
 def in_basis(X, rates, u, v, dtype="float64"):
-    """The network of the modes λ_i with inputs u_i and outputs v_i, in the basis of the columns of X."""
+    """The network of the modes λ_i with inputs u_i and outputs v_i, in the basis of the columns of
+    X.
+    """
     inverse = np.linalg.inv(X)
     return rd.LinearRNN(X * np.asarray(rates) @ inverse, X @ u, v @ inverse).astype(dtype)
 
@@ -130,7 +138,9 @@ def norm_of_modes(rates, residues, sigma):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-2)])
 @pytest.mark.parametrize("count", [1, 6, 30])
 def test_hidden_modes_need_no_read_out(count, dtype, tolerance):
-    """In orthogonal and other bases; what the modes outside of the bulk leave unseen is unreached, unseen, or cancels."""
+    """In orthogonal and other bases; what the modes outside of the bulk leave unseen is unreached,
+    unseen, or cancels.
+    """
     random = np.random.default_rng(count)
     needed = jax.jit(rd.theory.required_readout_norm)
     inside, residues = random.uniform(-0.65, 0.65, count), random.normal(size=count)
@@ -149,7 +159,9 @@ def test_hidden_modes_need_no_read_out(count, dtype, tolerance):
 
 
 def test_hidden_modes_of_other_kinds():
-    """On the bulk's edge, in units that nothing joins to input or output, defective ones, and the smallest that counts."""
+    """On the bulk's edge, in units that nothing joins to input or output, defective ones, and the
+    smallest that counts.
+    """
     needed, kept = rd.theory.required_readout_norm, rd.leaky_integrator(0.4)
     expected = 1 / (1 - (0.6 / 0.7) ** 2)
     jordan = 0.9 * np.eye(3) + 2 * np.eye(3, k=1)

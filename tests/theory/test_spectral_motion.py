@@ -29,7 +29,8 @@ def test_velocities_are_differences_along_the_flow():
     for name in ("eigenvalue", "residue"):
         values = [getattr(x, f"{name}s")[at] for x, at in zip((before, after), order, strict=True)]
         expected = (values[1] - values[0]) / 2e-4
-        # central differences of step 1e-4 leave 1e-8 of the third derivative and 1e-11 of the tolerance
+        # central differences of step 1e-4 leave 1e-8 of the third derivative and 1e-11 of the
+        # tolerance
         np.testing.assert_allclose(getattr(motion, f"{name}_velocity"), expected, atol=1e-6)
     velocity = rd.theory.eigenvalue_velocity(flow.rnn, gradient, rates)
     back = rd.match_eigenvalues(flow.rnn.eigenvalues(), motion.eigenvalues)

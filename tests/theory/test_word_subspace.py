@@ -13,7 +13,9 @@ TIMES = np.linspace(0, 20, 21)
 
 
 def largest_errors(rnn, length, full):
-    """Largest error of the loss, relative to the initial one, and of the top eigenvalue at the end."""
+    """Largest error of the loss, relative to the initial one, and of the top eigenvalue at the
+    end.
+    """
     small = rd.gradient_flow(rd.theory.word_subspace(rnn, length), TARGET, TIMES)
     loss = float(np.abs(small.loss - full.loss).max() / full.loss[0])
     top = [np.max(curve.eigenvalues[-1].real) for curve in (small, full)]
