@@ -59,9 +59,7 @@ class AbstractLoss(eqx.Module):
     def gradient_and_error(
         self, network: Any, target: Any, key: jax.Array | None = None
     ) -> tuple[jax.Array, Any, jax.Array]:
-        """The loss and its gradient as records have them, and an estimate of the gradient's
-        relative error, ().
-        """
+        """The loss and its gradient as records keep them, and the gradient's relative error, ()."""
         value, gradient, _, error = self.reference(network, target, key)
         return value, gradient, error
 
@@ -90,17 +88,15 @@ class AbstractLoss(eqx.Module):
             network: the student.
             target: the target.
             key: as in `__call__`.
-            first: `SKIP` of a network that does not learn, whose evaluation may be anything; or the
-                attempt that was enough before, () int32.
+            first: the `attempt` of an earlier estimate, to start with, () int32; or `SKIP` for a
+                network that does not learn, whose evaluation may be anything.
         """
         if first is not None:
             network = where_wanted(network, first != SKIP)
         return only_way(network, self.evaluate(network, target, key))
 
     def steps_are_stable(self, network: Any, target: Any) -> jax.Array:
-        """Whether the time steps of the loss follow both networks, () bool; by default there are
-        none.
-        """
+        """Whether the loss's time steps, if it has any, follow both networks, () bool."""
         return jnp.ones((), bool)
 
 

@@ -11,9 +11,15 @@ Field = Callable[[Array, Array], Array]
 
 
 class Context(NamedTuple):
-    """Before a step: the state of the method, the evaluations it took to make, the largest step
-    that the method can take, the order of its error estimate and its gains; and whether the step
-    can be interpolated, a bool or boolean array.
+    """What a method says before a step.
+
+    Attributes:
+        state: of the method.
+        spent: how often f was evaluated to find it.
+        largest: step that the method can take.
+        order: of its error estimate.
+        gains: of step-size control.
+        dense: whether the step can be interpolated, a bool or boolean array.
     """
 
     state: Any
@@ -25,8 +31,14 @@ class Context(NamedTuple):
 
 
 class Step(NamedTuple):
-    """y1, f(t + h, y1) and the error estimate, each (N,); how often f was evaluated; and y(t + h/2)
-    - y, (N,), where the method knows it.
+    """What a step finds.
+
+    Attributes:
+        y: y1 = y(t + h), (N,).
+        dy: f(t + h, y1), (N,).
+        error: its estimate, (N,).
+        count: how often f was evaluated.
+        middle: y(t + h/2) - y, (N,), where the method knows it.
     """
 
     y: Array
@@ -39,9 +51,8 @@ class Step(NamedTuple):
 class AbstractSolver(abc.ABC):
     """A method that integrates y' = f(t, y) adaptively, in `ode.solve` and in `gradient_flow`.
 
-    A subclass has `step`, and the order k of its error estimate less one, `embedded_order`: the
-    error of a step is as h^(k). Instances are compared and hashed by identity: a compiled program
-    belongs to one.
+    A subclass has `step` and `embedded_order`: the error estimate of a step of size h falls as
+    h^(embedded_order + 1). Programs are compiled anew for each instance, so make one and reuse it.
 
         class Heun(rd.ode.AbstractSolver):
             embedded_order = 1
@@ -71,9 +82,7 @@ class AbstractSolver(abc.ABC):
     def prepare(
         self, f: Field, t: Array, y: Array, dy: Array, h: Array, state: Any, rejected: Array
     ) -> Context:
-        """Look ahead from (t, y), where the step h may be what the method can take or not; by
-        default it can.
-        """
+        """Say before a step of size h from (t, y) how the method can step; by default by any h."""
         spent, order = jnp.int32(0), self.embedded_order + 1
         return Context(state, spent, jnp.inf, order, self.gains, self.interpolates)
 

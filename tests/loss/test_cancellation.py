@@ -62,6 +62,27 @@ def test_gradients_near_a_solution(units, kind, weight_scale, estimate):
             assert error < 1e-8
 
 
+@needs_kernel
+@pytest.mark.parametrize("units", [6, 33])
+def test_long_memories_are_refined(units):
+    """Plain doubling misses 1e-8 where the loss is 1e-14 of the energy."""
+    plain, evaluate, prove = map(
+        jax.jit, (doubling.gradient, LOSS.evaluate, LOSS.gradient_and_error)
+    )
+    missed = 0
+    for target in (rd.leaky_integrator(0.01), rd.damped_oscillator(0.02, 1.0)):
+        whole = float(LOSS(rd.random_rnn(jax.random.key(0), 1, 0.0, 0.0), target))
+        for distance in (3e-8, 1e-8, 3e-9, 1e-9):
+            rnn = near(target, units, 0.3, distance)
+            value, gradient = in_digits(rnn, target)
+            if value < 1e-14 * whole:
+                continue
+            missed += relative(parameters(plain(rnn, target).gradient), gradient) > 1e-8
+            assert relative(parameters(evaluate(rnn, target).gradient), gradient) < 1e-8
+            assert relative(parameters(prove(rnn, target)[1]), gradient) < 1e-8
+    assert missed
+
+
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("units", [6, 40])
 def test_losses_of_records_are_sums_of_squares(units, kind):
