@@ -14,7 +14,7 @@ import rnn_dynamics as rd
 
 ROOT = Path(rd.__file__).parent
 ROOMS = (
-    "native",
+    "kernels",
     "model",
     "ode",
     "loss",

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rnn_dynamics.native.machine import kind_of_machine, own_directory
+from rnn_dynamics.kernels.cache import kind_of_machine, own_directory
 
 MOST_BYTES = 2**28  # a sweep with theories has about 1 MB of programs
 PROBLEM = r"Error (reading|writing) persistent compilation cache entry for '(\w+)'"

@@ -11,7 +11,7 @@ from small_sweep import experiment
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
-from rnn_dynamics.native import machine
+from rnn_dynamics.kernels import cache
 from rnn_dynamics.sweep import compile_cache
 from rnn_dynamics.sweep.compile_cache import switch_on_cache
 from rnn_dynamics.sweep.config import make_experiment
@@ -130,7 +130,7 @@ def test_the_cache_is_the_users_and_of_one_kind_of_machine(surroundings, tmp_pat
     surroundings.delenv("JAX_COMPILATION_CACHE_DIR")
     assert switch_on_cache() == directory
     surroundings.delenv("JAX_COMPILATION_CACHE_DIR")
-    surroundings.setattr(machine.platform, "machine", lambda: "another")
+    surroundings.setattr(cache.platform, "machine", lambda: "another")
     assert switch_on_cache() != directory
 
 
@@ -151,7 +151,7 @@ def test_where_nothing_can_be_written_there_is_no_cache(surroundings, tmp_path):
     surroundings.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert switch_on_cache() is None
     surroundings.setenv("XDG_CACHE_HOME", str(tmp_path))
-    surroundings.setattr(machine.os, "access", lambda *_: False)
+    surroundings.setattr(cache.os, "access", lambda *_: False)
     assert switch_on_cache() is None
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 

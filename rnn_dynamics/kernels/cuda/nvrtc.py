@@ -1,4 +1,4 @@
-"""CUDA sources of this folder, compiled by NVIDIA's run-time compiler, which JAX's own packages
+"""CUDA sources below `kernels`, compiled by NVIDIA's run-time compiler, which JAX's own packages
 bring along; kept as libraries are.
 """
 
@@ -9,16 +9,16 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rnn_dynamics.native.build import HERE, kept, macros, name_of
+from rnn_dynamics.kernels.build import HERE, kept, macros, name_of
 
 OPTIONS = ("--std=c++17",)
 
 
 def compiled(source: str, constants: Mapping[str, float], architecture: str) -> tuple[str, bytes]:
-    """What its bits depend on, as a word, and the machine code of a source of this folder.
+    """What its bits depend on, as a word, and the machine code of a source below `kernels`.
 
     Args:
-        source: name of a file of this folder, which may include any .cuh of it.
+        source: path of a file below `kernels`, which may include any .cuh beside it.
         constants: macros that it is compiled with.
         architecture: of the GPU, as "sm_90".
 
@@ -26,7 +26,7 @@ def compiled(source: str, constants: Mapping[str, float], architecture: str) -> 
         OSError: if there is no compiler, or it fails.
     """
     options = [*OPTIONS, f"--gpu-architecture={architecture}", *macros(constants)]
-    sources = [HERE / source, *sorted(HERE.glob("*.cuh"))]
+    sources = [HERE / source, *sorted((HERE / source).parent.glob("*.cuh"))]
     name = name_of(source, [*(path.read_text("utf-8") for path in sources), *options])
     with kept(f"{name}.cubin", lambda path: path.write_bytes(_compile(sources, options))) as path:
         return name, path.read_bytes()

@@ -2,7 +2,7 @@
 // Included once per REAL and UNITS.
 //
 // The threads are a square grid, each of which has a tile of a square of PADDED or, if W is not
-// KEPT, SQUARE numbers. Numbers of a tile lie apart
+// INVERSE_IN_REGISTERS, SQUARE numbers. Numbers of a tile lie apart
 // in pairs, PLACE(t, e) being the row or column of number e in tile t, so that what neighbours read
 // together lies together.
 
@@ -31,10 +31,10 @@
 #endif
 #define ALL_LANES 0xffffffffu
 
-// KEPT: whether the threads keep (1 + p - W)^-1 in registers, in whose bases the problem becomes
+// INVERSE_IN_REGISTERS: whether the threads keep (1 + p - W)^-1 in registers, in whose bases the problem becomes
 // small. Otherwise these are of W, which is read
 // from memory for each pair of vectors, and may be larger.
-#if KEPT
+#if INVERSE_IN_REGISTERS
 #define GRID (UNITS <= 64 ? 8 : 16)
 #define TILE (2 * ((UNITS + 2 * GRID - 1) / (2 * GRID)))
 #define FOLDED (TILE <= 2 ? 2 : TILE <= 4 ? 4 : TILE <= 8 ? 8 : 16)
@@ -58,7 +58,7 @@
 
 // Who finds the Gramian of a small system: a warp for each, both at once, or all threads, one after
 // the other, in less memory.
-#if KEPT
+#if INVERSE_IN_REGISTERS
 #define TEAM 32
 #define MEMBER LANE
 #define MEET() __syncwarp()

@@ -49,7 +49,7 @@ DEVICE void small_system(Space *s, int m, int side, int n, REAL *E, REAL *T) {
     REAL x = i == j && i < size ? -1 : 0;
     if (k < 0 && l < 0) {
       const REAL h = H[i * (s->most + 1) + j];
-      if (KEPT)
+      if (INVERSE_IN_REGISTERS)
         x += (h + (i == j ? 1 : 0)) * scale;
       else
         x = (i == j ? shift : 0) - h;
@@ -59,7 +59,7 @@ DEVICE void small_system(Space *s, int m, int side, int n, REAL *E, REAL *T) {
     E[entry] = x;
     for (j += TEAM; j >= n; j -= n) i++;
   }
-  if (!KEPT) {
+  if (!INVERSE_IN_REGISTERS) {
     MEET();
     invert_together(m, n, E, T);
     int i = MEMBER / m, j = MEMBER % m;

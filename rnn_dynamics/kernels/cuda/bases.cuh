@@ -52,7 +52,7 @@ DEVICE void orthogonalise(Space *s, int side, int j, PAIR *x) {
   }
   // of length or, of an inverse, 1, whichever is larger
   const REAL least = 4 * EPSILON * EPSILON;
-  const REAL inverse = left > least * fmax(length, (REAL)KEPT) ? RSQRT(left) : 0;
+  const REAL inverse = left > least * fmax(length, (REAL)INVERSE_IN_REGISTERS) ? RSQRT(left) : 0;
 #pragma unroll
   for (int i = 0; i < NUM_PAIRS; i++) {
     const PAIR unit = {x[i].x * inverse, x[i].y * inverse};
@@ -84,7 +84,7 @@ DEVICE void grow(Space *s, const REAL *a, int count, int m) {
         } else {
           x[i] = made[k];
         }
-        if (KEPT) {
+        if (INVERSE_IN_REGISTERS) {
           const REAL shift = 1 + (REAL)SHIFT;
           x[i].x = shift * x[i].x - last[k].x, x[i].y = shift * x[i].y - last[k].y;
         }

@@ -15,8 +15,9 @@ import pytest
 from support import needs_kernel
 
 import rnn_dynamics as rd
+from rnn_dynamics.kernels import build, compiled
+from rnn_dynamics.kernels.cuda import nvrtc
 from rnn_dynamics.loss import ANEW, SKIP, cuda, dispatch, doubling, kernel
-from rnn_dynamics.native import build, compiled, nvrtc
 
 HERE = Path(__file__).parent
 MOST_ATTEMPTS = 16
@@ -49,11 +50,12 @@ class Emulated:
         shape = (self.dtype.itemsize, units, target_units)
         self.loaded = cuda.Loaded("name", 5, 40, shape, device())
         self.kept = self.loaded.inverted
-        shapes = {"UNITS": units, "TARGET_UNITS": target_units, "BLOCKS": 1, "KEPT": int(self.kept)}
+        shapes = {"UNITS": units, "TARGET_UNITS": target_units, "BLOCKS": 1}
+        shapes["INVERSE_IN_REGISTERS"] = int(self.kept)
         macros = build.macros({**kernel.constants(self.dtype), **shapes})
         path = folder / f"{units}_{dtype}_{target_units}.so"
         line = [build.c_compiler(), "-std=gnu11", "-O2", "-w", "-fPIC", "-shared", *macros]
-        line += [f"-I{HERE}", f"-I{build.HERE}", str(HERE / "emulated_gradient.c")]
+        line += [f"-I{HERE}", f"-I{build.HERE}/cuda", str(HERE / "emulated_gradient.c")]
         subprocess.run([*line, "-o", str(path), "-lm"], check=True)
         self.functions = ctypes.CDLL(str(path))
 
@@ -241,13 +243,13 @@ def test_whose_inverse_is_kept(itemsize, most):
 def test_it_compiles_if_there_is_a_compiler(units):
     constants = kernel.constants(np.dtype("float64"))
     constants |= {"UNITS": units, "TARGET_UNITS": 1, "BLOCKS": 1}
-    constants["KEPT"] = int(cuda.is_kept(8, units))
+    constants["INVERSE_IN_REGISTERS"] = int(cuda.is_kept(8, units))
     try:
         nvrtc.find_compiler()
     except OSError as error:
         pytest.skip(str(error))
-    name, code = compiled("gradient.cu", constants, "sm_90")
+    name, code = compiled("cuda/gradient.cu", constants, "sm_90")
     assert name.startswith("gradient_")
     assert code.startswith(b"\x7fELF")
     with pytest.raises(OSError, match=r"the CUDA compiler fails: .*undefined"):
-        compiled("gradient.cu", {"UNITS": 48}, "sm_90")
+        compiled("cuda/gradient.cu", {"UNITS": 48}, "sm_90")

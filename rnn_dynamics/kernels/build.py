@@ -1,4 +1,4 @@
-"""C sources of this folder as libraries: compiled once per kind of machine, kept in the user's
+"""C sources below this folder as libraries: compiled once per kind of machine, kept in the user's
 cache directory, loaded.
 
 A library's name is made from all that its bits depend on, and a seal beside it says what they are:
@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rnn_dynamics.native.machine import kind_of_machine, own_directory
+from rnn_dynamics.kernels.cache import kind_of_machine, own_directory
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O3", "-funroll-loops", "-fPIC", "-shared", "-pthread")
@@ -55,14 +55,14 @@ def library(
     headers: Path,
     check: Callable[[ctypes.CDLL], bool],
 ) -> Library | None:
-    """A library from a source of this folder; None, with a line in the log that says why, if it
+    """A library from a source below this folder; None, with a line in the log that says why, if it
     cannot be had.
 
     There is none without a C compiler (the environment's CC, or cc, gcc or clang), and none if the
     environment's RNN_DYNAMICS_NATIVE is 0.
 
     Args:
-        source: name of a file of this folder, which may include any other.
+        source: path of a file below this folder, which may include others of its own.
         constants: macros that it is compiled with.
         headers: a folder of other headers.
         check: whether the functions of a library do what they should; asked once per process,
@@ -137,7 +137,7 @@ def _remove_left_overs(directory: Path) -> None:
 
 
 def _name(source: str, constants: Mapping[str, Any], headers: Path) -> str:
-    paths = [*sorted(HERE.glob("*.[ch]")), *sorted(headers.rglob("*c_api.h"))]
+    paths = [*sorted((HERE / source).parent.glob("*.[ch]")), *sorted(headers.rglob("*c_api.h"))]
     texts = [path.read_text("utf-8") for path in paths]
     return name_of(source, [*texts, source, *macros(constants), *FLAGS, kind_of_machine()])
 

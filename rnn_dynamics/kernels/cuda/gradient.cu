@@ -3,11 +3,11 @@
 
 // clang-format off
 #include "block.cuh"
-#include "space.cuh"
-#if KEPT
-#include "kept.cuh"
+#include "workspace.cuh"
+#if INVERSE_IN_REGISTERS
+#include "inverse_in_registers.cuh"
 #else
-#include "read.cuh"
+#include "streaming.cuh"
 #endif
 #include "bases.cuh"
 #include "reduced.cuh"
@@ -62,7 +62,7 @@ DEVICE void find_nothing(const Gradient *out) {
 // sizes if none was enough.
 DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gradient *out,
                 int *attempt) {
-#if KEPT
+#if INVERSE_IN_REGISTERS
   REAL a[TILE * TILE];
 #else
   const REAL *a = p->W;
@@ -91,7 +91,7 @@ DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gr
   return turn;
 }
 
-// Members that were not found are NaN after every launch. Without KEPT the bases are in `vectors`,
+// Members that were not found are NaN after every launch. Without INVERSE_IN_REGISTERS the bases are in `vectors`,
 // which has as many numbers for each member as those of
 // the largest size are.
 KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, const REAL *u,
@@ -113,7 +113,7 @@ KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, 
     const Gradient out = {value + i, by_W + (size_t)i * n * n, by_u + i * n, by_v + i * n,
                           errors + ERRORS * i};
     int attempt = ANEW, next = turn;
-    if (!KEPT)
+    if (!INVERSE_IN_REGISTERS)
       space.vectors =
           vectors + (size_t)i * numbers_of_vectors(plan.size[plan.count - 1] - TARGET_UNITS);
     if (turn >= ANEW && turn < plan.last) next = find(&space, &plan, &p, turn, &out, &attempt);

@@ -5,7 +5,7 @@ Who has no C compiler loses nothing but speed: what is here is done by JAX as we
 needed to import this.
 """
 
-from rnn_dynamics.native.build import Library, library
-from rnn_dynamics.native.nvrtc import compiled
+from rnn_dynamics.kernels.build import Library, library
+from rnn_dynamics.kernels.cuda.nvrtc import compiled
 
 __all__ = ["Library", "compiled", "library"]

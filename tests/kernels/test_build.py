@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from rnn_dynamics import native
+from rnn_dynamics import kernels
+from rnn_dynamics.kernels import build, cache
 from rnn_dynamics.loss import kernel
-from rnn_dynamics.native import build, machine
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
@@ -24,7 +24,7 @@ FLOAT64 = np.dtype("float64")
 def anew(monkeypatch, tmp_path):
     """No library is known or kept."""
     monkeypatch.setattr(build, "_known", {})
-    monkeypatch.setattr(machine, "_told", set())
+    monkeypatch.setattr(cache, "_told", set())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(build.SWITCH, raising=False)
     return monkeypatch
@@ -128,14 +128,14 @@ def test_no_code_is_loaded_that_another_user_could_have_written(
     anew, tmp_path, change, level, caplog
 ):
     anew.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    directory = machine.own_directory("native")
+    directory = cache.own_directory("native")
     assert directory == tmp_path / "cache" / "rnn_dynamics" / "native"
     folder = tmp_path / "cache" / level
     change(folder)
     if level == "." and change is is_a_link:  # of the user's own making, to a folder as good
-        assert machine.own_directory("native") == tmp_path / "elsewhere" / "rnn_dynamics" / "native"
+        assert cache.own_directory("native") == tmp_path / "elsewhere" / "rnn_dynamics" / "native"
         return
-    assert machine.own_directory("native") is None
+    assert cache.own_directory("native") is None
     assert f"`{folder}` must be a folder of this user" in caplog.text
     path = keep()
     assert not path.is_relative_to(tmp_path / "cache")
@@ -148,18 +148,18 @@ def test_a_cache_in_a_folder_where_all_may_write_is_used_if_none_may_replace_it(
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o1777)
     anew.setenv("XDG_CACHE_HOME", str(tmp_path / "shared" / "own"))
-    assert machine.own_directory("native") is not None
+    assert cache.own_directory("native") is not None
     (tmp_path / "shared").chmod(0o777)
-    assert machine.own_directory("native") is None
+    assert cache.own_directory("native") is None
 
 
 def test_without_a_home_there_is_no_cache(anew, tmp_path):
     anew.setenv("XDG_CACHE_HOME", "relative")
     anew.setenv("HOME", str(tmp_path))
-    assert machine.own_directory("a") == tmp_path / ".cache" / "rnn_dynamics" / "a"
+    assert cache.own_directory("a") == tmp_path / ".cache" / "rnn_dynamics" / "a"
     for home in ("also/relative", "/proc/nobody"):
         anew.setenv("HOME", home)
-        assert machine.own_directory("a") is None
+        assert cache.own_directory("a") is None
 
 
 def test_without_a_compiler_there_is_none(anew, caplog):
@@ -208,7 +208,7 @@ def test_a_library_is_named_by_all_that_its_bits_depend_on(anew, tmp_path):
 
     def name(**changes):
         constants = kernel.constants(FLOAT64) | changes
-        found = native.library("gradient.c", constants, headers, lambda _: True)
+        found = kernels.library("cpu/gradient.c", constants, headers, lambda _: True)
         assert found is not None
         assert isinstance(found.functions, ctypes.CDLL)
         return found.name

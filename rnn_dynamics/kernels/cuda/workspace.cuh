@@ -32,7 +32,7 @@ DEVICE int numbers_of_vectors(int most) { return 2 * (most + 1) * PADDED; }
 DEVICE int lay_out(Space *s, REAL *memory, int size) {
   REAL *free = memory;
   const int m = size - TARGET_UNITS, n = padded(size), rows = n < COLUMNS ? COLUMNS : n;
-#if KEPT
+#if INVERSE_IN_REGISTERS
   const int least = (m * PADDED + 5) / 6;  // six of them take C V
 #else
   // three a strip of C V, five parts of a vector
@@ -42,13 +42,13 @@ DEVICE int lay_out(Space *s, REAL *memory, int size) {
   s->most = m;
   s->square = padded(least);
   if (s->square < rows * n) s->square = rows * n;
-  if (KEPT) s->vectors = some(&free, numbers_of_vectors(m));
+  if (INVERSE_IN_REGISTERS) s->vectors = some(&free, numbers_of_vectors(m));
   s->H = some(&free, 2 * m * (m + 1));
   s->E = some(&free, 4 * s->square / (3 - SYSTEMS));
   s->P = some(&free, 2 * s->square);
   s->T = some(&free, 2 * s->square / (3 - SYSTEMS));
   s->overlaps = some(&free, n * n);
-  s->parts = KEPT ? some(&free, WARPS * PADDED) : s->E;
+  s->parts = INVERSE_IN_REGISTERS ? some(&free, WARPS * PADDED) : s->E;
   s->outer = some(&free, TARGET_UNITS * TARGET_UNITS);
   s->target_u = some(&free, TARGET_UNITS);
   s->target_v = some(&free, TARGET_UNITS);
