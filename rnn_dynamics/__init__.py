@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         track_eigenvalues,
     )
     from rnn_dynamics.overlay import overlay, plot
+    from rnn_dynamics.sweep.compile_cache import use_compile_cache
     from rnn_dynamics.sweep.config import ConfigError, load_experiment
     from rnn_dynamics.sweep.experiment import Experiment
     from rnn_dynamics.sweep.plan import plan
@@ -56,6 +57,7 @@ _HOMES = {
         *("Rates", "Status", "Stop", "StopReason"),
         *("Trajectory", "gradient_descent", "gradient_flow"),
     ),
+    "sweep.compile_cache": ("use_compile_cache",),
     "sweep.experiment": ("Experiment",),
     "sweep.config": ("ConfigError", "load_experiment"),
     "sweep.plan": ("plan",),
@@ -101,6 +103,7 @@ __all__ = [
     "run",
     "theory",
     "track_eigenvalues",
+    "use_compile_cache",
 ]
 
 

@@ -196,9 +196,9 @@ def set_up_jax(dtype: str, cache: bool = False) -> None:
     # it takes SIGTERM for itself, and keeps it
     os.environ["JAX_ENABLE_PREEMPTION_SERVICE"] = "false"
     if cache:
-        from rnn_dynamics.sweep.compile_cache import switch_on_cache
+        from rnn_dynamics.sweep.compile_cache import use_compile_cache
 
-        switch_on_cache()
+        use_compile_cache()
     import_jax()
     sys.modules["jax"].config.update("jax_enable_x64", dtype == "float64")
 

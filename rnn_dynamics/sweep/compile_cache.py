@@ -1,10 +1,10 @@
 """Compiled programs kept on disk from process to process, by JAX's persistent cache. JAX is not
 needed.
 
-The command line switches it on, the library never. Programs of another machine could hold
-instructions that this one lacks, and JAX does not tell two kinds of CPU apart, so each kind has a
-folder of its own. No entry can spoil a run: JAX compiles what it cannot read, and what is damaged
-is deleted, as it would not be written anew.
+The command line switches it on, the library only if it is asked to. Programs of another machine
+could hold instructions that this one lacks, and JAX does not tell two kinds of CPU apart, so each
+kind has a folder of its own. No entry can spoil a run: JAX compiles what it cannot read, and what
+is damaged is deleted, as it would not be written anew.
 """
 
 import os
@@ -21,14 +21,31 @@ MOST_BYTES = 2**28  # a sweep with theories has about 1 MB of programs
 PROBLEM = r"Error (reading|writing) persistent compilation cache entry for '(\w+)'"
 
 
-def switch_on_cache() -> Path | None:
-    """Make JAX keep what it compiles in the user's cache directory, or where
-    JAX_COMPILATION_CACHE_DIR says.
+def use_compile_cache(directory: str | Path | None = None) -> Path | None:
+    """Make JAX keep compiled programs on disk, so that the next process does not compile them anew.
+
+    The command line does so too, and shares them. Programs of another kind of processor are never
+    used. If it is called before JAX is imported, XLA prints no messages about loaded programs.
+
+    Args:
+        directory: where they are kept, each kind of processor in a folder of its own; by default
+            where JAX_COMPILATION_CACHE_DIR says, or the user's cache directory, of which at most
+            256 MiB are used.
 
     Returns:
-        The directory; None if there is none that can be written, or JAX_ENABLE_COMPILATION_CACHE
-        switches it off.
+        The directory; None if the user's cache directory cannot be written, or can be written by
+        others, or JAX_ENABLE_COMPILATION_CACHE switches the cache off.
+
+    Raises:
+        TypeError: if the directory is no text and no Path.
+        OSError: if the directory cannot be made.
+
+    Example:
+        >>> import rnn_dynamics as rd
+        >>> rd.use_compile_cache()
     """
+    if directory is not None and not isinstance(directory, str | Path):
+        raise TypeError(f"Argument `directory` must be a text or a Path, but is {directory!r}.")
     if os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1").lower() in (
         "0",
         "false",
@@ -39,17 +56,25 @@ def switch_on_cache() -> Path | None:
     ):
         return None
     given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if given is not None:
-        directory: Path | None = Path(given) if given else None
+    if directory is not None:
+        path: Path | None = Path(directory) / kind_of_machine()
+        path.mkdir(parents=True, exist_ok=True)
+        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    elif given is not None:
+        path = Path(given) if given else None
     else:
-        directory = _own_directory()
-    if directory is None:
+        path = _own_directory()
+    if path is None:
         return None
     # XLA tells each time that it does not know its own "+prefer-no-gather", an error only in name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    _set("jax_compilation_cache_dir", str(directory))
+    _set("jax_compilation_cache_dir", str(path))
     _set("jax_persistent_cache_min_compile_time_secs", 0.0)
-    return directory
+    if "jax" in sys.modules:  # which may have decided already that there is none
+        from jax.experimental.compilation_cache import compilation_cache
+
+        compilation_cache.reset_cache()
+    return path
 
 
 def _own_directory() -> Path | None:
