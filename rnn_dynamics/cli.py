@@ -127,6 +127,9 @@ def _parser() -> "argparse.ArgumentParser":
     run.add_argument("--process-id", type=int, metavar="I", help="which this one is, from 0")
     overlay = command("overlay", _overlay, "Compare theory and simulation of a run.")
     plot = command("plot", _plot, "Draw the figures of a run into DIR/figures.")
+    text = "formats to draw in, gif for the animation (default: png pdf gif; `run` draws png)"
+    default, choices = ("png", "pdf", "gif"), ("png", "pdf", "svg", "gif")
+    plot.add_argument("--format", nargs="+", choices=choices, default=default, help=text)
     info = command("info", _info, "Show what is done, failed and missing, and check all checksums.")
     for sub in (overlay, plot, info):
         sub.add_argument("directory", type=Path, metavar="DIR", help="directory of a run")
@@ -173,7 +176,7 @@ def _run(options: "argparse.Namespace") -> int:
             if experiment.theory.models:
                 _show_overlay(result, options.interrupts)
         with _informing("figures"):
-            _show_figures(result, options.interrupts)
+            _show_figures(result, options.interrupts, ("png",))
     return _report_failures(result)
 
 
@@ -228,7 +231,7 @@ def _overlay(options: "argparse.Namespace") -> int:
 def _plot(options: "argparse.Namespace") -> int:
     run = _open(options.directory)
     start_jax()
-    return DONE if _show_figures(run, options.interrupts) else UNFORESEEN
+    return DONE if _show_figures(run, options.interrupts, options.format) else UNFORESEEN
 
 
 def _info(options: "argparse.Namespace") -> int:
@@ -275,15 +278,15 @@ def _show_overlay(run: Any, interrupts: Interrupts) -> None:
     print(f"table in {path}")
 
 
-def _show_figures(run: Any, interrupts: Interrupts) -> bool:
+def _show_figures(run: Any, interrupts: Interrupts, formats: Sequence[str]) -> bool:
     """Draw the figures; whether all could be drawn."""
     from rnn_dynamics.overlay import plot
 
     with interrupts.deferred() as interrupted:
-        paths = plot.save_figures(run, interrupted=interrupted)
+        paths = plot.save_figures(run, formats=formats, interrupted=interrupted)
     drawn = {path.stem for path in paths}
     print(f"figures in {run.directory / 'figures'}: {', '.join(sorted(drawn))}")
-    return drawn >= plot.drawable(run)
+    return drawn >= plot.drawable(run, formats)
 
 
 def _report_failures(run: Any) -> int:
@@ -294,7 +297,3 @@ def _report_failures(run: Any) -> int:
     for name, status in failed.items():
         print(f"  {name}: {status}", file=sys.stderr)
     return MEMBERS_FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

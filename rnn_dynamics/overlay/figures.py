@@ -5,7 +5,7 @@ print.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -57,7 +57,8 @@ Save = Callable[[Path], object]
 log = logging.getLogger("rnn_dynamics")
 # matplotlib's own settings; text in PDFs stays text
 DEFAULTS = {k: v for k, v in matplotlib.rcParamsDefault.items() if "backend" not in k}
-DEFAULTS |= {"pdf.fonttype": 42}
+DEFAULTS |= {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "rnn_dynamics"}
+FORMATS = ("png", "pdf", "svg", "gif")
 
 FIGURES: dict[str, Draw] = {
     "loss_curves": loss_curves,
@@ -95,10 +96,11 @@ def save_figures(
     run: Run,
     directory: str | Path | None = None,
     *,
+    formats: Sequence[str] = ("png", "pdf", "gif"),
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
-    """Draw every figure that fits a run and write it as PNG and PDF, and the spectrum's animation
-    as GIF if it has eigenvalues.
+    """Draw every figure that fits a run and write it in every format; GIF is that of the spectrum's
+    animation, which a run with eigenvalues has.
 
     They look the same whatever the user's matplotlibrc says. Each file is there whole or not at
     all. A figure that fails is named in the log, and the others are drawn.
@@ -106,15 +108,20 @@ def save_figures(
     Args:
         run: a run, finished or not.
         directory: where to; `figures` in the run's directory if it is not given.
+        formats: some of "png", "pdf", "svg" and "gif".
         interrupted: asked before each figure; once it is true, no more are drawn.
 
     Returns:
         The files that were written.
 
     Raises:
+        ValueError: if a format is none of these.
         StoreError: if the directory cannot be written, or the run is corrupt.
     """
     require_run(run)
+    for one in formats:
+        if one not in FORMATS:
+            raise ValueError(f"Argument `formats` must have some of {FORMATS}, but has {one!r}.")
     own = directory is None
     target = run.directory / FOLDER if directory is None else Path(directory)
     problem = obstacle(target, folder=True) if own else None
@@ -124,7 +131,7 @@ def save_figures(
         target.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     with matplotlib.rc_context(DEFAULTS):
-        for name, save in _files(run).items():
+        for name, save in _files(run, formats).items():
             if interrupted():
                 break
             try:
@@ -139,21 +146,23 @@ def save_figures(
     return paths
 
 
-def drawable(run: Run) -> set[str]:
+def drawable(run: Run, formats: Sequence[str]) -> set[str]:
     """The names of the files that `save_figures` writes, without their suffixes."""
-    return set(_files(run))
+    return set(_files(run, formats))
 
 
-def _files(run: Run) -> dict[str, Callable[[], list[tuple[str, Save]]]]:
+def _files(run: Run, formats: Sequence[str]) -> dict[str, Callable[[], list[tuple[str, Save]]]]:
     """What draws each figure, and returns its suffixes with what writes a file of each."""
+    of_figures = [f".{one}" for one in formats if one != "gif"]
 
     def draw(draw: Draw) -> list[tuple[str, Save]]:
-        figure = draw(run)
-        return [(".png", partial(_save, figure)), (".pdf", partial(_save, figure))]
+        save = partial(_save, draw(run))
+        return [(suffix, save) for suffix in of_figures]
 
-    files: dict[str, Callable[[], list[tuple[str, Save]]]]
-    files = {name: partial(draw, one) for name, one in fitting(run).items()}
-    if not lacks_eigenvalues(run):
+    files: dict[str, Callable[[], list[tuple[str, Save]]]] = {}
+    if of_figures:
+        files = {name: partial(draw, one) for name, one in fitting(run).items()}
+    if "gif" in formats and not lacks_eigenvalues(run):
         files["spectrum"] = lambda: [(".gif", partial(save_animation, run))]
     return files
 
@@ -176,5 +185,5 @@ def _write(run: Run, own: bool, path: Path, save: Save) -> Path:
 
 def _save(figure: Figure, path: Path) -> None:
     # the same figure is the same bytes
-    date = {"CreationDate": None} if path.suffix == ".pdf" else {}
+    date = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix, {})
     figure.savefig(path, dpi=220, metadata=date)

@@ -56,8 +56,9 @@ def use_compile_cache(directory: str | Path | None = None) -> Path | None:
     ):
         return None
     given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    path: Path | None
     if directory is not None:
-        path: Path | None = Path(directory) / kind_of_machine()
+        path = Path(directory) / kind_of_machine()
         path.mkdir(parents=True, exist_ok=True)
         os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     elif given is not None:

@@ -54,8 +54,9 @@ def without(run, *names):
 
 def test_run_draws_what_fits_and_ends_well(directory, capsys):
     figures = directory / "figures"
-    assert {path.name for path in figures.iterdir()} == {"loss_curves.png", "loss_curves.pdf"}
-    assert cli.main(["plot", str(directory)]) == cli.DONE
+    assert {path.name for path in figures.iterdir()} == {"loss_curves.png"}
+    assert cli.main(["plot", str(directory), "--format", "svg", "pdf"]) == cli.DONE
+    assert {path.suffix for path in figures.iterdir()} == {".png", ".svg", ".pdf"}
     assert cli.main(["overlay", str(directory)]) == cli.DONE
     assert re.search(r"word_subspace_0 +\d\.\de-\d\d +- ", capsys.readouterr().out)
     assert cli.main(["info", str(directory)]) == cli.DONE

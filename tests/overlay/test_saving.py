@@ -35,6 +35,18 @@ def few(monkeypatch):
     return some
 
 
+def test_figures_are_written_in_the_formats_that_are_asked_for(run, few, tmp_path):
+    """The same figure is the same bytes."""
+    for name in ("first", "second"):
+        paths = save_figures(run, tmp_path / name, formats=["svg"])
+        assert {path.name for path in paths} == {f"{name}.svg" for name in few}
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "first" / path.name).read_bytes()
+    assert [path.name for path in save_figures(run, tmp_path, formats=["gif"])] == ["spectrum.gif"]
+    with pytest.raises(ValueError, match=r"Argument `formats` must have some of .* but has 'jpg'"):
+        save_figures(run, formats=["png", "jpg"])
+
+
 def test_figures_are_written_whole_beside_the_run(run, tmp_path):
     paths = save_figures(run)
     expected = {f"{name}.{suffix}" for name in NAMES for suffix in ("png", "pdf")}
