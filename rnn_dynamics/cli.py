@@ -139,7 +139,7 @@ def _parser() -> "argparse.ArgumentParser":
 def _run(options: "argparse.Namespace") -> int:
     from pathlib import Path
 
-    from rnn_dynamics.sweep.config import load_experiment
+    from rnn_dynamics.sweep.config.loading import load_experiment
 
     meeting = (options.coordinator, options.num_processes, options.process_id)
     if not options.distributed and any(value is not None for value in meeting):
@@ -199,9 +199,9 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _plan(options: "argparse.Namespace") -> int:
-    from rnn_dynamics.sweep.config import load_experiment
-    from rnn_dynamics.sweep.memory import host_bytes
-    from rnn_dynamics.sweep.plan import plan
+    from rnn_dynamics.sweep.config.loading import load_experiment
+    from rnn_dynamics.sweep.plan.memory import host_bytes
+    from rnn_dynamics.sweep.plan.plan import plan
 
     experiment = load_experiment(options.config, options.overrides)
     layout = plan(experiment)
@@ -211,7 +211,7 @@ def _plan(options: "argparse.Namespace") -> int:
     if options.probe:
         set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
         start_jax()
-        from rnn_dynamics.sweep.probe import probe
+        from rnn_dynamics.sweep.engine.probe import probe
 
         print(probe(experiment))
     return DONE
@@ -249,7 +249,7 @@ def _open(directory: "Path") -> Any:
             f"Directory `{directory}` must hold a run, but there is no such directory."
         )
     import_jax()
-    from rnn_dynamics.sweep.manifest import read_config
+    from rnn_dynamics.sweep.storage.manifest import read_config
 
     set_up_jax(read_config(directory).compute.dtype)
     from rnn_dynamics.sweep.run import open_run
@@ -259,8 +259,8 @@ def _open(directory: "Path") -> Any:
 
 def _share_among_cores(experiment: Any) -> None:
     """Make every core of a CPU a device, if learning takes longer than to compile for each."""
-    from rnn_dynamics.sweep.memory import host_bytes
-    from rnn_dynamics.sweep.plan import plan
+    from rnn_dynamics.sweep.plan.memory import host_bytes
+    from rnn_dynamics.sweep.plan.plan import plan
 
     layout, cores = plan(experiment), os.cpu_count() or 1
     if layout.estimated_seconds * cores > LEAST_SECONDS_SHARED:
@@ -269,7 +269,7 @@ def _share_among_cores(experiment: Any) -> None:
 
 
 def _show_overlay(run: Any, interrupts: Interrupts) -> None:
-    from rnn_dynamics.overlay import error_table, format_table, overlay, save_table
+    from rnn_dynamics.comparison import error_table, format_table, overlay, save_table
 
     rows = error_table(overlay(run))
     print(format_table(rows))
@@ -280,13 +280,13 @@ def _show_overlay(run: Any, interrupts: Interrupts) -> None:
 
 def _show_figures(run: Any, interrupts: Interrupts, formats: Sequence[str]) -> bool:
     """Draw the figures; whether all could be drawn."""
-    from rnn_dynamics.overlay import plot
+    from rnn_dynamics.plotting import figures
 
     with interrupts.deferred() as interrupted:
-        paths = plot.save_figures(run, formats=formats, interrupted=interrupted)
+        paths = figures.save_figures(run, formats=formats, interrupted=interrupted)
     drawn = {path.stem for path in paths}
     print(f"figures in {run.directory / 'figures'}: {', '.join(sorted(drawn))}")
-    return drawn >= plot.drawable(run, formats)
+    return drawn >= figures.drawable(run, formats)
 
 
 def _report_failures(run: Any) -> int:

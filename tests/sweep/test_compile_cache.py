@@ -12,9 +12,9 @@ from small_sweep import experiment
 import rnn_dynamics as rd
 from rnn_dynamics import cli
 from rnn_dynamics.kernels import cache
-from rnn_dynamics.sweep import compile_cache
-from rnn_dynamics.sweep.compile_cache import use_compile_cache
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.config.loading import make_experiment
+from rnn_dynamics.sweep.engine import compile_cache
+from rnn_dynamics.sweep.engine.compile_cache import use_compile_cache
 from rnn_dynamics.sweep.report import report
 
 SETTINGS = (
