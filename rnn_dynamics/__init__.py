@@ -18,7 +18,18 @@ if TYPE_CHECKING:
         gradient_descent,
         gradient_flow,
     )
-    from rnn_dynamics.loss import AbstractLoss, Evaluation, PopulationLoss, SampledLoss
+    from rnn_dynamics.loss import (
+        AbstractLoss,
+        ControlLoss,
+        Evaluation,
+        FrequencyLoss,
+        Plant,
+        PopulationLoss,
+        SampledLoss,
+        filtered_noise,
+        lyapunov,
+        ornstein_uhlenbeck,
+    )
     from rnn_dynamics.model import (
         LinearRNN,
         bulk_radius,
@@ -51,7 +62,10 @@ _HOMES = {
             "track_eigenvalues",
         ),
     ),
-    "loss": ("AbstractLoss", "Evaluation", "PopulationLoss", "SampledLoss"),
+    "loss": (
+        *("AbstractLoss", "ControlLoss", "Evaluation", "FrequencyLoss", "Plant"),
+        *("PopulationLoss", "SampledLoss", "filtered_noise", "lyapunov", "ornstein_uhlenbeck"),
+    ),
     "learning": (
         *("Rates", "Status", "Stop", "StopReason"),
         *("Trajectory", "gradient_descent", "gradient_flow"),
@@ -69,9 +83,12 @@ _ROOMS = ("ode", "theory", "overlay")
 __all__ = [
     "AbstractLoss",
     "ConfigError",
+    "ControlLoss",
     "Evaluation",
     "Experiment",
+    "FrequencyLoss",
     "LinearRNN",
+    "Plant",
     "PopulationLoss",
     "Rates",
     "Run",
@@ -84,15 +101,18 @@ __all__ = [
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",
+    "filtered_noise",
     "gradient_descent",
     "gradient_flow",
     "is_outlier",
     "leaky_integrator",
     "load_experiment",
+    "lyapunov",
     "match_eigenvalues",
     "modes",
     "ode",
     "open_run",
+    "ornstein_uhlenbeck",
     "overlay",
     "parallel",
     "plan",
