@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         bulk_radius,
         damped_oscillator,
         edge_margin,
+        fir,
         is_outlier,
         leaky_integrator,
         match_eigenvalues,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "model": (
-        *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "parallel"),
+        *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "fir", "parallel"),
         *(
             "bulk_radius",
             "edge_margin",
@@ -84,6 +85,7 @@ __all__ = [
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",
+    "fir",
     "gradient_descent",
     "gradient_flow",
     "is_outlier",
