@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     )
     from rnn_dynamics.loss import AbstractLoss, Evaluation, PopulationLoss, SampledLoss
     from rnn_dynamics.model import (
+        DiagonalRNN,
         LinearRNN,
+        LowRankRNN,
+        StackedRNN,
         bulk_radius,
         damped_oscillator,
         edge_margin,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "model": (
+        *("DiagonalRNN", "LowRankRNN", "StackedRNN"),
         *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "fir", "parallel"),
         *(
             "bulk_radius",
@@ -70,13 +74,16 @@ _ROOMS = ("ode", "theory", "overlay")
 __all__ = [
     "AbstractLoss",
     "ConfigError",
+    "DiagonalRNN",
     "Evaluation",
     "Experiment",
     "LinearRNN",
+    "LowRankRNN",
     "PopulationLoss",
     "Rates",
     "Run",
     "SampledLoss",
+    "StackedRNN",
     "Status",
     "Stop",
     "StopReason",
