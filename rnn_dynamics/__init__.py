@@ -31,10 +31,14 @@ if TYPE_CHECKING:
         ornstein_uhlenbeck,
     )
     from rnn_dynamics.model import (
+        DiagonalRNN,
         LinearRNN,
+        LowRankRNN,
+        StackedRNN,
         bulk_radius,
         damped_oscillator,
         edge_margin,
+        fir,
         is_outlier,
         leaky_integrator,
         match_eigenvalues,
@@ -52,7 +56,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "model": (
-        *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "parallel"),
+        *("DiagonalRNN", "LowRankRNN", "StackedRNN"),
+        *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "fir", "parallel"),
         *(
             "bulk_radius",
             "edge_margin",
@@ -84,15 +89,18 @@ __all__ = [
     "AbstractLoss",
     "ConfigError",
     "ControlLoss",
+    "DiagonalRNN",
     "Evaluation",
     "Experiment",
     "FrequencyLoss",
     "LinearRNN",
+    "LowRankRNN",
     "Plant",
     "PopulationLoss",
     "Rates",
     "Run",
     "SampledLoss",
+    "StackedRNN",
     "Status",
     "Stop",
     "StopReason",
@@ -102,6 +110,7 @@ __all__ = [
     "damped_oscillator",
     "edge_margin",
     "filtered_noise",
+    "fir",
     "gradient_descent",
     "gradient_flow",
     "is_outlier",

@@ -96,7 +96,7 @@ def _value(loss: FrequencyLoss, network: Any, target: Any) -> jax.Array:
 
 @jax.jit
 def _evaluated(loss: FrequencyLoss, network: Any, target: Any) -> Evaluation:
-    system, pull = jax.vjp(partial(_difference, target=target), network)
+    system, pull = eqx.filter_vjp(partial(_difference, target=target), network)
 
     def once(other: jax.Array) -> tuple[jax.Array, Any]:
         d = jnp.where(other, other_units(system), 1)

@@ -208,7 +208,7 @@ def _value_and_grad(
     loss: SampledLoss, network: Any, target: Any, key: jax.Array, other: bool = False
 ) -> tuple[jax.Array, Any]:
     """The loss and its gradient; in `other` units of the state, everything rounds differently."""
-    both, pull = jax.vjp(lambda network: _difference(network, target), network)
+    both, pull = eqx.filter_vjp(lambda network: _difference(network, target), network)
     dt, noise = _prepared(loss, both, key)
     d = other_units(both) if other else jnp.ones(both.num_units, both.dtype)
     with jax.default_matmul_precision("highest"):

@@ -238,7 +238,7 @@ def _finite(
     """Loss and gradient over a finite horizon; in other units, which round differently, and in
     shorter panels if `other`, () bool.
     """
-    system, pull = jax.vjp(lambda network: columns(assemble(network)), network)
+    system, pull = eqx.filter_vjp(lambda network: columns(assemble(network)), network)
     d = balancing_units(system.W)
     d = jnp.where(other, d * other_units(system), d)
     horizon, averaged = jnp.asarray(loss._horizon, system.dtype), loss.weighting != "uniform"

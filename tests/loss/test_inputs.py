@@ -121,12 +121,15 @@ def test_estimates_cover_what_rounding_does() -> None:
         ):
             problem = cast((loss, rnn, target), np.float32)
             found, exact = (evaluated(*cast(problem, dtype)) for dtype in (np.float32, float))
+            if jnp.isinf(exact.value):  # an unstable loop
+                assert jnp.isinf(found.value)
+                continue
             pairs = zip(*map(jax.tree.leaves, (found.gradient, exact.gradient)), strict=True)
             gap = [np.asarray(x, float) - np.asarray(y) for x, y in pairs]
             error, size = (np.linalg.norm(norms(x)) for x in (gap, exact.gradient))
             ratios.append(error / size / float(found.gradient_error))
             gap = abs(found.value.astype(float) / exact.value - 1)
-            assert gap < 4 * found.value_error + 4e-7  # of the last digit
+            assert gap < 4 * float(found.value_error) + 4e-7  # of the last digit
     print(np.sort(ratios))
     assert np.max(ratios) < 4
     assert np.median(ratios) > 0.01
