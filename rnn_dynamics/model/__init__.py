@@ -11,14 +11,19 @@ from rnn_dynamics.model.spectrum import (
     modes,
     track_eigenvalues,
 )
-from rnn_dynamics.model.targets import damped_oscillator, leaky_integrator, parallel
+from rnn_dynamics.model.structured import DiagonalRNN, LowRankRNN, StackedRNN
+from rnn_dynamics.model.targets import damped_oscillator, fir, leaky_integrator, parallel
 
 __all__ = [
+    "DiagonalRNN",
     "LinearRNN",
+    "LowRankRNN",
     "Modes",
+    "StackedRNN",
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",
+    "fir",
     "is_outlier",
     "leaky_integrator",
     "match_eigenvalues",
