@@ -11,6 +11,7 @@ from rnn_dynamics.theory.linearised import (
     linearised_rates,
     outlier_rates,
 )
+from rnn_dynamics.theory.minimal_norm import minimal_norm
 from rnn_dynamics.theory.pair_start import pair_start
 from rnn_dynamics.theory.readout_only import learnable, readout_only, required_readout_norm
 from rnn_dynamics.theory.single_outlier import outlier_start, single_outlier
@@ -19,23 +20,28 @@ from rnn_dynamics.theory.spectral_motion import (
     eigenvalue_velocity,
     spectral_motion,
 )
+from rnn_dynamics.theory.staircase import Escape, Staircase, escape, staircase
 from rnn_dynamics.theory.word_subspace import num_words, word_subspace
 
 __all__ = [
     "EVENTS",
     "Convergence",
+    "Escape",
     "OneMode",
     "SpectralMotion",
+    "Staircase",
     "TheoryCurve",
     "best_one_mode",
     "conjugate_pair",
     "converged_length",
     "eigenvalue_velocity",
+    "escape",
     "event_times",
     "infinite_width",
     "largest_learning_rate",
     "learnable",
     "linearised_rates",
+    "minimal_norm",
     "num_words",
     "outlier_rates",
     "outlier_start",
@@ -44,5 +50,6 @@ __all__ = [
     "required_readout_norm",
     "single_outlier",
     "spectral_motion",
+    "staircase",
     "word_subspace",
 ]
