@@ -5,12 +5,13 @@ from rnn_dynamics.theory.conjugate_pair import conjugate_pair
 from rnn_dynamics.theory.convergence import Convergence, converged_length
 from rnn_dynamics.theory.curve import TheoryCurve
 from rnn_dynamics.theory.events import EVENTS, event_times
-from rnn_dynamics.theory.infinite_width import infinite_width
+from rnn_dynamics.theory.infinite_width import infinite_width, low_rank_infinite_width
 from rnn_dynamics.theory.linearised import (
     largest_learning_rate,
     linearised_rates,
     outlier_rates,
 )
+from rnn_dynamics.theory.overlaps import OverlapCurve, overlaps
 from rnn_dynamics.theory.pair_start import pair_start
 from rnn_dynamics.theory.readout_only import learnable, readout_only, required_readout_norm
 from rnn_dynamics.theory.single_outlier import outlier_start, single_outlier
@@ -25,6 +26,7 @@ __all__ = [
     "EVENTS",
     "Convergence",
     "OneMode",
+    "OverlapCurve",
     "SpectralMotion",
     "TheoryCurve",
     "best_one_mode",
@@ -36,9 +38,11 @@ __all__ = [
     "largest_learning_rate",
     "learnable",
     "linearised_rates",
+    "low_rank_infinite_width",
     "num_words",
     "outlier_rates",
     "outlier_start",
+    "overlaps",
     "pair_start",
     "readout_only",
     "required_readout_norm",
