@@ -14,6 +14,11 @@ from rnn_dynamics.theory.linearised import (
 from rnn_dynamics.theory.overlaps import OverlapCurve, overlaps
 from rnn_dynamics.theory.pair_start import pair_start
 from rnn_dynamics.theory.readout_only import learnable, readout_only, required_readout_norm
+from rnn_dynamics.theory.sampling_noise import (
+    gradient_covariance,
+    gradient_covariance_product,
+    minibatch_loss,
+)
 from rnn_dynamics.theory.single_outlier import outlier_start, single_outlier
 from rnn_dynamics.theory.spectral_motion import (
     SpectralMotion,
@@ -34,11 +39,14 @@ __all__ = [
     "converged_length",
     "eigenvalue_velocity",
     "event_times",
+    "gradient_covariance",
+    "gradient_covariance_product",
     "infinite_width",
     "largest_learning_rate",
     "learnable",
     "linearised_rates",
     "low_rank_infinite_width",
+    "minibatch_loss",
     "num_words",
     "outlier_rates",
     "outlier_start",
