@@ -5,15 +5,21 @@ from rnn_dynamics.theory.conjugate_pair import conjugate_pair
 from rnn_dynamics.theory.convergence import Convergence, converged_length
 from rnn_dynamics.theory.curve import TheoryCurve
 from rnn_dynamics.theory.events import EVENTS, event_times
-from rnn_dynamics.theory.infinite_width import infinite_width
+from rnn_dynamics.theory.infinite_width import infinite_width, low_rank_infinite_width
 from rnn_dynamics.theory.linearised import (
     largest_learning_rate,
     linearised_rates,
     outlier_rates,
 )
 from rnn_dynamics.theory.minimal_norm import minimal_norm
+from rnn_dynamics.theory.overlaps import OverlapCurve, overlaps
 from rnn_dynamics.theory.pair_start import pair_start
 from rnn_dynamics.theory.readout_only import learnable, readout_only, required_readout_norm
+from rnn_dynamics.theory.sampling_noise import (
+    gradient_covariance,
+    gradient_covariance_product,
+    minibatch_loss,
+)
 from rnn_dynamics.theory.single_outlier import outlier_start, single_outlier
 from rnn_dynamics.theory.spectral_motion import (
     SpectralMotion,
@@ -28,6 +34,7 @@ __all__ = [
     "Convergence",
     "Escape",
     "OneMode",
+    "OverlapCurve",
     "SpectralMotion",
     "Staircase",
     "TheoryCurve",
@@ -37,14 +44,19 @@ __all__ = [
     "eigenvalue_velocity",
     "escape",
     "event_times",
+    "gradient_covariance",
+    "gradient_covariance_product",
     "infinite_width",
     "largest_learning_rate",
     "learnable",
     "linearised_rates",
+    "low_rank_infinite_width",
+    "minibatch_loss",
     "minimal_norm",
     "num_words",
     "outlier_rates",
     "outlier_start",
+    "overlaps",
     "pair_start",
     "readout_only",
     "required_readout_norm",
