@@ -50,7 +50,7 @@ def parallel(*rnns: LinearRNN) -> LinearRNN:
     """The networks side by side: W is block-diagonal and the impulse responses add.
 
     Raises:
-        ValueError: if no network is given.
+        ValueError: if no network is given, or their inputs or outputs differ in number.
         TypeError: if an argument is not a `LinearRNN`, or dtypes differ.
     """
     if not rnns:
@@ -65,6 +65,13 @@ def parallel(*rnns: LinearRNN) -> LinearRNN:
             raise TypeError(
                 f"Argument `rnns` must have one dtype, but has {rnns[0].dtype} and {rnn.dtype}."
             )
+        for name in "uv":
+            have, first = getattr(rnn, name).shape, getattr(rnns[0], name).shape
+            if have[1:] != first[1:]:
+                raise ValueError(
+                    "Argument `rnns` must have equal inputs and outputs, but has "
+                    f"`{name}` of shapes {first} and {have}."
+                )
     return LinearRNN(
         block_diag(*(rnn.W for rnn in rnns)),
         jnp.concatenate([rnn.u for rnn in rnns]),
