@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rnn_dynamics.loss import AbstractLoss, Evaluation, PopulationLoss, SampledLoss
     from rnn_dynamics.model import (
         LinearRNN,
+        NonlinearRNN,
         bulk_radius,
         damped_oscillator,
         edge_margin,
@@ -42,7 +43,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "model": (
-        *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "parallel"),
+        *(
+            "LinearRNN",
+            "NonlinearRNN",
+            "random_rnn",
+            "leaky_integrator",
+            "damped_oscillator",
+            "parallel",
+        ),
         *(
             "bulk_radius",
             "edge_margin",
@@ -74,6 +82,7 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "LinearRNN",
+    "NonlinearRNN",
     "PopulationLoss",
     "Rates",
     "Run",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from rnn_dynamics.loss import simulated
 from rnn_dynamics.loss.base import AbstractLoss, transposed
 from rnn_dynamics.loss.doubling import difference
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, only_way, relative
@@ -36,6 +37,10 @@ class SampledLoss(AbstractLoss):
     trial is its noise convolved with k - k* (by FFT), the errors of all trials are brought back to
     one sensitivity per time lag, and only that goes backwards through the network. Memory grows as
     (batch + units) x time, never as batch x time x units.
+
+    Networks that are not linear, with `.simulate(x, time_step)` in place of `.system()`, are
+    simulated with all trials at once, and JAX differentiates that. Their expectation is not known:
+    records are of held-out noise.
 
     Attributes:
         horizon: T in leak time constants, a whole number of time steps.
@@ -102,7 +107,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        require_rnns(rnn=rnn, target=target)
+        _check(rnn, target)
         return _value(self, rnn, target, _required(key))
 
     def evaluate(
@@ -117,7 +122,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        require_rnns(rnn=rnn, target=target)
+        _check(rnn, target)
         return _compared(self, rnn, target, _required(key))
 
     def value_and_grad(
@@ -128,7 +133,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        require_rnns(rnn=rnn, target=target)
+        _check(rnn, target)
         return _value_and_grad(self, rnn, target, _required(key))
 
     def noise(self, key: jax.Array, dtype: Any = float) -> jax.Array:
@@ -139,16 +144,29 @@ class SampledLoss(AbstractLoss):
         white = jax.random.normal(key, (self.batch_size, self.num_steps), dtype)
         return white / jnp.sqrt(jnp.asarray(self.time_step, white.dtype))
 
+    def fixed(self, key: jax.Array) -> AbstractLoss:
+        """The loss on the one minibatch that a key stands for, without a key: a deterministic
+        function of the network, which a gradient flow takes.
+
+        Make the batch large: a network learns its noise too.
+
+        Raises:
+            TypeError: if `key` is no random key.
+        """
+        return simulated.FixedNoise(self, random_key("key", key))
+
     def check(self, target: LinearRNN) -> None:
-        """Every target has a finite horizon's loss."""
-        require_rnns(target=target)
+        """Every target that can be simulated has a finite horizon's loss."""
+        simulated.check_target(target)
 
     def gradient_and_error(
         self, rnn: LinearRNN, target: LinearRNN, key: jax.Array | None = None
     ) -> tuple[jax.Array, LinearRNN, jax.Array]:
-        """The expected loss and its exact gradient, and the relative error, (), of the gradient on
-        the key's noise.
+        """The loss and its gradient as records keep them, and the relative error, (), of the
+        gradient on the key's noise.
         """
+        if simulated.is_simulated(rnn):
+            return super().gradient_and_error(rnn, target, key)
         _, sampled = self.value_and_grad(rnn, target, key)
         value, gradient = self.expected.value_and_grad(rnn, target)
         gap = jax.tree.map(jnp.subtract, sampled, gradient)
@@ -174,14 +192,25 @@ class SampledLoss(AbstractLoss):
     ) -> Evaluation:
         """What is recorded: the expected loss and its gradient, with the noise of the key's
         gradient as its error.
+
+        Of a network that is not linear it is their means over eight batches of held-out noise, the
+        same at all records, with the standard error of the loss and the noise of one batch's
+        gradient as errors.
         """
+        if simulated.is_simulated(rnn):
+            _check(rnn, target)
+            return simulated.held_out(self, rnn, target)
         value, gradient, noise = self.gradient_and_error(rnn, target, key)
         return Evaluation(value, gradient, jnp.zeros_like(value), noise)
 
     def steps_are_stable(self, rnn: LinearRNN, target: LinearRNN) -> jax.Array:
         """Whether the Euler scheme follows both networks, () bool: it may grow no faster than they
-        do.
+        do. Of a network that is not linear nothing is known, and its target's steps count alone.
         """
+        if simulated.is_simulated(target):
+            return jnp.ones((), bool)
+        if simulated.is_simulated(rnn):
+            rnn = target
         return self.expected.steps_are_stable(rnn, target)
 
 
@@ -191,8 +220,18 @@ def _required(key: jax.Array | None) -> jax.Array:
     return random_key("key", key)
 
 
+def _check(rnn: Any, target: Any) -> None:
+    """Refuse what is neither linear nor can be simulated."""
+    if simulated.is_simulated(rnn):
+        simulated.check_target(target)
+    else:
+        require_rnns(rnn=rnn, target=target)
+
+
 @jax.jit
 def _value(loss: SampledLoss, rnn: LinearRNN, target: LinearRNN, key: jax.Array) -> jax.Array:
+    if simulated.is_simulated(rnn):
+        return simulated.value(loss, rnn, target, key)
     both, dt, noise = _prepared(loss, rnn, target, key)
     return _mean_square(both, dt, noise, loss.weighting == "time_averaged")
 
@@ -201,6 +240,8 @@ def _value(loss: SampledLoss, rnn: LinearRNN, target: LinearRNN, key: jax.Array)
 def _value_and_grad(
     loss: SampledLoss, rnn: LinearRNN, target: LinearRNN, key: jax.Array
 ) -> tuple[jax.Array, LinearRNN]:
+    if simulated.is_simulated(rnn):
+        return simulated.value_and_grad(loss, rnn, target, key)
     both, dt, noise = _prepared(loss, rnn, target, key)
     with jax.default_matmul_precision("highest"):
         value, gradient = _with_gradient(both, dt, noise, loss.weighting == "time_averaged")
@@ -211,7 +252,9 @@ def _value_and_grad(
 
 @jax.jit
 def _compared(loss: SampledLoss, rnn: LinearRNN, target: LinearRNN, key: jax.Array) -> Evaluation:
-    """Loss and gradient, and their distances from those of the transposed network."""
+    """Loss and gradient, and their distances from those of a network that rounds differently."""
+    if simulated.is_simulated(rnn):
+        return simulated.compared(loss, rnn, target, key)
     value, gradient = _value_and_grad(loss, rnn, target, key)
     other, turned = _value_and_grad(loss, transposed(rnn), transposed(target), key)
     gap = jax.tree.map(jnp.subtract, gradient, transposed(turned))

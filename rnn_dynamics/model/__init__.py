@@ -2,6 +2,7 @@
 
 from rnn_dynamics.model.initialisation import random_rnn
 from rnn_dynamics.model.linear_rnn import LinearRNN
+from rnn_dynamics.model.nonlinear_rnn import NonlinearRNN
 from rnn_dynamics.model.spectrum import (
     Modes,
     bulk_radius,
@@ -16,6 +17,7 @@ from rnn_dynamics.model.targets import damped_oscillator, leaky_integrator, para
 __all__ = [
     "LinearRNN",
     "Modes",
+    "NonlinearRNN",
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",

@@ -1,0 +1,116 @@
+"""The loss on sampled noise of networks that are simulated, as nothing is known of their responses.
+
+Errors of all trials are found in one pass over time, and JAX brings them back through it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rnn_dynamics.loss.base import AbstractLoss
+from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, relative
+from rnn_dynamics.model.arguments import show
+
+NUM_HELD_OUT = 8  # batches of noise that records take
+HELD_OUT = 0x4E4C  # purpose of the key that these are drawn of
+
+
+class FixedNoise(AbstractLoss):
+    """The loss of a `SampledLoss` on the minibatch that one key stands for, as `fixed` makes it.
+
+    Attributes:
+        sampled: the loss on fresh noise.
+        fixed_key: the key.
+    """
+
+    sampled: AbstractLoss
+    fixed_key: jax.Array
+
+    def __call__(self, network: Any, target: Any, key: jax.Array | None = None) -> jax.Array:
+        """The loss on the fixed noise, (); `key` is not used."""
+        return self.sampled(network, target, self.fixed_key)
+
+    def evaluate(self, network: Any, target: Any, key: jax.Array | None = None) -> Evaluation:
+        """The loss and its gradient on the fixed noise, and what rounding does to them."""
+        return self.sampled.evaluate(network, target, self.fixed_key)
+
+    def estimate(
+        self,
+        network: Any,
+        target: Any,
+        key: jax.Array | None = None,
+        first: jax.Array | None = None,
+    ) -> Estimate:
+        """The same without errors, as a step of learning takes it."""
+        return self.sampled.estimate(network, target, self.fixed_key, first)
+
+    def check(self, target: Any) -> None:
+        """As the loss on fresh noise."""
+        self.sampled.check(target)
+
+    def steps_are_stable(self, network: Any, target: Any) -> jax.Array:
+        """As of the loss on fresh noise."""
+        return self.sampled.steps_are_stable(network, target)
+
+
+def is_simulated(network: Any) -> bool:
+    """Whether a network has `.simulate`, and no `.system()` of which more is known."""
+    return callable(getattr(network, "simulate", None)) and not hasattr(network, "system")
+
+
+def check_target(target: Any) -> None:
+    """Refuse a target that has no outputs to compare with.
+
+    Raises:
+        TypeError: if it has not.
+    """
+    if not callable(getattr(target, "simulate", None)):
+        raise TypeError(
+            f"Argument `target` must be a LinearRNN or have `.simulate`, but is {show(target)}."
+        )
+
+
+def value(loss: Any, network: Any, target: Any, key: jax.Array) -> jax.Array:
+    """The loss, (): mean squared error over trials and times, summed over outputs."""
+    dtype = jax.tree.leaves(network)[0].dtype
+    noise, dt = loss.noise(key, dtype), jnp.asarray(loss.time_step, dtype)
+    target = jax.tree.map(lambda x: x.astype(dtype), target)
+    errors = network.simulate(noise, dt) - target.simulate(noise, dt)
+    if loss.weighting == "uniform":
+        errors = errors[:, -1:]
+    return jnp.sum(errors**2) / (2 * errors.shape[0] * errors.shape[1])
+
+
+def value_and_grad(loss: Any, network: Any, target: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+    """The loss, and its gradient in the network."""
+    return jax.value_and_grad(lambda network: value(loss, network, target, key))(network)
+
+
+def compared(loss: Any, network: Any, target: Any, key: jax.Array) -> Evaluation:
+    """The same, with their distances from those of a network moved by eight roundings."""
+    own, gradient = value_and_grad(loss, network, target, key)
+    moved = jax.tree.map(lambda x: x * (1 + 8 * jnp.finfo(x.dtype).eps), network)
+    other, turned = value_and_grad(loss, moved, target, key)
+    gap = jax.tree.map(jnp.subtract, gradient, turned)
+    errors = relative(jnp.abs(own - other), own), relative(norm(gap), norm(gradient))
+    return Evaluation(own, gradient, *errors)
+
+
+@jax.jit
+def held_out(loss: Any, network: Any, target: Any) -> Evaluation:
+    """Means over batches of noise that no step is made with, the same ones at every record.
+
+    The value's error is the standard error of the mean; the gradient's is the noise of one batch,
+    as a step has it.
+    """
+    purpose = jax.random.fold_in(jax.random.key(0), HELD_OUT)
+    values, gradients = jax.lax.map(
+        lambda key: value_and_grad(loss, network, target, key),
+        jax.random.split(purpose, NUM_HELD_OUT),
+    )
+    mean, gradient = jax.tree.map(lambda x: jnp.mean(x, axis=0), (values, gradients))
+    scatter = jax.tree.map(lambda x: jnp.std(x, axis=0, ddof=1), (values, gradients))
+    errors = scatter[0] / jnp.sqrt(jnp.asarray(NUM_HELD_OUT, mean.dtype)), norm(scatter[1])
+    sizes = mean, norm(gradient)
+    return Evaluation(mean, gradient, *map(relative, errors, sizes))
