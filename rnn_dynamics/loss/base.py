@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from rnn_dynamics.loss.estimate import SKIP, Estimate, Evaluation, only_way, where_wanted
-from rnn_dynamics.model import LinearRNN
 
 
 class AbstractLoss(eqx.Module):
@@ -98,8 +97,3 @@ class AbstractLoss(eqx.Module):
     def steps_are_stable(self, network: Any, target: Any) -> jax.Array:
         """Whether the loss's time steps, if it has any, follow both networks, () bool."""
         return jnp.ones((), bool)
-
-
-def transposed(rnn: LinearRNN) -> LinearRNN:
-    """The network (Wᵀ, v, u), which has the same impulse response."""
-    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (rnn.W.T, rnn.v, rnn.u))

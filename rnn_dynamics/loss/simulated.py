@@ -3,14 +3,17 @@
 Errors of all trials are found in one pass over time, and JAX brings them back through it.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rnn_dynamics.loss.base import AbstractLoss
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, relative
-from rnn_dynamics.model.arguments import show
+from rnn_dynamics.loss.system import channels
+from rnn_dynamics.model.arguments import require, show
 
 NUM_HELD_OUT = 8  # batches of noise that records take
 HELD_OUT = 0x4E4C  # purpose of the key that these are drawn of
@@ -18,6 +21,8 @@ HELD_OUT = 0x4E4C  # purpose of the key that these are drawn of
 
 class FixedNoise(AbstractLoss):
     """The loss of a `SampledLoss` on the minibatch that one key stands for, as `fixed` makes it.
+
+    All that is asked of it is asked of that loss with the key.
 
     Attributes:
         sampled: the loss on fresh noise.
@@ -59,42 +64,60 @@ def is_simulated(network: Any) -> bool:
     return callable(getattr(network, "simulate", None)) and not hasattr(network, "system")
 
 
-def check_target(target: Any) -> None:
-    """Refuse a target that has no outputs to compare with.
+def fit(network: Any, target: Any, noise: Any) -> None:
+    """Refuse a target that cannot be simulated, or channels that do not fit each other.
 
     Raises:
-        TypeError: if it has not.
+        TypeError: if the target has no outputs to compare with.
+        ValueError: if the channels do not fit.
     """
-    if not callable(getattr(target, "simulate", None)):
+    if not (is_simulated(target) or hasattr(target, "system")):
         raise TypeError(
-            f"Argument `target` must be a LinearRNN or have `.simulate`, but is {show(target)}."
+            "Argument `target` must be a LinearRNN, or have a method `.simulate(x, time_step)`, "
+            f"but is {show(target)}."
         )
+    fits = _channels(network) == _channels(target)
+    must = f"have as many read-outs and inputs as the network, {_channels(network)}"
+    require(fits, "target", must, _channels(target))
+    if noise is not None and channels(noise.rnn) != (1, 1):
+        outputs, inputs = channels(noise.rnn)[0], _channels(network)[1]
+        require(outputs == inputs, "input", f"have one channel or {inputs} outputs", outputs)
 
 
 def value(loss: Any, network: Any, target: Any, key: jax.Array) -> jax.Array:
-    """The loss, (): mean squared error over trials and times, summed over outputs."""
+    """The loss, (): squared errors, summed over outputs, averaged over trials and times."""
     dtype = jax.tree.leaves(network)[0].dtype
-    noise, dt = loss.noise(key, dtype), jnp.asarray(loss.time_step, dtype)
+    noise = loss.noise(key, dtype, _channels(network)[1])
+    dt = jnp.asarray(loss.time_step, dtype)
     target = jax.tree.map(lambda x: x.astype(dtype), target)
-    errors = network.simulate(noise, dt) - target.simulate(noise, dt)
+    errors = _outputs(network, noise, dt) - _outputs(target, noise, dt)
     if loss.weighting == "uniform":
         errors = errors[:, -1:]
     return jnp.sum(errors**2) / (2 * errors.shape[0] * errors.shape[1])
 
 
-def value_and_grad(loss: Any, network: Any, target: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-    """The loss, and its gradient in the network."""
+@partial(jax.jit, static_argnames="other")
+def value_and_grad(
+    loss: Any, network: Any, target: Any, key: jax.Array, other: bool = False
+) -> tuple[jax.Array, Any]:
+    """The loss and its gradient in the network; `other` is a network that is moved by rounding."""
+    if other:
+        network = jax.tree.map(lambda x: x * (1 + 2 * jnp.finfo(x.dtype).eps), network)
     return jax.value_and_grad(lambda network: value(loss, network, target, key))(network)
 
 
-def compared(loss: Any, network: Any, target: Any, key: jax.Array) -> Evaluation:
-    """The same, with their distances from those of a network moved by eight roundings."""
-    own, gradient = value_and_grad(loss, network, target, key)
-    moved = jax.tree.map(lambda x: x * (1 + 8 * jnp.finfo(x.dtype).eps), network)
-    other, turned = value_and_grad(loss, moved, target, key)
-    gap = jax.tree.map(jnp.subtract, gradient, turned)
-    errors = relative(jnp.abs(own - other), own), relative(norm(gap), norm(gradient))
-    return Evaluation(own, gradient, *errors)
+def _channels(network: Any) -> tuple[int, int]:
+    """The numbers of outputs and inputs (p, m); 1 each of a network without `u` and `v`."""
+    if not is_simulated(network):
+        network = jax.eval_shape(lambda network: network.system(), network)
+    return channels(network) if hasattr(network, "u") else (1, 1)
+
+
+def _outputs(network: Any, noise: jax.Array, dt: jax.Array) -> jax.Array:
+    """The outputs (B, T, p) on noise (B, T, m)."""
+    network = network if is_simulated(network) else network.system()
+    x = noise if np.ndim(getattr(network, "u", 0)) == 2 else noise[:, :, 0]
+    return network.simulate(x, dt).reshape(*noise.shape[:2], -1)
 
 
 @jax.jit
