@@ -5,6 +5,7 @@ from rnn_dynamics.theory.conjugate_pair import conjugate_pair
 from rnn_dynamics.theory.convergence import Convergence, converged_length
 from rnn_dynamics.theory.curve import TheoryCurve
 from rnn_dynamics.theory.events import EVENTS, event_times
+from rnn_dynamics.theory.gaussian_closure import ClosedRNN, ClosureCurve, gaussian_closure
 from rnn_dynamics.theory.infinite_width import infinite_width
 from rnn_dynamics.theory.linearised import (
     largest_learning_rate,
@@ -23,6 +24,8 @@ from rnn_dynamics.theory.word_subspace import num_words, word_subspace
 
 __all__ = [
     "EVENTS",
+    "ClosedRNN",
+    "ClosureCurve",
     "Convergence",
     "OneMode",
     "SpectralMotion",
@@ -32,6 +35,7 @@ __all__ = [
     "converged_length",
     "eigenvalue_velocity",
     "event_times",
+    "gaussian_closure",
     "infinite_width",
     "largest_learning_rate",
     "learnable",
