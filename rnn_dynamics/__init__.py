@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         bulk_radius,
         damped_oscillator,
         edge_margin,
+        fir,
         is_outlier,
         leaky_integrator,
         match_eigenvalues,
@@ -43,14 +44,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "model": (
-        *(
-            "LinearRNN",
-            "NonlinearRNN",
-            "random_rnn",
-            "leaky_integrator",
-            "damped_oscillator",
-            "parallel",
-        ),
+        *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "fir", "parallel"),
+        "NonlinearRNN",
         *(
             "bulk_radius",
             "edge_margin",
@@ -95,6 +90,7 @@ __all__ = [
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",
+    "fir",
     "gradient_descent",
     "gradient_flow",
     "is_outlier",

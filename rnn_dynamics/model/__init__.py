@@ -12,7 +12,7 @@ from rnn_dynamics.model.spectrum import (
     modes,
     track_eigenvalues,
 )
-from rnn_dynamics.model.targets import damped_oscillator, leaky_integrator, parallel
+from rnn_dynamics.model.targets import damped_oscillator, fir, leaky_integrator, parallel
 
 __all__ = [
     "LinearRNN",
@@ -21,6 +21,7 @@ __all__ = [
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",
+    "fir",
     "is_outlier",
     "leaky_integrator",
     "match_eigenvalues",

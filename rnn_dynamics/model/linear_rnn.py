@@ -6,8 +6,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from rnn_dynamics.model.arguments import float_dtype, numbers, real_array, require, show
+from rnn_dynamics.model.arguments import (
+    float_dtype,
+    numbers,
+    real_array,
+    real_scalar,
+    require,
+    show,
+)
 from rnn_dynamics.model.balancing import balancing_units, in_units, scaled
 from rnn_dynamics.model.propagator import propagator
 
@@ -110,6 +118,62 @@ class LinearRNN(eqx.Module):
         """
         return jnp.linalg.eigvals(self.W)
 
+    def residues(self) -> jax.Array:
+        """ρ_i of each of the `eigenvalues()`, in their order: k(t) = Σ_i ρ_i e^{-(1 - λ_i) t}.
+
+        Returns:
+            (N,) complex; (N, p, m) unless both `u` and `v` are vectors. See `rd.modes`.
+        """
+        # networks come before their spectra
+        from rnn_dynamics.model.spectrum import match_eigenvalues, modes
+
+        found = modes(self)
+        return found.residues[match_eigenvalues(self.eigenvalues(), found.eigenvalues)]
+
+    def zeros(self) -> jax.Array:
+        """The finite transmission zeros z: where det ∫ k(t) e^{-zt} dt, continued, is 0.
+
+        They are the finite generalised eigenvalues of ([[W - I, u], [vᵀ, 0]], diag(I, 0)). A mode
+        is silent where a zero sits on its pole, z = λ - 1. In steps of 1, zeros of Σ_n k_n s^{-n}
+        are at s = 1 + z.
+
+        Returns:
+            (N - m,) complex, in no particular order; infinite ones stand for those that there are
+            not, as k(0) = vᵀ u is 0 or singular.
+
+        Raises:
+            ValueError: if there are not as many outputs as inputs.
+
+        Source: section 12 of the theory note.
+        """
+        from rnn_dynamics.model.spectrum import zeros
+
+        return zeros(self)
+
+    def simulate(self, x: Any, time_step: ArrayLike) -> jax.Array:
+        """The output to an input, from rest, by the Euler scheme of `SampledLoss`.
+
+            h ← h + time_step (W h - h + u x_n),    y_n = vᵀ h
+
+        White noise of unit power is `normal(key, shape) / sqrt(time_step)`.
+
+        Args:
+            x: input at each time step, (..., T), or (..., T, m) if `u` is a matrix.
+            time_step: in leak time constants, positive; 1 is h ← W h + u x.
+
+        Returns:
+            The output after each step, (..., T), or (..., T, p) if `v` is a matrix.
+
+        Raises:
+            ValueError: if `x` has another shape or `time_step` is not positive.
+        """
+        x = jnp.asarray(numbers("x", x), self.dtype)
+        dt = real_scalar("time_step", time_step, positive=True).astype(self.dtype)
+        want = "(..., T)" if self.u.ndim == 1 else f"(..., T, {self.num_inputs})"
+        fits = x.ndim >= self.u.ndim and (self.u.ndim == 1 or x.shape[-1] == self.num_inputs)
+        require(fits, "x", f"have shape {want} beside `u` of shape {self.u.shape}", x.shape)
+        return _simulate(self, x, dt)
+
 
 def system_of(name: str, network: Any) -> LinearRNN:
     """The `LinearRNN` that a network stands for, of whatever has `.system()`.
@@ -144,6 +208,20 @@ def require_rnns(**rnns: Any) -> None:
                 f"Argument `{name}` must be one network, but is a batch with `W` of shape "
                 f"{np.shape(rnn.W)}."
             )
+
+
+@jax.jit
+def _simulate(rnn: LinearRNN, x: jax.Array, dt: jax.Array) -> jax.Array:
+    U = rnn.u.reshape(rnn.num_units, -1)
+    x = jnp.moveaxis(x[..., None] if rnn.u.ndim == 1 else x, -2, 0)
+
+    def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = (1 - dt) * h + dt * (h @ rnn.W.T + x @ U.T)
+        return h, h @ rnn.v
+
+    with jax.default_matmul_precision("highest"):
+        _, y = jax.lax.scan(step, jnp.zeros((*x.shape[1:-1], rnn.num_units), rnn.dtype), x)
+    return jnp.moveaxis(y, 0, y.ndim - rnn.v.ndim)
 
 
 @jax.jit
