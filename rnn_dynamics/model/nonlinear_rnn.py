@@ -165,8 +165,8 @@ def _try(activation: Any, dtype: Any) -> float:
         TypeError, ValueError: as `NonlinearRNN`.
     """
     name = getattr(activation, "__name__", show(activation))
-    points = jnp.asarray(TRIAL, dtype)
     with jax.ensure_compile_time_eval():
+        points = jnp.asarray(TRIAL, dtype)
         try:
             values = activation(points)
             alone = [float(jnp.ravel(activation(point))[0]) for point in points.reshape(-1, 1, 1)]
