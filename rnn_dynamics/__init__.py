@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     )
     from rnn_dynamics.loss import AbstractLoss, Evaluation, PopulationLoss, SampledLoss
     from rnn_dynamics.model import (
+        DiagonalRNN,
         LinearRNN,
+        LowRankRNN,
         NonlinearRNN,
+        StackedRNN,
         bulk_radius,
         damped_oscillator,
         edge_margin,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "model": (
+        *("DiagonalRNN", "LowRankRNN", "StackedRNN"),
         *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "fir", "parallel"),
         "NonlinearRNN",
         *(
@@ -74,14 +78,17 @@ _ROOMS = ("ode", "theory", "overlay")
 __all__ = [
     "AbstractLoss",
     "ConfigError",
+    "DiagonalRNN",
     "Evaluation",
     "Experiment",
     "LinearRNN",
+    "LowRankRNN",
     "NonlinearRNN",
     "PopulationLoss",
     "Rates",
     "Run",
     "SampledLoss",
+    "StackedRNN",
     "Status",
     "Stop",
     "StopReason",

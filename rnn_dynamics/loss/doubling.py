@@ -37,7 +37,7 @@ def evaluate(
     What rounding does to the gradient in the system is read back as the gradient itself is, with
     random signs.
     """
-    system, pull = jax.vjp(assemble, network)
+    system, pull = eqx.filter_vjp(assemble, network)
     G = gramians(system, time_step)
     (own,) = pull(energy_gradient(system, G, time_step))
     value_error, bounds = rounding_errors(system, G)

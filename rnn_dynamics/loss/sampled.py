@@ -243,7 +243,7 @@ def _value_and_grad(
     """The loss and its gradient; in `other` units of the state, everything rounds differently."""
     if simulated.is_simulated(network):
         return simulated.value_and_grad(loss, network, target, key, other)
-    both, pull = jax.vjp(lambda network: _difference(network, target), network)
+    both, pull = eqx.filter_vjp(lambda network: _difference(network, target), network)
     dt, noise = _prepared(loss, both, key)
     d = other_units(both) if other else jnp.ones(both.num_units, both.dtype)
     with jax.default_matmul_precision("highest"):

@@ -36,9 +36,8 @@ from rnn_dynamics.loss.estimate import (
 from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
 from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import show
 from rnn_dynamics.model.balancing import balancing_units
-from rnn_dynamics.model.linear_rnn import require_rnns
+from rnn_dynamics.model.linear_rnn import system_of as system_of
 
 # Of the distance of two gradients as the error of one: both round. 2 was too small for 1 % of
 # random networks, to extended precision.
@@ -235,7 +234,7 @@ def _finite(
     """Loss and gradient over a finite horizon; in other units, which round differently, and in
     shorter panels if `other`, () bool.
     """
-    system, pull = jax.vjp(lambda network: columns(assemble(network)), network)
+    system, pull = eqx.filter_vjp(lambda network: columns(assemble(network)), network)
     d = balancing_units(system.W)
     d = jnp.where(other, d * other_units(system), d)
     horizon, averaged = jnp.asarray(loss._horizon, system.dtype), loss.weighting != "uniform"
@@ -254,29 +253,6 @@ def _start(loss: SystemLoss, network: Any, system: LinearRNN, d: jax.Array) -> A
 def other_units(rnn: LinearRNN) -> jax.Array:
     """Units of the state, (N,), in which everything rounds differently."""
     return jnp.asarray(np.random.default_rng(0).uniform(1, 2, rnn.num_units), rnn.dtype)
-
-
-def system_of(name: str, network: Any) -> LinearRNN:
-    """The `LinearRNN` that a network is or, by its method `.system()`, stands for.
-
-    Raises:
-        TypeError: if it is neither, or the method returns something else.
-        ValueError: if it is a batch of networks.
-    """
-    if not isinstance(network, LinearRNN):
-        if not callable(getattr(network, "system", None)):
-            raise TypeError(
-                f"Argument `{name}` must be a LinearRNN, or have a method `.system()` that returns "
-                f"one, but is {show(network)}."
-            )
-        network = network.system()
-        if not isinstance(network, LinearRNN):
-            raise TypeError(
-                f"Argument `{name}` must have a method `.system()` that returns a LinearRNN, but "
-                f"it returns {show(network)}."
-            )
-    require_rnns(**{name: network})
-    return network
 
 
 def channels(rnn: LinearRNN) -> tuple[int, int]:

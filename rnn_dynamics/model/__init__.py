@@ -12,12 +12,16 @@ from rnn_dynamics.model.spectrum import (
     modes,
     track_eigenvalues,
 )
+from rnn_dynamics.model.structured import DiagonalRNN, LowRankRNN, StackedRNN
 from rnn_dynamics.model.targets import damped_oscillator, fir, leaky_integrator, parallel
 
 __all__ = [
+    "DiagonalRNN",
     "LinearRNN",
+    "LowRankRNN",
     "Modes",
     "NonlinearRNN",
+    "StackedRNN",
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",

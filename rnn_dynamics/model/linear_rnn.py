@@ -184,11 +184,15 @@ def system_of(name: str, network: Any) -> LinearRNN:
     """
     if not callable(getattr(network, "system", None)):
         raise TypeError(
-            f"Argument `{name}` must be a LinearRNN or have `.system()`, but is {show(network)}."
+            f"Argument `{name}` must be a LinearRNN, or have a method `.system()` that returns "
+            f"one, but is {show(network)}."
         )
     system = network.system()
     if not isinstance(system, LinearRNN):
-        raise TypeError(f"Argument `{name}.system()` must be a LinearRNN, but is {show(system)}.")
+        raise TypeError(
+            f"Argument `{name}` must have a method `.system()` that returns a LinearRNN, but it "
+            f"returns {show(system)}."
+        )
     require_rnns(**{name: system})
     return system
 

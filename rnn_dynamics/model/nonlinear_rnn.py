@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -57,6 +57,8 @@ class NonlinearRNN(eqx.Module):
     v: jax.Array
     gain: jax.Array | None
     activation: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
+
+    frozen: ClassVar[tuple[str, ...]] = ("gain",)
 
     def __init__(
         self,
