@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         DiagonalRNN,
         LinearRNN,
         LowRankRNN,
+        NonlinearRNN,
         StackedRNN,
         bulk_radius,
         damped_oscillator,
@@ -60,6 +61,7 @@ _HOMES = {
     "model": (
         *("DiagonalRNN", "LowRankRNN", "StackedRNN"),
         *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "fir", "parallel"),
+        "NonlinearRNN",
         *(
             "bulk_radius",
             "edge_margin",
@@ -98,6 +100,7 @@ __all__ = [
     "FrequencyLoss",
     "LinearRNN",
     "LowRankRNN",
+    "NonlinearRNN",
     "Plant",
     "PopulationLoss",
     "Rates",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from rnn_dynamics.loss import simulated
 from rnn_dynamics.loss.base import AbstractLoss
 from rnn_dynamics.loss.doubling import as_matrices, difference
 from rnn_dynamics.loss.energy import rescaled
@@ -38,6 +39,10 @@ class SampledLoss(AbstractLoss):
     trial is its noise convolved with k - k* (by FFT), the errors of all trials are brought back to
     one sensitivity per time lag, and only that goes backwards through the network. Memory grows as
     (batch + units) x time, never as batch x time x units, for each channel.
+
+    A network with `.simulate(x, time_step)` and no `.system()` is nonlinear: all its trials go
+    through time at once, and JAX differentiates that. Its expectation is not known: records are of
+    held-out noise.
 
     Attributes:
         horizon: T in leak time constants, a whole number of time steps.
@@ -105,7 +110,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        fit_channels(network, target, self.input)
+        self._fit(network, target)
         return _value(self, network, target, _required(key))
 
     def evaluate(self, network: Any, target: Any, key: jax.Array | None = None) -> Evaluation:
@@ -118,7 +123,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        fit_channels(network, target, self.input)
+        self._fit(network, target)
         return _compared(self, network, target, _required(key))
 
     def value_and_grad(
@@ -129,7 +134,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        fit_channels(network, target, self.input)
+        self._fit(network, target)
         return _value_and_grad(self, network, target, _required(key))
 
     def noise(self, key: jax.Array, dtype: Any = float, num_inputs: int | None = None) -> jax.Array:
@@ -146,9 +151,25 @@ class SampledLoss(AbstractLoss):
             drawn = coloured(self.input, key, shape, dt)
         return drawn[:, :, 0] if num_inputs is None else drawn
 
-    def check(self, target: LinearRNN) -> None:
+    def fixed(self, key: jax.Array) -> AbstractLoss:
+        """The loss on the one minibatch that a key stands for, a deterministic function of the
+        network, which a gradient flow takes. Make the batch large: a network learns its noise too.
+
+        Raises:
+            TypeError: if `key` is no random key.
+        """
+        return simulated.FixedNoise(self, random_key("key", key))
+
+    def check(self, target: Any) -> None:
         """Every target has a finite horizon's loss."""
-        system_of("target", target)
+        if not simulated.is_simulated(target):
+            system_of("target", target)
+
+    def _fit(self, network: Any, target: Any) -> None:
+        if simulated.is_simulated(network):
+            simulated.fit(network, target, self.input)
+        else:
+            fit_channels(network, target, self.input)
 
     def gradient_and_error(
         self, network: Any, target: Any, key: jax.Array | None = None
@@ -156,6 +177,8 @@ class SampledLoss(AbstractLoss):
         """The expected loss and its exact gradient, and the relative error, (), of the gradient on
         the key's noise.
         """
+        if simulated.is_simulated(network):
+            return super().gradient_and_error(network, target, key)
         _, sampled = self.value_and_grad(network, target, key)
         value, gradient = self.expected.value_and_grad(network, target)
         gap = jax.tree.map(jnp.subtract, sampled, gradient)
@@ -179,14 +202,23 @@ class SampledLoss(AbstractLoss):
     def reference(self, network: Any, target: Any, key: jax.Array | None = None) -> Evaluation:
         """What is recorded: the expected loss and its gradient, with the noise of the key's
         gradient as its error.
+
+        Of a nonlinear network they are means over eight batches of held-out noise, the same at all
+        records, with the standard error of the loss and the noise of one batch's gradient.
         """
+        if simulated.is_simulated(network):
+            self._fit(network, target)
+            return simulated.held_out(self, network, target)
         value, gradient, noise = self.gradient_and_error(network, target, key)
         return Evaluation(value, gradient, jnp.zeros_like(value), noise)
 
     def steps_are_stable(self, network: Any, target: Any) -> jax.Array:
         """Whether the Euler scheme follows both networks, () bool: it may grow no faster than they
-        do.
+        do. Of a nonlinear network it is not known, and taken to be true.
         """
+        if simulated.is_simulated(target):
+            return jnp.ones((), bool)
+        network = target if simulated.is_simulated(network) else network
         return self.expected.steps_are_stable(network, target)
 
 
@@ -198,6 +230,8 @@ def _required(key: jax.Array | None) -> jax.Array:
 
 @jax.jit
 def _value(loss: SampledLoss, network: Any, target: Any, key: jax.Array) -> jax.Array:
+    if simulated.is_simulated(network):
+        return simulated.value(loss, network, target, key)
     both = _difference(network, target)
     dt, noise = _prepared(loss, both, key)
     return _mean_square(both, dt, noise, loss.weighting == "time_averaged")
@@ -208,6 +242,8 @@ def _value_and_grad(
     loss: SampledLoss, network: Any, target: Any, key: jax.Array, other: bool = False
 ) -> tuple[jax.Array, Any]:
     """The loss and its gradient; in `other` units of the state, everything rounds differently."""
+    if simulated.is_simulated(network):
+        return simulated.value_and_grad(loss, network, target, key, other)
     both, pull = eqx.filter_vjp(lambda network: _difference(network, target), network)
     dt, noise = _prepared(loss, both, key)
     d = other_units(both) if other else jnp.ones(both.num_units, both.dtype)

@@ -2,6 +2,7 @@
 
 from rnn_dynamics.model.initialisation import random_rnn
 from rnn_dynamics.model.linear_rnn import LinearRNN
+from rnn_dynamics.model.nonlinear_rnn import NonlinearRNN
 from rnn_dynamics.model.spectrum import (
     Modes,
     bulk_radius,
@@ -19,6 +20,7 @@ __all__ = [
     "LinearRNN",
     "LowRankRNN",
     "Modes",
+    "NonlinearRNN",
     "StackedRNN",
     "bulk_radius",
     "damped_oscillator",

@@ -5,6 +5,7 @@ from rnn_dynamics.theory.conjugate_pair import conjugate_pair
 from rnn_dynamics.theory.convergence import Convergence, converged_length
 from rnn_dynamics.theory.curve import TheoryCurve
 from rnn_dynamics.theory.events import EVENTS, event_times
+from rnn_dynamics.theory.gaussian_closure import ClosedRNN, ClosureCurve, gaussian_closure
 from rnn_dynamics.theory.infinite_width import infinite_width, low_rank_infinite_width
 from rnn_dynamics.theory.linearised import (
     largest_learning_rate,
@@ -31,6 +32,8 @@ from rnn_dynamics.theory.word_subspace import num_words, word_subspace
 
 __all__ = [
     "EVENTS",
+    "ClosedRNN",
+    "ClosureCurve",
     "Convergence",
     "Escape",
     "OneMode",
@@ -44,6 +47,7 @@ __all__ = [
     "eigenvalue_velocity",
     "escape",
     "event_times",
+    "gaussian_closure",
     "gradient_covariance",
     "gradient_covariance_product",
     "infinite_width",
