@@ -12,7 +12,7 @@ import numpy as np
 
 from rnn_dynamics.loss.base import AbstractLoss
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, relative
-from rnn_dynamics.loss.system import channels
+from rnn_dynamics.loss.input import shape_of
 from rnn_dynamics.model.arguments import require, show
 
 NUM_HELD_OUT = 8  # batches of noise that records take
@@ -79,8 +79,8 @@ def fit(network: Any, target: Any, noise: Any) -> None:
     fits = _channels(network) == _channels(target)
     must = f"have as many read-outs and inputs as the network, {_channels(network)}"
     require(fits, "target", must, _channels(target))
-    if noise is not None and channels(noise.rnn) != (1, 1):
-        outputs, inputs = channels(noise.rnn)[0], _channels(network)[1]
+    if noise is not None and shape_of("input", noise.rnn) != (1, 1):
+        outputs, inputs = shape_of("input", noise.rnn)[0], _channels(network)[1]
         require(outputs == inputs, "input", f"have one channel or {inputs} outputs", outputs)
 
 
@@ -110,7 +110,10 @@ def _channels(network: Any) -> tuple[int, int]:
     """The numbers of outputs and inputs (p, m); 1 each of a network without `u` and `v`."""
     if not is_simulated(network):
         network = jax.eval_shape(lambda network: network.system(), network)
-    return channels(network) if hasattr(network, "u") else (1, 1)
+    if not hasattr(network, "u"):
+        return 1, 1
+    outputs, inputs = (1 if x.ndim == 1 else x.shape[1] for x in (network.v, network.u))
+    return outputs, inputs
 
 
 def _outputs(network: Any, noise: jax.Array, dt: jax.Array) -> jax.Array:
