@@ -212,5 +212,5 @@ def test_scales_of_u_and_v_can_be_that_of_W(tmp_path):
     values = rd.plan(experiment).values
     for name in ("input_scale", "output_scale"):
         np.testing.assert_array_equal(values[f"network.{name}"], values["network.weight_scale"])
-    with pytest.raises(rd.ConfigError, match="`network.input_scale` must be a number"):
+    with pytest.raises(rd.ConfigError, match=r"`network.input_scale` must be a number"):
         load(tmp_path, GOOD, "network.input_scale=weight_scal")
