@@ -14,6 +14,7 @@ from rnn_dynamics.sweep.hints import nearest
 # of numbers that are not integers: their products and quotients stay finite
 SMALLEST, LARGEST = 1e-60, 1e60
 
+TIED = "weight_scale"
 Values = float | int | tuple[float, ...] | tuple[int, ...]
 
 
@@ -71,6 +72,14 @@ class Number:
                 f"must have a size from {SMALLEST:g} to {LARGEST:g}, but is {show(value)}"
             )
         return result
+
+
+class Scale(Number):
+    """A number, or "weight_scale": then it is the scale of W, on the axis of that too."""
+
+    def check(self, value: Any) -> Any:
+        """The value or values, or the word."""
+        return TIED if value == TIED else super().check(value)
 
 
 class Choice:

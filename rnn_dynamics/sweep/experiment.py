@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Tag, ValidationError, field_validator, model_validator
 
-from rnn_dynamics.sweep.axes import Choice, Number, Text, Values
+from rnn_dynamics.sweep.axes import Choice, Number, Scale, Text, Values
 from rnn_dynamics.sweep.learning_tables import GradientDescentTable, GradientFlowTable
 from rnn_dynamics.sweep.problems import ConfigError, sentences
 from rnn_dynamics.sweep.recording import (
@@ -27,9 +27,6 @@ THEORIES = (
     *("single_outlier", "conjugate_pair", "word_subspace"),
     *("infinite_width", "readout_only", "population"),
 )
-
-
-TIED = "weight_scale"
 
 
 class Decay(Number):
@@ -82,17 +79,9 @@ class Modes(Section):
         return modes
 
 
-class Scale(Number):
-    """A number, or "weight_scale" for that of W."""
-
-    def check(self, value: Any) -> Any:
-        return value if value == TIED else super().check(value)
-
-
 class Network(Section):
     """Initial networks: W = weight_scale G/√N, u = input_scale g/√N, v = output_scale g'/√N.
 
-    The scales of u and v may be "weight_scale": then they are that of W, on its axis too.
     With `warm_start` they are those that the run in that directory saved at `warm_start_record`
     (the last, if absent), and the scales say what these were drawn with.
     """

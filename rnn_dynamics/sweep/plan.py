@@ -10,8 +10,8 @@ from functools import cache, cached_property, partial
 import numpy as np
 
 from rnn_dynamics.sweep import costs
-from rnn_dynamics.sweep.axes import number_text, show
-from rnn_dynamics.sweep.experiment import TIED, Compute, Experiment, GradientDescentTable
+from rnn_dynamics.sweep.axes import TIED, number_text, show
+from rnn_dynamics.sweep.experiment import Compute, Experiment, GradientDescentTable
 from rnn_dynamics.sweep.memory import NARROWEST, SHARE, OutOfMemoryError, size_text
 from rnn_dynamics.sweep.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.sampling import shapes
