@@ -190,6 +190,8 @@ def escape(rnn: LinearRNN, target: LinearRNN, *, loss: PopulationLoss = Populati
 def _matching(target: LinearRNN, loss: PopulationLoss) -> Matching:
     require_type("loss", loss, PopulationLoss, "a PopulationLoss")
     require(np.isinf(loss.horizon), "loss", "have an infinite horizon", f"of {loss.horizon}")
+    white = getattr(loss, "input", None) is None
+    require(white, "loss", "have white noise as its input", "one with a filter")
     loss.check(target)
     return Matching.of(target, loss)
 
