@@ -212,7 +212,7 @@ def oscillator(members: int) -> Rows:
         for seed in range(members):
             rnn = rd.random_rnn(jax.random.key(seed), units, weight_scale, 0.1, 0.1, overlap=0.6)
             full = rd.gradient_flow(rnn, target, times)
-            theory = rd.theory.conjugate_pair(target, rd.theory.pair_start(rnn, target), times)
+            theory = rd.theory.conjugate_pair(target, rnn, times)
             seen = rd.theory.event_times(target, full)
             for name, time in theory.events.items():
                 row = {"weight_scale": weight_scale, "seed": seed, "event": name}

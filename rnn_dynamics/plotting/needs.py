@@ -11,7 +11,7 @@ from rnn_dynamics.plotting.selection import (
     target_modes,
     weight_scales,
 )
-from rnn_dynamics.sweep.config.schema import TIED
+from rnn_dynamics.sweep.config.fields import TIED
 from rnn_dynamics.sweep.run import Run
 
 
@@ -115,23 +115,21 @@ def lacks_staircase(run: Run) -> str:
     infinite horizon, nothing if it is.
     """
     network, numbers = run.experiment.network, run.experiment.numbers
-    if (network.input_scale, network.output_scale) != (TIED, TIED):
-        return (
-            f'The run must have `input_scale` and `output_scale` of "{TIED}" for this figure, but '
-            "has not."
-        )
+    tied = network.input_scale == network.output_scale == TIED
     rates = all(np.all(np.asarray(numbers[f"learning.rates.{x}"]) == 1) for x in "Wuv")
     flows = (
         run.experiment.learning.method == "gradient_flow" and "learning.time_step" not in numbers
     )
-    if not (rates and flows and np.all(np.isinf(numbers[HORIZON]))):
-        return (
-            "The run must have the gradient flow of rates 1 over an infinite horizon for this "
-            "figure, but has another learning."
-        )
-    if largest := [scale for scale in weight_scales(run) if not 0 < scale < 1]:
-        return f"The run must have scales from 0 to 1 for this figure, but has {largest[0]:g}."
-    return lacks_weight_scales(run)
+    wanted = {
+        f'`input_scale` and `output_scale` of "{TIED}"': tied,
+        "the gradient flow of rates 1": rates and flows,
+        "an infinite horizon": np.all(np.isinf(numbers[HORIZON])),
+        "weight scales from 0 to 1": all(0 < scale < 1 for scale in weight_scales(run)),
+    }
+    lacking = [
+        f"The run must have {x} for this figure, but has not." for x in wanted if not wanted[x]
+    ]
+    return lacking[0] if lacking else lacks_weight_scales(run)
 
 
 def lacks_zeros(run: Run) -> str:

@@ -1,5 +1,5 @@
-"""The sign-symmetric network of two units: its loss, its flow and its eigenvalues in (p, q, r, a,
-b).
+"""Networks of two units: their loss, flow and eigenvalues in eight numbers, W by rows, u, v; or in
+(p, q, r, a, b) if they are their own transpose up to a sign.
 """
 
 import jax
@@ -8,9 +8,15 @@ import numpy as np
 
 from rnn_dynamics.model import LinearRNN
 
+SYMMETRIC = 5  # numbers of a network that is its own transpose up to a sign
+
 
 def pair_network(y: jax.Array) -> LinearRNN:
-    """W = [[p, q], [-q, r]], u = (a, b), v = (a, -b), from (p, q, r, a, b), (5,)."""
+    """The network of eight numbers, (8,), or W = [[p, q], [-q, r]], u = (a, b), v = (a, -b), from
+    (p, q, r, a, b), (5,).
+    """
+    if len(y) != SYMMETRIC:
+        return LinearRNN(y[:4].reshape(2, 2), y[4:6], y[6:])
     p, q, r, a, b = y
     return LinearRNN(
         jnp.stack([jnp.stack([p, q]), jnp.stack([-q, r])]), jnp.stack([a, b]), jnp.stack([a, -b])
@@ -18,17 +24,18 @@ def pair_network(y: jax.Array) -> LinearRNN:
 
 
 def pair_loss(y: jax.Array, target: LinearRNN) -> jax.Array:
-    """½∫k² - ∫k k* of a pair, (5,) → (): its loss up to the target's own energy; NaN if it is
-    unstable.
+    """½∫k² - ∫k k* of a pair, (5,) or (8,) → (): its loss up to the target's own energy; NaN if it
+    is unstable.
 
     ∫k k* = (v ⊗ v*)ᵀ (A ⊗ I + I ⊗ A*)⁻¹ (u ⊗ u*), which is regular wherever both are stable. The
     transfer function of k is (n₁s + n₀)/(s² + d₁s + d₀), so ∫k² = (n₁²d₀ + n₀²)/(2 d₀d₁).
     """
-    p, q, r, a, b = y
-    d1, d0 = 2 - p - r, (1 - p) * (1 - r) + q**2
-    n1, vAu = a**2 - b**2, a**2 * (1 - p) - b**2 * (1 - r) - 2 * a * b * q
-    n0 = d1 * n1 - vAu
     pair, one, many = pair_network(y), *(jnp.eye(n, dtype=y.dtype) for n in (2, target.num_units))
+    (a11, a12), (a21, a22) = one - pair.W
+    (u1, u2), (v1, v2) = pair.u, pair.v
+    d1, d0 = a11 + a22, a11 * a22 - a12 * a21
+    n1 = u1 * v1 + u2 * v2
+    n0 = d1 * n1 - v1 * (a11 * u1 + a12 * u2) - v2 * (a21 * u1 + a22 * u2)
     with jax.default_matmul_precision("highest"):
         both = jnp.kron(one - pair.W, many) + jnp.kron(one, many - target.W)
         states = jnp.linalg.solve(both, jnp.kron(pair.u, target.u))
@@ -38,21 +45,23 @@ def pair_loss(y: jax.Array, target: LinearRNN) -> jax.Array:
 
 
 def pair_velocity(y: jax.Array, target: LinearRNN, eta: jax.Array) -> jax.Array:
-    """(p, q, r, a, b)' of the flow with rates (η_W, η_u = η_v), (5,) → (5,); NaN if the pair is
-    unstable.
+    """The flow of the numbers with rates (η_W, η_u, η_v), of which (p, q, r, a, b) need the first
+    two; NaN if the pair is unstable.
 
     Entries of W and of (u, v) that are tied to each other share a derivative of the loss: ½ of it
     is the gradient in each.
     """
     value, slope = jax.value_and_grad(pair_loss)(y, target)
     slope = jnp.where(jnp.isnan(value), jnp.nan, slope)  # a branch that is not taken has slope 0
+    if len(y) != SYMMETRIC:
+        return -slope * eta[np.array([0, 0, 0, 0, 1, 1, 2, 2])]
     tied = jnp.asarray([1, 0.5, 1, 0.5, 0.5], y.dtype)
     return -tied * slope * eta[np.array([0, 0, 0, 1, 1])]
 
 
 def pair_eigenvalues(y: jax.Array) -> jax.Array:
-    """Both eigenvalues, (5,) → (2,) complex, without cancellation near the collision."""
-    mean, square = (y[0] + y[2]) / 2, discriminant(y)
+    """Both eigenvalues, (5,) or (8,) → (2,) complex, without cancellation near the collision."""
+    mean, square = jnp.trace(pair_network(y).W) / 2, discriminant(y)
     zero = jnp.zeros_like(square)
     real, imaginary = jnp.sqrt(jnp.maximum(square, zero)), jnp.sqrt(jnp.maximum(-square, zero))
     half = jax.lax.complex(real, imaginary)
@@ -63,5 +72,7 @@ def discriminant(y: jax.Array) -> jax.Array:
     """Square of half the distance of the eigenvalues, (): positive if they are real, negative if
     they are a pair.
     """
-    half = (y[0] - y[2]) / 2
-    return (half - y[1]) * (half + y[1])
+    if len(y) == SYMMETRIC:
+        half = (y[0] - y[2]) / 2
+        return (half - y[1]) * (half + y[1])
+    return ((y[0] - y[3]) / 2) ** 2 + y[1] * y[2]

@@ -1,11 +1,12 @@
-"""Where the pair of a random network starts: which of its directions grows into the second mode
-(section 3.2 of the theory note).
+"""The two units of a random network that grow into a pair: the outlier's direction, and which of
+the others grows into the second mode (section 3.2 of the theory note).
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics import ode
@@ -24,19 +25,8 @@ def pair_start(
     """(p, q, r, a, b) of the pair that grows from a small random network, each (), for
     `conjugate_pair`.
 
-    The first axis is that of the outlier, e₁ ∝ u + v. While it grows, every direction e_j
-    orthogonal to it has a small gain b_j = (u - v)·e_j / 2 and a small coupling q_j = (e₁ᵀ W e_j -
-    e_jᵀ W e₁) / 2, and all obey one linear flow (q, b)' = J(τ) (q, b), the linearisation of the
-    pair's flow around its first outlier. So one combination of the vectors q and b grows, m_q q +
-    m_b b with (m_q, m_b) a row of the propagator of J, and the second axis points along it: even a
-    weight scale far below |u||v| seeds the second mode through q. Exact for W = 0 and |u| = |v|,
-    and to first order in what is small otherwise.
-
-    Event times of simulations with |u| = |v| = 0.1 (24 units, decay 0.3, frequency 1) are met to
-    0.02, 0.2, 0.8 and 3.4 % at weight scales 0.001, 0.01, 0.03 and 0.1 (`benchmarks/theory.py`).
-
-    A target with T(1) < 0, which at first inverts its input, makes u - v grow first: the axes then
-    change places.
+    The sign-symmetric part of the two units that `conjugate_pair` takes from a network; exact for
+    W = 0 and |u| = |v|. For other networks hand the network itself to `conjugate_pair`.
 
     Args:
         rnn: the initial network, N units, with small weights.
@@ -51,49 +41,72 @@ def pair_start(
     require_rnns(rnn=rnn, target=target)
     check_rates(rates)
     end = real_scalar("train_time", train_time, positive=True).astype(rnn.dtype)
-    weights = [1.0, 1.0] if rates is None else [rates.W, rates.u]
-    eta = jnp.stack([jnp.asarray(rate, rnn.dtype) for rate in weights])
-    return _start(rnn, target.astype(rnn.dtype), eta, end)
+    return _five(rnn, target.astype(rnn.dtype), flow_rates(rates, rnn.dtype), end)
+
+
+def flow_rates(rates: Any, dtype: Any) -> jax.Array:
+    """(η_W, η_u, η_v), (3,): 1 if they are not given."""
+    weights = [1.0] * 3 if rates is None else [rates.W, rates.u, rates.v]
+    return jnp.stack([jnp.asarray(rate, dtype) for rate in weights])
 
 
 @jax.jit
-def _start(
+def _five(
     rnn: LinearRNN, target: LinearRNN, eta: jax.Array, end: jax.Array
 ) -> tuple[jax.Array, ...]:
-    W, u = rnn.W, rnn.u
-    inverts = transfer_function(target, jnp.ones_like(end)) < 0
-    sign = jnp.where(inverts, -1, 1).astype(rnn.dtype)
-    v, target = sign * rnn.v, LinearRNN(target.W, target.u, sign * target.v)
-    e1 = unit(u + v)
-    p, a = e1 @ W @ e1, e1 @ (u + v) / 2
-    couplings = without(e1, e1 @ W - W @ e1) / 2
-    gains = without(e1, u - v) / 2
-    m = _growing(p, a, target, eta, end)
-    e2 = unit(m[0] * couplings + m[1] * gains)
-    q, r, b = e2 @ couplings, e2 @ W @ e2, e2 @ gains
-    straight, swapped = (p, q, r, a, b), (r, -q, p, b, a)
-    return tuple(jnp.where(inverts, y, x) for x, y in zip(straight, swapped, strict=True))
+    two = two_units(rnn, target, eta, end)
+    p, q, r = two.W[0, 0], (two.W[0, 1] - two.W[1, 0]) / 2, two.W[1, 1]
+    (u1, u2), (v1, v2) = two.u, two.v
+    straight, swapped = (p, q, r, u1 + v1, u2 - v2), (r, -q, p, u2 + v2, u1 - v1)
+    five = [jnp.where(_inverts(target), y, x) for x, y in zip(straight, swapped, strict=True)]
+    return (*five[:3], five[3] / 2, five[4] / 2)
 
 
-def _growing(
-    p: jax.Array, a: jax.Array, target: LinearRNN, eta: jax.Array, end: jax.Array
-) -> jax.Array:
-    """How the coupling at the end depends on (q, b) at the start, (2,), up to a factor."""
+def _inverts(target: LinearRNN) -> jax.Array:
+    """Whether a target inverts its input at first, T(1) < 0, (): then u - v grows first."""
+    return transfer_function(target, jnp.ones((), target.dtype)) < 0
+
+
+def two_units(rnn: LinearRNN, target: LinearRNN, eta: jax.Array, end: jax.Array) -> LinearRNN:
+    """The two units that grow from a small random network, for rates (η_W, η_u, η_v).
+
+    The first axis is that of the outlier, e₁ ∝ √η_v u ± √η_u v, with the sign of T(1). While it
+    grows, every direction e_j orthogonal to it has small weights x_j = (W_1j, W_j1, u_j, v_j), and
+    all obey one linear flow x' = J(τ) x, the linearisation of the flow of two units around their
+    first outlier. So one combination m·x_j grows, with m a row of the propagator of J, and the
+    second axis points along it: even a weight scale far below |u||v| seeds the second mode through
+    W. Exact for W = 0, and to first order in what is small otherwise.
+
+    Event times of simulations with |u| = |v| = 0.1 (24 units, decay 0.3, frequency 1) are met to
+    0.02, 0.2, 0.8 and 3.4 % at weight scales 0.001, 0.01, 0.03 and 0.1 (`benchmarks/theory.py`).
+    """
+    W, u, v = rnn.W, rnn.u, rnn.v
+    sign = jnp.where(_inverts(target), -1, 1).astype(rnn.dtype)
+    e1 = unit(jnp.sqrt(eta[2]) * u + sign * jnp.sqrt(eta[1]) * v)
+    outlier = jnp.stack([e1 @ W @ e1, e1 @ u, e1 @ v])
+    small = jnp.stack([without(e1, x) for x in (e1 @ W, W @ e1, u, v)])
+    e2 = unit(_growing(outlier, target, eta, end) @ small)
+    axes = jnp.stack([e1, e2])
+    return LinearRNN(axes @ W @ axes.T, axes @ u, axes @ v)
+
+
+def _growing(outlier: jax.Array, target: LinearRNN, eta: jax.Array, end: jax.Array) -> jax.Array:
+    """How W_12 at the end depends on (W_12, W_21, u_2, v_2) at the start, (4,), up to a factor."""
+    large, small = np.array([0, 4, 6]), np.array([1, 2, 5, 7])  # of W by rows, u, v
 
     def velocity(_: jax.Array, y: jax.Array, args: Any) -> jax.Array:
-        zero = jnp.zeros_like(y[0])
-        outlier = jnp.stack([y[0], zero, zero, y[1], zero])
+        zeros = jnp.zeros(8, y.dtype)
 
         def along(column: jax.Array) -> tuple[jax.Array, jax.Array]:
-            small = jnp.stack([zero, column[0], zero, zero, column[1]])
-            return jax.jvp(lambda z: pair_velocity(z, *args), (outlier,), (small,))
+            at, way = zeros.at[large].set(y[:3]), zeros.at[small].set(column)
+            return jax.jvp(lambda z: pair_velocity(z, *args), (at,), (way,))
 
-        slope, columns = jax.vmap(along)(y[2:].reshape(2, 2))
-        return jnp.concatenate([slope[0, jnp.array([0, 3])], columns[:, jnp.array([1, 4])].ravel()])
+        slope, columns = jax.vmap(along)(y[3:].reshape(4, 4))
+        return jnp.concatenate([slope[0, large], columns[:, small].ravel()])
 
     args = target, eta
-    y = jnp.stack([p, a, *jnp.eye(2, dtype=p.dtype).ravel()])
+    y = jnp.concatenate([outlier, jnp.eye(4, dtype=outlier.dtype).ravel()])
     state = ode.start(velocity, jnp.zeros_like(end), y, args)
     # growth may exceed all bounds before the end; the last good state has settled long before that
-    columns = ode.advance(velocity, state, end, args).y[2:].reshape(2, 2)
+    columns = ode.advance(velocity, state, end, args).y[3:].reshape(4, 4)
     return unit(columns[:, 0])

@@ -1,7 +1,6 @@
 """Exact loss, gradient and gradient flow of networks of a few units, in NumPy on the host."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from rnn_dynamics.model import LinearRNN
 
 DIFFERENCE = 1e-5  # of parameters, for second derivatives
 SQUARINGS = 60
-MOST_STEPS = 300
+MOST_STEPS = 4000  # long memories make valleys that are narrow and curved
 SMALLEST_STEP = 1e-12
 LARGEST_STEP = 1e14
 LONGEST_MOVE = 0.5  # of the parameters' norm and 0.1
@@ -19,14 +18,6 @@ CONVERGED = 1e-13  # slope along the parameters, relative to the loss of no netw
 STATIONARY = 1e-9  # the same, where rounding ends the flow
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-class Descent(NamedTuple):
-    """Where a flow ended: parameters, (k² + 2k,), their loss, and whether it is a minimum."""
-
-    parameters: np.ndarray
-    loss: float
-    converged: bool
 
 
 def arrays(rnn: LinearRNN) -> Arrays:
@@ -136,18 +127,20 @@ class Matching:
         leak = A + np.eye(n) if step is None else A + M  # (1 - (1 - dt) M) / dt
         return outputs.T @ np.linalg.solve(leak, inputs)
 
-    def descend(self, x: np.ndarray) -> Descent:
+    @np.errstate(all="ignore")  # differences may reach over the edge of stability
+    def descend(
+        self, x: np.ndarray, most_steps: int = MOST_STEPS
+    ) -> tuple[np.ndarray, float, bool]:
         """Gradient flow to a minimum: exact flow of quadratic models of the loss (the exponential
         Euler method), in steps that grow until they are Newton's.
-        """
-        with np.errstate(all="ignore"):  # differences may reach over the edge of stability
-            return self._descend(x)
 
-    def _descend(self, x: np.ndarray) -> Descent:
+        Returns:
+            Parameters, (k² + 2k,), their loss, and whether they are a minimum.
+        """
         whole = self.loss(np.zeros(0))
         loss, g = self.value_and_gradient(x)
         step = 0.1
-        for _ in range(MOST_STEPS):
+        for _ in range(most_steps):
             H = self.hessian(x)
             if not np.all(np.isfinite(H)):
                 break
@@ -155,7 +148,7 @@ class Matching:
             slope = vectors.T @ g
             minimum = curvatures[0] >= -1e-6 * abs(curvatures[-1])
             if minimum and np.linalg.norm(g) * np.linalg.norm(x) <= CONVERGED * whole:
-                return Descent(x, float(loss), True)
+                return x, float(loss), True
             while step >= SMALLEST_STEP:
                 reach = np.clip(step * curvatures, -30, None)
                 flat = abs(reach) < 1e-12
@@ -175,8 +168,8 @@ class Matching:
                 step /= 4
             else:
                 small = np.linalg.norm(g) * np.linalg.norm(x) <= STATIONARY * whole
-                return Descent(x, float(loss), bool(minimum and small))
+                return x, float(loss), bool(minimum and small)
             exact = after - loss < EXACT * expected
             x, loss, g = x + move, after, slopes
             step = min(4 * step, LARGEST_STEP) if exact else step
-        return Descent(x, float(loss), False)
+        return x, float(loss), False

@@ -15,7 +15,7 @@ from rnn_dynamics.theory.minimal_norm import as_rnn, least, require_known
 from rnn_dynamics.theory.small_networks import Arrays, Matching, arrays, pack, unpack
 
 AMPLITUDE = 1e-3  # of the unit that leaves a plateau
-NUM_STARTS = 4  # from which a lower plateau is looked for
+NUM_STARTS, STEPS_OF_A_START = 4, 200  # from which a lower plateau is looked for
 LEARNED = 1e-12  # loss relative to that of no network
 STUCK = 1e-8  # escape rate relative to its largest possible value
 LOWER = 1e-8  # loss relative to that of no network
@@ -95,8 +95,8 @@ def staircase(
     A start of W(0) = 0 has another law: it stays in the span of u(0) and v(0), and learns two
     modes at most (`word_subspace` of length 0).
 
-    Computed on the host in float64, for targets of a few units: a second for 4 modes, half a
-    minute for 8. It is not for jit, vmap or derivatives.
+    Computed on the host in float64: a second for 4 modes, half a minute for 8 modes or decays of
+    0.001. It is not for jit, vmap or derivatives.
 
     Args:
         target: any stable `LinearRNN` of one input and one output.
@@ -135,14 +135,14 @@ def staircase(
         rates.append(rate)
         if end:
             break
-        found = matching.descend(_with_unit(network, inputs, outputs))
-        grown = least(unpack(found.parameters)) if found.converged else None
-        if grown is None or found.loss >= losses[-1]:
+        x, lower, converged = matching.descend(_with_unit(network, inputs, outputs))
+        grown = least(unpack(x)) if converged else None
+        if grown is None or lower >= losses[-1]:
             end = f"Plateau {k} is not attained: the flow from plateau {k - 1} finds no minimum."
             break
         network = grown
         networks.append(network)
-        losses.append(max(found.loss, 0.0))
+        losses.append(max(lower, 0.0))
         best.append(_best(matching, k, losses[-1], whole, random))
     dtype = target.dtype
     real, complex_dtype = (lambda x: jnp.asarray(x, dtype)), np.result_type(dtype, np.complex64)
@@ -190,6 +190,8 @@ def escape(rnn: LinearRNN, target: LinearRNN, *, loss: PopulationLoss = Populati
 def _matching(target: LinearRNN, loss: PopulationLoss) -> Matching:
     require_type("loss", loss, PopulationLoss, "a PopulationLoss")
     require(np.isinf(loss.horizon), "loss", "have an infinite horizon", f"of {loss.horizon}")
+    white = getattr(loss, "input", None) is None
+    require(white, "loss", "have white noise as its input", "one with a filter")
     loss.check(target)
     return Matching.of(target, loss)
 
@@ -218,6 +220,6 @@ def _best(
         W *= min(1.0, 0.9 / max(abs(np.linalg.eigvals(W))))
         start = pack(W, *(size * random.normal(size=(2, k))))
         if matching.stable(W):
-            found.append(matching.descend(start))
-    lowest = min([end.loss for end in found if end.converged], default=loss)
+            found.append(matching.descend(start, STEPS_OF_A_START))
+    lowest = min([lower for _, lower, converged in found if converged], default=loss)
     return lowest if lowest < loss - LOWER * whole else loss

@@ -88,6 +88,37 @@ def test_event_times_of_simulations_with_small_weights(weight_scale, tolerance):
             assert float(seen[name]) == pytest.approx(float(time), rel=tolerance), name
 
 
+@pytest.mark.parametrize("phase", [0.7, 2.4])
+def test_networks_of_two_units_follow_their_own_flow(phase):
+    """Any norms, phase and rates, through the collision: to the tolerances of both integrations."""
+    target, times = rd.damped_oscillator(0.4, 0.9, phase), np.linspace(0.0, 60.0, 13)
+    W = jnp.array([[0.05, 0.02], [-0.03, 0.01]])
+    rnn = rd.LinearRNN(W, jnp.array([0.3, 0.05]), jnp.array([0.02, -0.2]))
+    rates = rd.Rates(1.5, 0.5, 1.0)
+    got = rd.theory.conjugate_pair(target, rnn, times, rates)
+    full = rd.gradient_flow(rnn, target, times, rates=rates, rtol=1e-9, atol=1e-11)
+    for name in ("loss", "input_norm", "output_norm", "overlap", "weight_change"):
+        np.testing.assert_allclose(getattr(got, name), getattr(full, name), rtol=0, atol=2e-6)
+    assert np.isfinite(got.collision)
+    assert not hasattr(got, "p")
+
+
+@pytest.mark.parametrize(("weight_scale", "tolerance"), [(0.0, 2e-3), (0.003, 1e-2)])
+def test_event_times_of_unequal_norms_and_any_phase(weight_scale, tolerance):
+    """Exact for W(0) = 0, up to interpolation between records; else to first order in W(0)."""
+    times = jnp.linspace(0, 140, 281)
+    for seed, phase, rates in ((0, 0.6, rd.Rates()), (1, 2.6, rd.Rates(1.0, 1.0, 0.5))):
+        target = rd.damped_oscillator(0.3, 1.0, phase)
+        rnn = rd.random_rnn(jax.random.key(seed), 16, weight_scale, 0.15, 0.05, overlap=0.2)
+        theory = rd.theory.conjugate_pair(target, rnn, times, rates)
+        flow = rd.gradient_flow(rnn, target, times, rates=rates)
+        seen = rd.theory.event_times(target, flow)
+        if weight_scale == 0:  # steps of 1e-8, amplified by the escape from the plateau
+            np.testing.assert_allclose(theory.loss, flow.loss, rtol=0, atol=1e-5)
+        for name, time in theory.events.items():
+            assert float(seen[name]) == pytest.approx(float(time), rel=tolerance), name
+
+
 def test_pair_start_is_exact_in_the_plane_of_u_and_v():
     rnn = rd.random_rnn(jax.random.key(3), 12, 0.0, 0.4, 0.4, overlap=0.3)
     p, q, r, a, b = rd.theory.pair_start(rnn, OSCILLATOR)
@@ -134,3 +165,8 @@ def test_events_need_two_modes():
         rd.theory.event_times(OSCILLATOR, curve)
     with pytest.raises(ValueError, match="`target` must have two modes"):
         rd.theory.event_times(rd.leaky_integrator(0.2), curve)
+
+
+def test_a_pair_needs_two_units():
+    with pytest.raises(ValueError, match="`initial` must have two units or more"):
+        rd.theory.conjugate_pair(OSCILLATOR, rd.leaky_integrator(0.2), [0.0, 1.0])

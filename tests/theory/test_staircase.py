@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -238,6 +239,9 @@ def test_what_has_no_staircase_is_said():
             rd.theory.staircase(target, loss=loss)
     with pytest.raises(TypeError, match="PopulationLoss"):
         rd.theory.escape(target, target, loss=rd.SampledLoss(1.0, 0.5, 2))
+    two = eqx.tree_at(lambda rnn: rnn.u, target, np.ones((2, 2)))
+    with pytest.raises(ValueError, match="`target` must have one input and one output"):
+        rd.theory.staircase(two)
     with pytest.raises(TypeError, match="traced"):
         jax.jit(rd.theory.minimal_norm)(target)
     with pytest.raises(ValueError, match="below 1"):

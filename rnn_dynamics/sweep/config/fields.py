@@ -15,6 +15,7 @@ from rnn_dynamics.sweep.config.hints import nearest
 # of numbers that are not integers: their products and quotients stay finite
 SMALLEST, LARGEST = 1e-60, 1e60
 
+TIED = "weight_scale"
 Values = float | int | tuple[float, ...] | tuple[int, ...]
 
 
@@ -72,6 +73,24 @@ class Number:
                 f"must have a size from {SMALLEST:g} to {LARGEST:g}, but is {show(value)}"
             )
         return result
+
+
+class Decay(Number):
+    """A positive number; 0, of a perfect integrator, is for a finite horizon."""
+
+    def _check_one(self, value: Any) -> float | int:
+        try:
+            return super()._check_one(value)
+        except ValueError as error:
+            raise ValueError(str(error).replace("positive or zero", "positive")) from None
+
+
+class Scale(Number):
+    """A number, or "weight_scale": then it is the scale of W, on the axis of that too."""
+
+    def check(self, value: Any) -> Any:
+        """The value or values, or the word."""
+        return TIED if value == TIED else super().check(value)
 
 
 class Choice:

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Tag, ValidationError, field_validator, model_validator
 
-from rnn_dynamics.sweep.config.fields import Choice, ConfigModel, Number, Text, Values, tagged_by
+from rnn_dynamics.sweep.config.fields import (
+    Choice,
+    ConfigModel,
+    Decay,
+    Number,
+    Scale,
+    Text,
+    Values,
+    tagged_by,
+)
 from rnn_dynamics.sweep.config.learning import GradientDescentTable, GradientFlowTable
 from rnn_dynamics.sweep.config.problems import ConfigError, sentences
 from rnn_dynamics.sweep.config.recording import (
@@ -26,19 +35,6 @@ THEORIES = (
     *("single_outlier", "conjugate_pair", "word_subspace"),
     *("infinite_width", "readout_only", "population"),
 )
-
-
-TIED = "weight_scale"
-
-
-class Decay(Number):
-    """A positive number; 0, of a perfect integrator, is for a finite horizon."""
-
-    def _check_one(self, value: Any) -> float | int:
-        try:
-            return super()._check_one(value)
-        except ValueError as error:
-            raise ValueError(str(error).replace("positive or zero", "positive")) from None
 
 
 class LeakyIntegrator(ConfigModel):
@@ -81,17 +77,9 @@ class Modes(ConfigModel):
         return modes
 
 
-class Scale(Number):
-    """A number, or "weight_scale" for that of W."""
-
-    def check(self, value: Any) -> Any:
-        return value if value == TIED else super().check(value)
-
-
 class Network(ConfigModel):
     """Initial networks: W = weight_scale G/√N, u = input_scale g/√N, v = output_scale g'/√N.
 
-    The scales of u and v may be "weight_scale": then they are that of W, on its axis too.
     With `warm_start` they are those that the run in that directory saved at `warm_start_record`
     (the last, if absent), and the scales say what these were drawn with.
     """

@@ -153,8 +153,7 @@ def _from_starts(
         if model == "single_outlier":
             start = theory.outlier_start(rnn, target, rates)
             return theory.single_outlier(target, start, times, rates, loss=loss)
-        pair = theory.pair_start(rnn, target, rates, times[-1])
-        return theory.conjugate_pair(target, pair, times, rates)
+        return theory.conjugate_pair(target, rnn, times, rates)
 
     return jax.vmap(one)(rnns, targets, rates, times, loss)
 

@@ -100,10 +100,9 @@ def _reasons(experiment: Experiment, model: str, values: Values) -> list[Reason]
     if model == "single_outlier":
         return [(count != 1, "the target has more than one mode"), in_bulk]
     if model == "conjugate_pair":
-        uneven = values["learning.rates.u"] != values["learning.rates.v"]
         return [
             (count != 2, "the target does not have two modes"),
-            (uneven, "the rates of u and v differ"),
+            (values["network.num_units"] < 2, "the network has one unit"),
             in_bulk,
             *limited,
         ]

@@ -9,11 +9,11 @@ from functools import cache, cached_property, partial
 
 import numpy as np
 
-from rnn_dynamics.sweep.config.fields import number_text, show
+from rnn_dynamics.sweep.config.fields import TIED, number_text, show
 from rnn_dynamics.sweep.config.record_times import record_ticks
 from rnn_dynamics.sweep.config.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.config.sampling import shapes
-from rnn_dynamics.sweep.config.schema import TIED, Compute, Experiment, GradientDescentTable
+from rnn_dynamics.sweep.config.schema import Compute, Experiment, GradientDescentTable
 from rnn_dynamics.sweep.plan import costs
 from rnn_dynamics.sweep.plan.memory import NARROWEST, SHARE, OutOfMemoryError, size_text
 from rnn_dynamics.sweep.plan.summary import summary
