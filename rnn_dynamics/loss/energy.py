@@ -186,8 +186,9 @@ def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
 
     stable = last.stable
     unstable = _grows(F, ~stable)
-    # rounding can leave less than nothing of what is far away
-    energy = (jnp.sum(samples**2) + jnp.maximum(jnp.sum((remote @ P) * remote), 0)) / 2
+    # sums of sums, as one long sum loses its last terms; rounding can leave less than nothing of
+    # what is far away
+    energy = (jnp.sum(jnp.einsum("kcj,kcj->k", samples, samples)) + jnp.maximum(jnp.sum((remote @ P) * remote), 0)) / 2
     nan, infinite = jnp.asarray(jnp.nan, dtype), jnp.asarray(jnp.inf, dtype)
     return Gramians(
         P=jnp.where(stable, P, nan),
