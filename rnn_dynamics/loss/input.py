@@ -127,7 +127,7 @@ def filtered_noise(rnn: Any, feedthrough: ArrayLike = 0.0) -> ColouredNoise:
     """
     rnn = system_of("rnn", rnn)
     p, m = rnn.num_outputs, rnn.num_inputs
-    if np.ndim(feedthrough) == 0:
+    if not isinstance(feedthrough, list | tuple) and np.ndim(feedthrough) == 0:
         d = real_scalar("feedthrough", feedthrough)
         square = p == m or is_traced(d) or float(d) == 0
         require(square, "feedthrough", f"have shape {(p, m)}", show(feedthrough))

@@ -21,7 +21,8 @@ import numpy as np
 
 from rnn_dynamics.loss import doubling
 from rnn_dynamics.loss.base import AbstractLoss
-from rnn_dynamics.loss.energy import columns, energy, rescaled
+from rnn_dynamics.loss.doubling import energy
+from rnn_dynamics.loss.energy import columns, rescaled
 from rnn_dynamics.loss.estimate import (
     ANEW,
     DENSE,
