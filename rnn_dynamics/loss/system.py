@@ -131,14 +131,6 @@ class SystemLoss(AbstractLoss):
         self.fit(network, target)
         return _estimate(self, network, target, jnp.int32(ANEW), True)[:2]
 
-    def gradient_and_error(
-        self, network: Any, target: Any, key: jax.Array | None = None
-    ) -> tuple[jax.Array, Any, jax.Array]:
-        """The loss, its gradient, and an estimate of the gradient's relative error, (), by the way
-        that proves stability.
-        """
-        return super().gradient_and_error(network, target, key)
-
     def estimate(
         self,
         network: Any,
