@@ -90,7 +90,7 @@ def shape_of(name: str, network: Any) -> tuple[int, int]:
         TypeError: if it is no network.
     """
     if isinstance(network, eqx.Module) and not isinstance(network, LinearRNN):
-        rnn = jax.eval_shape(partial(system_of, name), network)
+        rnn = eqx.filter_eval_shape(partial(system_of, name), network)
     else:
         rnn = system_of(name, network)
     return rnn.num_outputs, rnn.num_inputs
