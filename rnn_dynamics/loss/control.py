@@ -128,12 +128,13 @@ class ControlLoss(SystemLoss):
             S = S / jnp.sqrt(jnp.asarray(self.horizon, rnn.dtype))
         n, N, p = len(A), rnn.num_units, rnn.num_outputs
         zero = jnp.zeros((n, p), rnn.dtype), jnp.zeros((N, n), rnn.dtype)
+        with jax.default_matmul_precision("highest"):
+            onto, into = B @ rnn.v.T, rnn.u @ C
+        root = jnp.sqrt(self.control_cost.astype(rnn.dtype))
         return LinearRNN(
-            jnp.block([[jnp.eye(n, dtype=rnn.dtype) + A, B @ rnn.v.T], [rnn.u @ C, rnn.W]]),
+            jnp.block([[jnp.eye(n, dtype=rnn.dtype) + A, onto], [into, rnn.W]]),
             jnp.concatenate([S, zero[1]]),
-            jnp.block(
-                [[Q, zero[0]], [zero[1], jnp.sqrt(self.control_cost.astype(S.dtype)) * rnn.v]]
-            ),
+            jnp.block([[Q, zero[0]], [zero[1], root * rnn.v]]),
         )
 
     def fit(self, network: Any, target: Any) -> None:
@@ -150,6 +151,10 @@ class ControlLoss(SystemLoss):
                 f"Argument `network` must have as many outputs and inputs as the plant, {need}, "
                 f"but has {have}."
             )
+
+    def steps_are_stable(self, network: Any, target: Any) -> jax.Array:
+        """True: a loop in discrete time is a model of its own, and may be unstable on the way."""
+        return jnp.ones((), bool)
 
     def check(self, target: Any) -> None:
         """Refuse a target: the plant is the task.

@@ -130,7 +130,6 @@ def test_estimates_cover_what_rounding_does() -> None:
             ratios.append(error / size / float(found.gradient_error))
             gap = abs(found.value.astype(float) / exact.value - 1)
             assert gap < 4 * float(found.value_error) + 4e-7  # of the last digit
-    print(np.sort(ratios))
     assert np.max(ratios) < 4
     assert np.median(ratios) > 0.01
 
