@@ -93,10 +93,11 @@ def low_rank_infinite_width(
     n = (2 + 2r)(2^{ℓ+1} - 1) units. Trained as every low-rank network, with its own number of units
     n as the rate of every vector, it has the learning curve of W = σ J/√N + U Vᵀ/N, rates N, for
     N → ∞, where J is Gaussian, fixed, and independent of the vectors. The error of the truncation
-    falls geometrically with ℓ. Single networks of N units scatter around it by 1/√N, and the mean
-    loss is above it by 1/N: at σ = 0.6, N = 240 by 3 % of itself while the loss halves.
+    falls geometrically with ℓ. Single networks of N units scatter around it by 1/√N; means of 16
+    networks of 64 units, and of 8 of 128, are within 1.2 standard errors at σ = 0.6 (ℓ = 3), of 0.5
+    to 2 % of the loss.
 
-    Without a bulk, ℓ = 0 is exact: it is the smallest network with the overlaps.
+    With ℓ = 0 it has no bulk: the smallest network with the overlaps, exact for σ = 0.
 
     Args:
         overlaps: G = Θᵀ Θ/N of Θ = [m, U | z, V], (2 + 2r, 2 + 2r), symmetric, positive
@@ -140,7 +141,7 @@ def low_rank_infinite_width(
         m_U_z_V[:, 1:half],
         m_U_z_V[:, half],
         m_U_z_V[:, half + 1 :],
-        sigma * jnp.asarray(np.kron(np.eye(size), one_copy), dtype),
+        sigma * jnp.asarray(np.kron(np.eye(size), one_copy), dtype) if max_length else None,
     )
 
 
