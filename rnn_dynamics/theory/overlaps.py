@@ -69,7 +69,8 @@ def overlaps(
         max_steps: most attempted steps; then the status is `max_steps`, and later records are NaN.
 
     Returns:
-        The curve. Its eigenvalues, (R, r), are those of Vᵀ U/N; the other ones of W are 0.
+        The curve. Its eigenvalues, (R, r), are those of Vᵀ U/N; the other ones of W are 0. Forward
+        mode differentiates it (`jax.jvp`), reverse mode does not.
 
     Raises:
         TypeError: if the network or the rates are no `LowRankRNN`, or the loss samples noise.
@@ -181,7 +182,7 @@ def _solve(
         )
         T = solution.ys[1:]
         G = jax.vmap(gram, (0, None))(T, start)
-        losses = jax.lax.map(lambda G: loss(_small(G), target), G)
+        losses = jax.lax.map(lambda G: loss.value_and_grad(_small(G), target)[0], G)
         moved = jax.vmap(change, (0, None))(T, start)
     half, good = len(start) // 2, jnp.isfinite(G[:, 0, 0])
     return OverlapCurve(
