@@ -40,9 +40,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
+from rnn_dynamics.loss.panels import gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.balancing import balancing_units, in_units
+from rnn_dynamics.model.balancing import balancing_units, in_units, scaled
 
 NUM_PANELS = 64  # panels on which k(t) is sampled; most networks have forgotten their input by then
 # Powers of e by which rounding may have moved ‖E‖. Unstable networks were missed from 16 on.
@@ -103,10 +103,8 @@ def balanced(rnn: LinearRNN) -> tuple[LinearRNN, jax.Array]:
 
 def rescaled(rnn: LinearRNN, d: jax.Array) -> LinearRNN:
     """The network in the units d of its state, (N,), which has the same impulse response."""
-    u, v = (
-        d.reshape(-1, *(1,) * (x.ndim - 1)) ** power * x for x, power in ((rnn.u, 1), (rnn.v, -1))
-    )
-    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (in_units(rnn.W, d), u, v))
+    parts = in_units(rnn.W, d), scaled(d, rnn.u), scaled(1 / d, rnn.v)
+    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
 
 
 def columns(rnn: LinearRNN) -> LinearRNN:
@@ -188,8 +186,12 @@ def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
 
     stable = last.stable
     unstable = _grows(F, ~stable)
-    # rounding can leave less than nothing of what is far away
-    energy = (jnp.sum(samples**2) + jnp.maximum(jnp.sum((remote @ P) * remote), 0)) / 2
+    # sums of sums, as one long sum loses its last terms; rounding can leave less than nothing of
+    # what is far away
+    energy = (
+        jnp.sum(jnp.einsum("kcj,kcj->k", samples, samples))
+        + jnp.maximum(jnp.sum((remote @ P) * remote), 0)
+    ) / 2
     nan, infinite = jnp.asarray(jnp.nan, dtype), jnp.asarray(jnp.inf, dtype)
     return Gramians(
         P=jnp.where(stable, P, nan),
@@ -281,35 +283,3 @@ def _spoiled(size: jax.Array, num_units: int) -> jax.Array:
     """
     eps = float(jnp.finfo(size.dtype).eps)
     return eps * size**2 * jnp.maximum(size / math.sqrt(num_units), jnp.ones_like(size))
-
-
-@jax.custom_vjp
-def energy(rnn: LinearRNN, time_step: Any = None) -> jax.Array:
-    """½∫₀^∞ |k(t)|² dt of one network, infinite if it is unstable; its gradient is exact, not
-    differentiated code.
-
-    In discrete time ½ dt Σ k_n², with k_n = vᵀ M^n u.
-    """
-    return gramians(rnn, time_step).energy
-
-
-def _energy_forward(rnn: LinearRNN, time_step: Any) -> tuple[jax.Array, Any]:
-    G = gramians(rnn, time_step)
-    return G.energy, (energy_gradient(rnn, G, time_step), time_step)
-
-
-def _energy_backward(kept: Any, cotangent: jax.Array) -> tuple[LinearRNN, Any]:
-    gradient, time_step = kept
-    return jax.tree.map(lambda g: cotangent * g, gradient), jax.tree.map(jnp.zeros_like, time_step)
-
-
-energy.defvjp(_energy_forward, _energy_backward)
-
-
-def energy_gradient(rnn: LinearRNN, G: Gramians, time_step: Any = None) -> LinearRNN:
-    """∂/∂W = Q P, ∂/∂u = Q u, ∂/∂v = P v of the energy; in discrete time ∂/∂W = Q M P."""
-    with jax.default_matmul_precision("highest"):
-        P = G.P
-        if time_step is not None:
-            P = euler_step(rnn.W, jnp.asarray(time_step, rnn.dtype)) @ P
-        return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (G.Q @ P, G.Q @ rnn.u, G.P @ rnn.v))

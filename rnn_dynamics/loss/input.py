@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.energy import gramians
 from rnn_dynamics.loss.panels import euler_step
-from rnn_dynamics.loss.system import channels, system_of
 from rnn_dynamics.loss.timing import check_stable
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import (
@@ -24,6 +23,7 @@ from rnn_dynamics.model.arguments import (
     require_type,
     show,
 )
+from rnn_dynamics.model.linear_rnn import system_of
 
 
 class ColouredNoise(eqx.Module):
@@ -38,39 +38,29 @@ class ColouredNoise(eqx.Module):
     feedthrough: jax.Array
 
     def for_inputs(self, num_inputs: int, dtype: Any) -> tuple[LinearRNN, jax.Array]:
-        """The filter of k units with r inputs and `num_inputs` outputs, and d, (num_inputs, r).
-
-        A filter of one channel colours every input, independently of the others.
-
+        """The filter of k units with r inputs and `num_inputs` outputs, and d, (num_inputs, r); one
+        of one channel colours every input, independently of the others.
         """
         rnn, d = self.rnn.astype(dtype), self.feedthrough.astype(dtype)
-        p, m = channels(rnn)
+        p, m = rnn.num_outputs, rnn.num_inputs
         copies = jnp.eye(num_inputs if (p, m) == (1, 1) else 1, dtype=dtype)
         u, v = (jnp.kron(copies, x.reshape(rnn.num_units, -1)) for x in (rnn.u, rnn.v))
         d = jnp.kron(copies, d * jnp.eye(p, m, dtype=dtype) if d.ndim == 0 else d)
         return LinearRNN(jnp.kron(copies, rnn.W), u, v), d
 
-    def check(self, time_step: Any) -> None:
-        """Refuse a filter that is unstable; one that is being traced is passed over.
-
-        Raises:
-            ValueError: if it has no stationary state, with or without Euler steps of `time_step`.
-        """
-        if not (is_traced(self.rnn.W) or is_traced(time_step)):
-            check_stable("rnn", self.rnn, time_step, "coloured input")
-
 
 def checked_input(noise: Any, time_step: Any) -> Any:
-    """Refuse an input that is neither None, for white noise, nor coloured noise that is stable in
-    steps of `time_step`; the input.
+    """The input, None for white noise or coloured noise, whose filter must have a stationary state,
+    also in steps of `time_step`; one that is being traced is passed over.
 
     Raises:
         TypeError: if it is something else.
-        ValueError: if it is unstable.
+        ValueError: if the filter is unstable.
     """
     if noise is not None:
         require_type("input", noise, ColouredNoise, "None or `rd.filtered_noise(...)`")
-        noise.check(time_step)
+        if not (is_traced(noise.rnn.W) or is_traced(time_step)):
+            check_stable("rnn", noise.rnn, time_step, "coloured input")
     return noise
 
 
@@ -81,20 +71,29 @@ def fit_channels(network: Any, target: Any, noise: Any) -> None:
         TypeError: if one is no network.
         ValueError: if they do not fit.
     """
-    shapes = []
-    for name, one in (("network", network), ("target", target)):
-        if not isinstance(one, LinearRNN) and hasattr(one, "system"):
-            one = jax.eval_shape(partial(system_of, name), one)
-        shapes.append(channels(system_of(name, one)))
-    (p, m), other = shapes
+    (p, m), other = (shape_of(name, x) for name, x in (("network", network), ("target", target)))
     if (p, m) != other:
         raise ValueError(
-            f"Argument `target` must have as many read-outs and inputs as the network, {(p, m)}, "
+            f"Argument `target` must have as many outputs and inputs as the network, {(p, m)}, "
             f"but has {other}."
         )
-    if noise is not None and channels(noise.rnn) != (1, 1):
-        outputs = channels(noise.rnn)[0]
-        require(outputs == m, "input", f"have one channel or {m} outputs", f"of {outputs}")
+    if noise is not None:
+        outputs, inputs = shape_of("input", noise.rnn)
+        fits = outputs == m or outputs == inputs == 1
+        require(fits, "input", f"have one channel or {m} outputs", f"of {outputs}")
+
+
+def shape_of(name: str, network: Any) -> tuple[int, int]:
+    """The shape (p, m) of a network's impulse response; its arrays are not touched.
+
+    Raises:
+        TypeError: if it is no network.
+    """
+    if isinstance(network, eqx.Module) and not isinstance(network, LinearRNN):
+        rnn = eqx.filter_eval_shape(partial(system_of, name), network)
+    else:
+        rnn = system_of(name, network)
+    return rnn.num_outputs, rnn.num_inputs
 
 
 def filtered_noise(rnn: Any, feedthrough: ArrayLike = 0.0) -> ColouredNoise:
@@ -117,16 +116,14 @@ def filtered_noise(rnn: Any, feedthrough: ArrayLike = 0.0) -> ColouredNoise:
     Source: section 8.2 of the theory note.
     """
     rnn = system_of("rnn", rnn)
-    p, m = channels(rnn)
-    if np.ndim(feedthrough) == 0:
+    p, m = rnn.num_outputs, rnn.num_inputs
+    if not isinstance(feedthrough, list | tuple) and np.ndim(feedthrough) == 0:
         d = real_scalar("feedthrough", feedthrough)
         square = p == m or is_traced(d) or float(d) == 0
         require(square, "feedthrough", f"have shape {(p, m)}", show(feedthrough))
     else:
         d = real_array("feedthrough", feedthrough, (p, m))
-    noise = ColouredNoise(rnn, d)
-    noise.check(None)
-    return noise
+    return checked_input(ColouredNoise(rnn, d), None)
 
 
 def ornstein_uhlenbeck(rate: ArrayLike) -> ColouredNoise:
@@ -153,12 +150,14 @@ def ornstein_uhlenbeck(rate: ArrayLike) -> ColouredNoise:
 
 def in_series(noise: ColouredNoise, rnn: LinearRNN) -> LinearRNN:
     """The filter and the network that it drives, whose units come first, as one network."""
-    first, d = noise.for_inputs(channels(rnn)[1], rnn.dtype)
+    first, d = noise.for_inputs(rnn.num_inputs, rnn.dtype)
     N, k = rnn.num_units, first.num_units
     u, v = (x.reshape(N, -1) for x in (rnn.u, rnn.v))
-    W = jnp.block([[rnn.W, u @ first.v.T], [jnp.zeros((k, N), rnn.dtype), first.W]])
+    with jax.default_matmul_precision("highest"):
+        into, direct = u @ first.v.T, u @ d
+    W = jnp.block([[rnn.W, into], [jnp.zeros((k, N), rnn.dtype), first.W]])
     v = jnp.concatenate([v, jnp.zeros((k, v.shape[1]), rnn.dtype)])
-    return LinearRNN(W, jnp.concatenate([u @ d, first.u]), v)
+    return LinearRNN(W, jnp.concatenate([direct, first.u]), v)
 
 
 def stationary_root(rnn: LinearRNN, time_step: Any) -> jax.Array:
