@@ -60,6 +60,14 @@ def sampled(name):
     return call
 
 
+def minibatches():
+    return rd.SampledLoss(1.0, 0.5, 2)
+
+
+def low_rank():
+    return rd.LowRankRNN(*(np.ones(shape) for shape in ((3,), (3, 1), (3,), (3, 1))))
+
+
 def field(t, y, args):
     return -y
 
@@ -248,7 +256,39 @@ CALLS = [
         dict.fromkeys(("weight_scale", "input_scale", "output_scale"), UNSIGNED)
         | {"overlap": OVERLAP, "max_length": LENGTH | st.just(13)},
     ),
-    (theory.largest_learning_rate, {"rnn": target, "target": target}, {**LOSS, "rates": NO_OBJECT}),
+    (
+        theory.low_rank_infinite_width,
+        {"overlaps": np.eye(4), "weight_scale": 0.3},
+        {"overlaps": SQUARE, "weight_scale": UNSIGNED, "max_length": LENGTH | st.just(13)},
+    ),
+    (
+        theory.overlaps,
+        {"network": low_rank, "target": target, "train_time": [0.0, 1.0]},
+        {"network": RNN, "target": UNSTABLE, "train_time": TIMES, "loss": NO_OBJECT | st.none()}
+        | {"rates": NO_OBJECT}
+        | SOLVER,
+    ),
+    *(
+        (
+            function,
+            {"rnn": target, "target": target, "loss": minibatches} | more,
+            {"rnn": RNN, "target": RNN, "loss": NO_OBJECT | st.none()} | bad,
+        )
+        for function, more, bad in (
+            (theory.gradient_covariance, {}, {}),
+            (theory.gradient_covariance_product, {"vector": target}, {"vector": RNN}),
+            (
+                theory.minibatch_loss,
+                {"learning_rate": 0.1, "num_steps": 2},
+                {"learning_rate": POSITIVE, "num_steps": COUNT, "rates": NO_OBJECT},
+            ),
+        )
+    ),
+    (
+        theory.largest_learning_rate,
+        {"rnn": target, "target": target},
+        {**LOSS, "batch_size": COUNT.filter(lambda x: x is not None), "rates": NO_OBJECT},
+    ),
     (theory.linearised_rates, {"rnn": target, "target": target}, {**LOSS, "rates": NO_OBJECT}),
     (
         theory.outlier_rates,

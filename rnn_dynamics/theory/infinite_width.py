@@ -98,6 +98,24 @@ def infinite_width(
     )
 
 
+def _of_channels(sigma: jax.Array, one_copy: Any, gram: Any, num_inputs: int) -> LinearRNN:
+    """One copy of the words per column; what matters of the columns is their scalar products."""
+    gram = jnp.asarray(numbers("gram", gram), sigma.dtype)
+    count = len(gram) if gram.ndim else 0
+    require(gram.shape == (count, count), "gram", "be square", f"of shape {gram.shape}")
+    num_inputs = positive_int("num_inputs", num_inputs, maximum=count - 1)
+    squares, axes = jnp.linalg.eigh(gram)
+    if not is_traced(gram):
+        least, size = float(jnp.min(squares)), float(jnp.max(jnp.abs(squares)))
+        symmetric = bool(jnp.all(jnp.abs(gram - gram.T) <= 1e-6 * size))
+        require(symmetric, "gram", "be symmetric", gram)
+        require(least >= -1e-6 * size, "gram", "be positive semi-definite", gram)
+    root = jnp.sqrt(jnp.maximum(squares, 0))[:, None] * axes.T
+    W = sigma * jnp.asarray(np.kron(np.eye(count), one_copy), sigma.dtype)
+    vacua = jnp.zeros((len(W), count), sigma.dtype).at[:: len(one_copy)].set(root)
+    return LinearRNN(W, vacua[:, :num_inputs], vacua[:, num_inputs:])
+
+
 def low_rank_infinite_width(
     overlaps: ArrayLike, weight_scale: ArrayLike, max_length: int = 3
 ) -> LowRankRNN:
@@ -109,10 +127,11 @@ def low_rank_infinite_width(
     n = (2 + 2r)(2^{ℓ+1} - 1) units. Trained as every low-rank network, with its own number of units
     n as the rate of every vector, it has the learning curve of W = σ J/√N + U Vᵀ/N, rates N, for
     N → ∞, where J is Gaussian, fixed, and independent of the vectors. The error of the truncation
-    falls geometrically with ℓ. Single networks of N units scatter around it by 1/√N, and the mean
-    loss is above it by 1/N: at σ = 0.6, N = 240 by 3 % of itself while the loss halves.
+    falls geometrically with ℓ. Single networks of N units scatter around it by 1/√N; means of 16
+    networks of 64 units, and of 8 of 128, are within 1.2 standard errors at σ = 0.6 (ℓ = 3), of 0.5
+    to 2 % of the loss.
 
-    Without a bulk, ℓ = 0 is exact: it is the smallest network with the overlaps.
+    With ℓ = 0 it has no bulk: the smallest network with the overlaps, exact for σ = 0.
 
     Args:
         overlaps: G = Θᵀ Θ/N of Θ = [m, U | z, V], (2 + 2r, 2 + 2r), symmetric, positive
@@ -132,50 +151,22 @@ def low_rank_infinite_width(
 
     Source: sections 3.5 and 10 of the theory note.
     """
-    max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
     G = real_array("overlaps", overlaps, ("2+2r", "2+2r"))
-    size, dtype = len(G), G.dtype
+    size, half = len(G), len(G) // 2
     shape_fits = G.shape == (size, size) and size >= 4 and size % 2 == 0
     require(shape_fits, "overlaps", "have shape (2+2r, 2+2r)", f"of shape {G.shape}")
-    sigma = real_scalar("weight_scale", weight_scale, minimum=0).astype(dtype)
-    values, vectors = jnp.linalg.eigh((G + G.T) / 2)
+    sigma = real_scalar("weight_scale", weight_scale, minimum=0).astype(G.dtype)
     if not is_traced(G):
-        rounding = 100 * size * float(jnp.finfo(dtype).eps) * float(jnp.max(jnp.abs(G)))
-        skew, least = float(jnp.max(jnp.abs(G - G.T))), float(values[0])
-        require(skew <= rounding, "overlaps", "be symmetric", f"skew by {skew:g}")
+        size_of, skew = float(jnp.max(jnp.abs(G))), float(jnp.max(jnp.abs(G - G.T)))
+        least = float(jnp.linalg.eigvalsh(G)[0])
+        require(skew <= 1e-6 * size_of, "overlaps", "be symmetric", f"skew by {skew:g}")
         must, but = "be positive semi-definite", f"of a lowest eigenvalue {least:g}"
-        require(least >= -rounding, "overlaps", must, but)
-    one_copy: Any = _circular(max_length)
-    units, half = size * len(one_copy), size // 2
-    with jax.default_matmul_precision("highest"):
-        root = (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
-    vacuum = len(one_copy) * np.arange(size)  # the empty word of each copy
-    m_U_z_V = jnp.zeros((units, size), dtype).at[vacuum].set(root * np.sqrt(units).astype(dtype))
-    return LowRankRNN(
-        m_U_z_V[:, 0],
-        m_U_z_V[:, 1:half],
-        m_U_z_V[:, half],
-        m_U_z_V[:, half + 1 :],
-        sigma * jnp.asarray(np.kron(np.eye(size), one_copy), dtype),
-    )
-
-
-def _of_channels(sigma: jax.Array, one_copy: Any, gram: Any, num_inputs: int) -> LinearRNN:
-    """One copy of the words per column; what matters of the columns is their scalar products."""
-    gram = jnp.asarray(numbers("gram", gram), sigma.dtype)
-    count = len(gram) if gram.ndim else 0
-    require(gram.shape == (count, count), "gram", "be square", f"of shape {gram.shape}")
-    num_inputs = positive_int("num_inputs", num_inputs, maximum=count - 1)
-    squares, axes = jnp.linalg.eigh(gram)
-    if not is_traced(gram):
-        least, size = float(jnp.min(squares)), float(jnp.max(jnp.abs(squares)))
-        symmetric = bool(jnp.all(jnp.abs(gram - gram.T) <= 1e-6 * size))
-        require(symmetric, "gram", "be symmetric", gram)
-        require(least >= -1e-6 * size, "gram", "be positive semi-definite", gram)
-    root = jnp.sqrt(jnp.maximum(squares, 0))[:, None] * axes.T
-    W = sigma * jnp.asarray(np.kron(np.eye(count), one_copy), sigma.dtype)
-    vacua = jnp.zeros((len(W), count), sigma.dtype).at[:: len(one_copy)].set(root)
-    return LinearRNN(W, vacua[:, :num_inputs], vacua[:, num_inputs:])
+        require(least >= -1e-6 * size_of, "overlaps", must, but)
+    columns = infinite_width(sigma, max_length=max_length, gram=G, num_inputs=half)
+    root = np.sqrt(columns.num_units).astype(G.dtype)
+    inputs, outputs = root * columns.u, root * columns.v
+    bulk = columns.W if max_length else None
+    return LowRankRNN(inputs[:, 0], inputs[:, 1:], outputs[:, 0], outputs[:, 1:], bulk)
 
 
 def _circular(max_length: int) -> np.ndarray:

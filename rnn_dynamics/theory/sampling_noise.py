@@ -1,10 +1,10 @@
 """Learning on sampled noise: the covariance of its gradients, and the mean loss near a solution
 (section 11 of the theory note).
 
-One sequence of white noise ξ gives ∂ℓ/∂k_n, quadratic in ξ, for every lag n of the impulse response.
-As the errors e_t are Gaussian, the covariance of these K numbers is exact: a matrix A, linear in
-the second moments S = ⟨δk δkᵀ⟩ of the error of the response. All that depends on the parameters is
-the Jacobian J of the response.
+One sequence of white noise ξ gives ∂ℓ/∂k_n, quadratic in ξ, at every lag n of the impulse response.
+The errors e_t are Gaussian, so the covariance A of these K numbers is exact. It is linear in the
+second moments S = ⟨δk δkᵀ⟩ of the error of the response. Parameters enter by the Jacobian J of the
+response alone.
 """
 
 from typing import Any
@@ -102,10 +102,11 @@ def minibatch_loss(
     and B the batch size. This is the recursion Σ ← Σ - η(FΣ + ΣF) + η²[(1 + 1/B) FΣF + tr(FΣ) F/B]
     of the parameters, for both weightings. Noise vanishes with the error: there is no floor.
 
-    It is exact while J stays what it is at `rnn`, so near a solution only: its error is of the order
-    of the change of J. From the start of learning use the flow, which is right for small rates. It
-    is a mean: above `largest_learning_rate` it grows, while the loss of most seeds may still fall,
-    and close to it few seeds dominate the mean. Takes K³ operations a step.
+    It is exact while J stays what it is at `rnn`, so near a solution only. For a leaky integrator
+    of decay 0.3, B = 1, means of 2000 runs are within 2 standard errors, of 5 %, from a distance of
+    1e-4 in the parameters, and up to 32 % below it from a distance of 0.1. It is a mean: above
+    `largest_learning_rate` it grows though most seeds may still learn, and close to it few seeds
+    dominate it. Takes K³ operations a step.
 
     Args:
         rnn: the network at step 0, close to the target's impulse response.
