@@ -3,9 +3,11 @@
 Errors of all trials are found in one pass over time, and JAX brings them back through it.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,10 +88,11 @@ def fit(network: Any, target: Any, noise: Any) -> None:
 
 def value(loss: Any, network: Any, target: Any, key: jax.Array) -> jax.Array:
     """The loss, (): squared errors, summed over outputs, averaged over trials and times."""
-    dtype = jax.tree.leaves(network)[0].dtype
+    dtype = jnp.result_type(*filter(eqx.is_inexact_array, jax.tree.leaves(network)))
     noise = loss.noise(key, dtype, _channels(network)[1])
     dt = jnp.asarray(loss.time_step, dtype)
-    target = jax.tree.map(lambda x: x.astype(dtype), target)
+    target = target if is_simulated(target) else target.system()
+    target = _mapped(lambda x: x.astype(dtype), target)
     errors = _outputs(network, noise, dt) - _outputs(target, noise, dt)
     if loss.weighting == "uniform":
         errors = errors[:, -1:]
@@ -102,8 +105,12 @@ def value_and_grad(
 ) -> tuple[jax.Array, Any]:
     """The loss and its gradient in the network; `other` is a network that is moved by rounding."""
     if other:
-        network = jax.tree.map(lambda x: x * (1 + 2 * jnp.finfo(x.dtype).eps), network)
-    return jax.value_and_grad(lambda network: value(loss, network, target, key))(network)
+        network = _mapped(lambda x: x * (1 + 8 * jnp.finfo(x.dtype).eps), network)
+    return eqx.filter_value_and_grad(lambda network: value(loss, network, target, key))(network)
+
+
+def _mapped(function: Callable[[jax.Array], jax.Array], network: Any) -> Any:
+    return jax.tree.map(lambda x: function(x) if eqx.is_inexact_array(x) else x, network)
 
 
 def _channels(network: Any) -> tuple[int, int]:
@@ -115,7 +122,6 @@ def _channels(network: Any) -> tuple[int, int]:
 
 def _outputs(network: Any, noise: jax.Array, dt: jax.Array) -> jax.Array:
     """The outputs (B, T, p) on noise (B, T, m)."""
-    network = network if is_simulated(network) else network.system()
     x = noise if np.ndim(getattr(network, "u", 0)) == 2 else noise[:, :, 0]
     return network.simulate(x, dt).reshape(*noise.shape[:2], -1)
 
