@@ -42,7 +42,7 @@ import jax.numpy as jnp
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.balancing import balancing_units, in_units
+from rnn_dynamics.model.balancing import balancing_units, in_units, scaled
 
 NUM_PANELS = 64  # panels on which k(t) is sampled; most networks have forgotten their input by then
 # Powers of e by which rounding may have moved ‖E‖. Unstable networks were missed from 16 on.
@@ -103,10 +103,8 @@ def balanced(rnn: LinearRNN) -> tuple[LinearRNN, jax.Array]:
 
 def rescaled(rnn: LinearRNN, d: jax.Array) -> LinearRNN:
     """The network in the units d of its state, (N,), which has the same impulse response."""
-    u, v = (
-        d.reshape(-1, *(1,) * (x.ndim - 1)) ** power * x for x, power in ((rnn.u, 1), (rnn.v, -1))
-    )
-    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (in_units(rnn.W, d), u, v))
+    parts = in_units(rnn.W, d), scaled(d, rnn.u), scaled(1 / d, rnn.v)
+    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
 
 
 def columns(rnn: LinearRNN) -> LinearRNN:
@@ -188,8 +186,12 @@ def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
 
     stable = last.stable
     unstable = _grows(F, ~stable)
-    # rounding can leave less than nothing of what is far away
-    energy = (jnp.sum(samples**2) + jnp.maximum(jnp.sum((remote @ P) * remote), 0)) / 2
+    # sums of sums, as one long sum loses its last terms; rounding can leave less than nothing of
+    # what is far away
+    energy = (
+        jnp.sum(jnp.einsum("kcj,kcj->k", samples, samples))
+        + jnp.maximum(jnp.sum((remote @ P) * remote), 0)
+    ) / 2
     nan, infinite = jnp.asarray(jnp.nan, dtype), jnp.asarray(jnp.inf, dtype)
     return Gramians(
         P=jnp.where(stable, P, nan),

@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.energy import gramians
 from rnn_dynamics.loss.panels import euler_step
-from rnn_dynamics.loss.system import channels, system_of
 from rnn_dynamics.loss.timing import check_stable
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import (
@@ -24,6 +23,7 @@ from rnn_dynamics.model.arguments import (
     require_type,
     show,
 )
+from rnn_dynamics.model.linear_rnn import system_of
 
 
 class ColouredNoise(eqx.Module):
@@ -44,7 +44,7 @@ class ColouredNoise(eqx.Module):
 
         """
         rnn, d = self.rnn.astype(dtype), self.feedthrough.astype(dtype)
-        p, m = channels(rnn)
+        p, m = rnn.num_outputs, rnn.num_inputs
         copies = jnp.eye(num_inputs if (p, m) == (1, 1) else 1, dtype=dtype)
         u, v = (jnp.kron(copies, x.reshape(rnn.num_units, -1)) for x in (rnn.u, rnn.v))
         d = jnp.kron(copies, d * jnp.eye(p, m, dtype=dtype) if d.ndim == 0 else d)
@@ -81,20 +81,29 @@ def fit_channels(network: Any, target: Any, noise: Any) -> None:
         TypeError: if one is no network.
         ValueError: if they do not fit.
     """
-    shapes = []
-    for name, one in (("network", network), ("target", target)):
-        if not isinstance(one, LinearRNN) and hasattr(one, "system"):
-            one = jax.eval_shape(partial(system_of, name), one)
-        shapes.append(channels(system_of(name, one)))
-    (p, m), other = shapes
+    (p, m), other = (shape_of(name, x) for name, x in (("network", network), ("target", target)))
     if (p, m) != other:
         raise ValueError(
-            f"Argument `target` must have as many read-outs and inputs as the network, {(p, m)}, "
+            f"Argument `target` must have as many outputs and inputs as the network, {(p, m)}, "
             f"but has {other}."
         )
-    if noise is not None and channels(noise.rnn) != (1, 1):
-        outputs = channels(noise.rnn)[0]
-        require(outputs == m, "input", f"have one channel or {m} outputs", f"of {outputs}")
+    if noise is not None:
+        outputs, inputs = shape_of("input", noise.rnn)
+        fits = outputs == m or outputs == inputs == 1
+        require(fits, "input", f"have one channel or {m} outputs", f"of {outputs}")
+
+
+def shape_of(name: str, network: Any) -> tuple[int, int]:
+    """The shape (p, m) of a network's impulse response; its arrays are not touched.
+
+    Raises:
+        TypeError: if it is no network.
+    """
+    if isinstance(network, eqx.Module) and not isinstance(network, LinearRNN):
+        rnn = jax.eval_shape(partial(system_of, name), network)
+    else:
+        rnn = system_of(name, network)
+    return rnn.num_outputs, rnn.num_inputs
 
 
 def filtered_noise(rnn: Any, feedthrough: ArrayLike = 0.0) -> ColouredNoise:
@@ -117,7 +126,7 @@ def filtered_noise(rnn: Any, feedthrough: ArrayLike = 0.0) -> ColouredNoise:
     Source: section 8.2 of the theory note.
     """
     rnn = system_of("rnn", rnn)
-    p, m = channels(rnn)
+    p, m = rnn.num_outputs, rnn.num_inputs
     if np.ndim(feedthrough) == 0:
         d = real_scalar("feedthrough", feedthrough)
         square = p == m or is_traced(d) or float(d) == 0
@@ -153,7 +162,7 @@ def ornstein_uhlenbeck(rate: ArrayLike) -> ColouredNoise:
 
 def in_series(noise: ColouredNoise, rnn: LinearRNN) -> LinearRNN:
     """The filter and the network that it drives, whose units come first, as one network."""
-    first, d = noise.for_inputs(channels(rnn)[1], rnn.dtype)
+    first, d = noise.for_inputs(rnn.num_inputs, rnn.dtype)
     N, k = rnn.num_units, first.num_units
     u, v = (x.reshape(N, -1) for x in (rnn.u, rnn.v))
     W = jnp.block([[rnn.W, u @ first.v.T], [jnp.zeros((k, N), rnn.dtype), first.W]])

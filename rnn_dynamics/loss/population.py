@@ -11,10 +11,11 @@ from rnn_dynamics.loss import dispatch
 from rnn_dynamics.loss.doubling import difference
 from rnn_dynamics.loss.estimate import Estimate
 from rnn_dynamics.loss.input import checked_input, fit_channels, in_series, stationary_root
-from rnn_dynamics.loss.system import SystemLoss, channels, system_of
+from rnn_dynamics.loss.system import SystemLoss
 from rnn_dynamics.loss.timing import check_stable
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced
+from rnn_dynamics.model.linear_rnn import system_of
 
 
 class PopulationLoss(SystemLoss):
@@ -92,7 +93,7 @@ class PopulationLoss(SystemLoss):
         """Both networks start at rest, and the input's filter in its stationary state."""
         if self.input is None:
             return None
-        num_inputs = channels(system_of("network", network))[1]
+        num_inputs = system_of("network", network).num_inputs
         root = stationary_root(self.input.for_inputs(num_inputs, system.dtype)[0], self.time_step)
         return jnp.zeros((system.num_units, len(root)), root.dtype).at[-len(root) :].set(root)
 
@@ -140,5 +141,5 @@ class PopulationLoss(SystemLoss):
             and self.input is None
             and isinstance(network, LinearRNN)
             and network.u.ndim == network.v.ndim == 1
-            and all(x.ndim == 1 for x in jax.tree.leaves(system_of("target", target))[1:])
+            and system_of("target", target).u.ndim == system_of("target", target).v.ndim == 1
         )

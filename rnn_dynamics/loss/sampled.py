@@ -16,10 +16,11 @@ from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, only_way, rel
 from rnn_dynamics.loss.input import checked_input, coloured, fit_channels
 from rnn_dynamics.loss.panels import euler_step
 from rnn_dynamics.loss.population import PopulationLoss
-from rnn_dynamics.loss.system import SAFETY, other_units, system_of
+from rnn_dynamics.loss.system import SAFETY, other_units
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import float_dtype, is_traced, positive_int, random_key, require
+from rnn_dynamics.model.linear_rnn import system_of
 
 UNROLL = 4  # time steps per turn of the loops
 

@@ -37,7 +37,6 @@ from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
 from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.balancing import balancing_units
-from rnn_dynamics.model.linear_rnn import system_of as system_of
 
 # Of the distance of two gradients as the error of one: both round. 2 was too small for 1 % of
 # random networks, to extended precision.
@@ -215,10 +214,15 @@ def _compared(loss: SystemLoss, network: Any, target: Any) -> Evaluation:
     """Loss and gradient over a finite horizon, and how far those in other units of the state and in
     other panels are.
     """
-    values, gradients = jax.lax.map(
-        lambda other: _finite(loss, partial(loss.assemble, target=target), network, other),
-        jnp.arange(2) == 1,
-    )
+    assemble = partial(loss.assemble, target=target)
+    return compared(partial(_finite, loss, assemble, network), network)
+
+
+def compared(evaluate: Callable[[jax.Array], tuple[jax.Array, Any]], network: Any) -> Evaluation:
+    """A loss and its gradient in a network, and how far those of another way are, which rounds
+    differently: `evaluate` takes whether it is the other, () bool.
+    """
+    values, gradients = jax.lax.map(evaluate, jnp.arange(2) == 1)
     value, gradient = jax.tree.map(lambda x: x[0], (values, gradients))
     gaps = jax.tree.map(lambda x: x[1] - x[0], (values, gradients))
     errors = (
@@ -253,8 +257,3 @@ def _start(loss: SystemLoss, network: Any, system: LinearRNN, d: jax.Array) -> A
 def other_units(rnn: LinearRNN) -> jax.Array:
     """Units of the state, (N,), in which everything rounds differently."""
     return jnp.asarray(np.random.default_rng(0).uniform(1, 2, rnn.num_units), rnn.dtype)
-
-
-def channels(rnn: LinearRNN) -> tuple[int, int]:
-    """The numbers of read-outs and inputs (p, m), the shape of the impulse response."""
-    return rnn.v.size // rnn.num_units, rnn.u.size // rnn.num_units

@@ -11,7 +11,6 @@ import pytest
 from support import parameters, relative
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss.input import ornstein_uhlenbeck
 
 KEY = jax.random.key(1)
 RNN = functools.cache(lambda: rd.random_rnn(jax.random.key(0), 5, 0.9))
@@ -42,7 +41,7 @@ def outputs(network, x, dt, activation):
 @pytest.mark.core
 @pytest.mark.parametrize(
     ("make", "weighting", "noise"),
-    [(RNN, "time_averaged", None), (WIDE, "uniform", ornstein_uhlenbeck(0.7))],
+    [(RNN, "time_averaged", None), (WIDE, "uniform", rd.ornstein_uhlenbeck(0.7))],
 )
 def test_loss_and_gradient_are_those_of_backpropagation_through_time(make, weighting, noise):
     network, target = nonlinear(make()), TARGETS[make]
