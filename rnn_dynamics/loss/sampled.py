@@ -110,7 +110,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        self._fit(network, target)
+        fit_channels(network, target, self.input)
         return _value(self, network, target, _required(key))
 
     def evaluate(self, network: Any, target: Any, key: jax.Array | None = None) -> Evaluation:
@@ -123,7 +123,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        self._fit(network, target)
+        fit_channels(network, target, self.input)
         return _compared(self, network, target, _required(key))
 
     def value_and_grad(
@@ -134,7 +134,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        self._fit(network, target)
+        fit_channels(network, target, self.input)
         return _value_and_grad(self, network, target, _required(key))
 
     def noise(self, key: jax.Array, dtype: Any = float, num_inputs: int | None = None) -> jax.Array:
@@ -164,12 +164,6 @@ class SampledLoss(AbstractLoss):
         """Every target has a finite horizon's loss."""
         if not simulated.is_simulated(target):
             system_of("target", target)
-
-    def _fit(self, network: Any, target: Any) -> None:
-        if simulated.is_simulated(network):
-            simulated.fit(network, target, self.input)
-        else:
-            fit_channels(network, target, self.input)
 
     def gradient_and_error(
         self, network: Any, target: Any, key: jax.Array | None = None
@@ -207,7 +201,7 @@ class SampledLoss(AbstractLoss):
         records, with the standard error of the loss and the noise of one batch's gradient.
         """
         if simulated.is_simulated(network):
-            self._fit(network, target)
+            fit_channels(network, target, self.input)
             return simulated.held_out(self, network, target)
         value, gradient, noise = self.gradient_and_error(network, target, key)
         return Evaluation(value, gradient, jnp.zeros_like(value), noise)

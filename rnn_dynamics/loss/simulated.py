@@ -14,8 +14,6 @@ import numpy as np
 
 from rnn_dynamics.loss.base import AbstractLoss
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, relative
-from rnn_dynamics.loss.system import channels
-from rnn_dynamics.model.arguments import require, show
 
 NUM_HELD_OUT = 8  # batches of noise that records take
 HELD_OUT = 0x4E4C  # purpose of the key that these are drawn of
@@ -66,30 +64,10 @@ def is_simulated(network: Any) -> bool:
     return callable(getattr(network, "simulate", None)) and not hasattr(network, "system")
 
 
-def fit(network: Any, target: Any, noise: Any) -> None:
-    """Refuse a target that cannot be simulated, or channels that do not fit each other.
-
-    Raises:
-        TypeError: if the target has no outputs to compare with.
-        ValueError: if the channels do not fit.
-    """
-    if not (is_simulated(target) or hasattr(target, "system")):
-        raise TypeError(
-            "Argument `target` must be a LinearRNN, or have a method `.simulate(x, time_step)`, "
-            f"but is {show(target)}."
-        )
-    fits = _channels(network) == _channels(target)
-    must = f"have as many read-outs and inputs as the network, {_channels(network)}"
-    require(fits, "target", must, _channels(target))
-    if noise is not None and channels(noise.rnn) != (1, 1):
-        outputs, inputs = channels(noise.rnn)[0], _channels(network)[1]
-        require(outputs == inputs, "input", f"have one channel or {inputs} outputs", outputs)
-
-
 def value(loss: Any, network: Any, target: Any, key: jax.Array) -> jax.Array:
     """The loss, (): squared errors, summed over outputs, averaged over trials and times."""
     dtype = jnp.result_type(*filter(eqx.is_inexact_array, jax.tree.leaves(network)))
-    noise = loss.noise(key, dtype, _channels(network)[1])
+    noise = loss.noise(key, dtype, getattr(network, "num_inputs", 1))
     dt = jnp.asarray(loss.time_step, dtype)
     target = target if is_simulated(target) else target.system()
     target = _mapped(lambda x: x.astype(dtype), target)
@@ -111,13 +89,6 @@ def value_and_grad(
 
 def _mapped(function: Callable[[jax.Array], jax.Array], network: Any) -> Any:
     return jax.tree.map(lambda x: function(x) if eqx.is_inexact_array(x) else x, network)
-
-
-def _channels(network: Any) -> tuple[int, int]:
-    """The numbers of outputs and inputs (p, m); 1 each of a network without `u` and `v`."""
-    if not is_simulated(network):
-        network = jax.eval_shape(lambda network: network.system(), network)
-    return channels(network) if hasattr(network, "u") else (1, 1)
 
 
 def _outputs(network: Any, noise: jax.Array, dt: jax.Array) -> jax.Array:

@@ -85,6 +85,16 @@ class NonlinearRNN(eqx.Module):
         return int(self.W.shape[-1])
 
     @property
+    def num_inputs(self) -> int:
+        """The number of inputs m, 1 where `u` is a vector."""
+        return int(self.u.shape[-1]) if self.u.ndim == self.W.ndim else 1
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of outputs p, 1 where `v` is a vector."""
+        return int(self.v.shape[-1]) if self.v.ndim == self.W.ndim else 1
+
+    @property
     def dtype(self) -> np.dtype:
         """The dtype of all parameters."""
         return self.W.dtype
