@@ -40,8 +40,8 @@ theory, ode = rd.theory, rd.ode
 
 
 SGD = optax.sgd(0.1)
-FLOW = {"rnn": net, "target": target, "train_time": [0.0, 1.0]}
-DESCENT = {"rnn": net, "target": target, "optimizer": SGD, "num_steps": 2}
+FLOW = {"network": net, "target": target, "train_time": [0.0, 1.0]}
+DESCENT = {"network": net, "target": target, "optimizer": SGD, "num_steps": 2}
 SOLVER = {"rtol": TOLERANCE, "atol": TOLERANCE, "max_steps": COUNT}
 LOSS = {"rnn": RNN, "target": UNSTABLE}
 
@@ -167,14 +167,14 @@ CALLS = [
     (
         rd.gradient_flow,
         FLOW,
-        {"rnn": RNN, "target": UNSTABLE, "train_time": TIMES, "loss": NO_OBJECT | st.none()}
+        {"network": RNN, "target": UNSTABLE, "train_time": TIMES, "loss": NO_OBJECT | st.none()}
         | {"rates": NO_OBJECT | st.none(), "stop": NO_OBJECT | st.none(), "method": NO_OBJECT}
         | SOLVER,
     ),
     (
         rd.gradient_descent,
         DESCENT,
-        {"rnn": RNN, "target": UNSTABLE, "loss": NO_OBJECT | st.none(), "optimizer": NO_OBJECT}
+        {"network": RNN, "target": UNSTABLE, "loss": NO_OBJECT | st.none(), "optimizer": NO_OBJECT}
         | {"rates": NO_OBJECT | st.none(), "stop": NO_OBJECT | st.none(), "key": KEY}
         | {"num_steps": COUNT, "record_every": COUNT, "learning_rate": RATE},
     ),

@@ -3,36 +3,39 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from rnn_dynamics.learning.learner import GradientDescent
+from rnn_dynamics.learning.learner import GradientDescent, dtype_of
 from rnn_dynamics.learning.optimizers import MakeOptimizer
-from rnn_dynamics.learning.rates import Rates
+from rnn_dynamics.learning.parts import split
+from rnn_dynamics.learning.rates import Rates, checked_rates
 from rnn_dynamics.learning.schedules import checked_rate, learning_times
 from rnn_dynamics.learning.stopping import Stop
-from rnn_dynamics.learning.trajectory import Trajectory, Words, check_common, record
+from rnn_dynamics.learning.trajectory import Observe, Trajectory, Words, check_common, record
 from rnn_dynamics.loss import AbstractLoss, PopulationLoss, SampledLoss
-from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import positive_int, random_key, show
-from rnn_dynamics.model.linear_rnn import require_rnns
 
 
 def gradient_descent(
-    rnn: LinearRNN,
-    target: LinearRNN,
+    network: Any,
+    target: Any,
     *,
     loss: AbstractLoss = PopulationLoss(),
     optimizer: optax.GradientTransformation | None = None,
     num_steps: int,
     record_every: int = 1,
-    rates: Rates = Rates(),
+    rates: Any = Rates(),
     key: jax.Array | None = None,
     stop: Stop = Stop(),
     learning_rate: ArrayLike | Callable[[jax.Array], ArrayLike] | None = None,
+    observe: Observe | None = None,
+    record_weights: bool = False,
+    project: Callable[[Any], Any] | None = None,
 ) -> Trajectory:
     """Train a network by steps of an optax optimiser.
 
@@ -44,8 +47,8 @@ def gradient_descent(
     scheme of the flow, that is the flow's time. Without a `learning_rate`, records count steps.
 
     Args:
-        rnn: the network at step 0, N units.
-        target: any `LinearRNN`, stable if the horizon of the loss is infinite.
+        network: the network at step 0, as in `gradient_flow`.
+        target: what the loss takes: any network, stable if the horizon is infinite.
         loss: by default `PopulationLoss()`; with a `SampledLoss`, the recorded loss is its exact
             expectation.
         optimizer: any optax gradient transformation, for example `optax.adam(0.02)`; by default
@@ -54,12 +57,16 @@ def gradient_descent(
             search: the loss after updates Δ as a function of the parameters plus Δ.
         num_steps: number of steps, positive.
         record_every: steps between records, positive.
-        rates: multiply the updates, by default 1; 0 freezes a parameter.
+        rates: multiply the updates, by default 1; 0 freezes a parameter. As in `gradient_flow`.
         key: a JAX random key for losses that sample noise, folded with the step.
         stop: criteria to stop at a record before the last.
         learning_rate: a positive number, or a schedule: a function of the step, an integer (),
             which JAX can trace, like those of optax. Beside an `optimizer` it only tells the
             learning time.
+        observe: what else is recorded, functions (network, target) → array by name.
+        record_weights: whether the networks of all records are kept.
+        project: a function network → network that is applied after each step, which JAX can trace:
+            a constraint. The initial network is taken as it is.
 
     Returns:
         The trajectory. Failure is a status, never an exception; so is a time step with which the
@@ -67,7 +74,8 @@ def gradient_descent(
 
     Raises:
         TypeError: if `optimizer` is not an optax transformation, `learning_rate` neither a number
-            nor a schedule, or a count is not an integer.
+            nor a schedule, a count is not an integer, `project` returns another structure, or
+            `network` or `rates` cannot be trained or do not fit each other.
         ValueError: if there is neither an `optimizer` nor a `learning_rate`, or that is not
             positive, a count is below 1, the target has an infinite loss, or a loss that samples
             noise has no key.
@@ -78,9 +86,19 @@ def gradient_descent(
         >>> rd.gradient_descent(
         ...     rnn, target, optimizer=optax.adam(schedule), learning_rate=schedule, num_steps=500
         ... )
+
+        Dale's law, symmetry, and connections that stay 0 where `mask` is 0:
+
+        >>> def dale(rnn):  # signs, (N,), of what each unit sends
+        ...     return rd.LinearRNN(signs * jnp.maximum(signs * rnn.W, 0), rnn.u, rnn.v)
+        >>> def symmetric(rnn):
+        ...     return rd.LinearRNN((rnn.W + rnn.W.T) / 2, rnn.u, rnn.v)
+        >>> def sparse(rnn):
+        ...     return rd.LinearRNN(mask * rnn.W, rnn.u, rnn.v)
+        >>> rd.gradient_descent(rnn, target, learning_rate=0.02, num_steps=500, project=dale)
     """
-    require_rnns(rnn=rnn, target=target)
-    check_common(loss, rates, stop)
+    check_common(network, target, loss, stop, observe)
+    rates, dtype = checked_rates(rates, network), dtype_of(split(network)[0])
     if optimizer is not None and not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             "Argument `optimizer` must be an optax gradient transformation, but is "
@@ -96,15 +114,35 @@ def gradient_descent(
     if key is not None:
         random_key("key", key)
     rate: Any = None
-    train_time, clock = steps.astype(rnn.dtype), "step"
+    train_time, clock = steps.astype(dtype), "step"
     if learning_rate is not None:
-        rate = checked_rate(learning_rate, rnn.dtype)
+        rate = checked_rate(learning_rate, dtype)
         train_time, clock = learning_times(rate, steps), "learning time"
+    if project is not None:
+        _check_projection(project, network)
     make: Any = MakeOptimizer("sgd") if optimizer is None else _Given(optimizer)
     numbers = {"learning_rate": rate} if optimizer is None else {}
-    learner = GradientDescent(loss, rates, make, numbers, key, stop)
+    learner = GradientDescent(loss, rates, make, numbers, key, stop, project)
     noise = "relative noise" if isinstance(loss, SampledLoss) else "relative error"
-    return record(learner, rnn, target, steps, train_time, Words(clock, error=noise))
+    words = Words(clock, error=noise)
+    return record(learner, network, target, steps, train_time, words, observe, record_weights)
+
+
+def _check_projection(project: Any, network: Any) -> None:
+    if not callable(project):
+        raise TypeError(f"Argument `project` must be a function, but is {show(project)}.")
+    before, after = (
+        [x.update(weak_type=False) if isinstance(x, jax.ShapeDtypeStruct) else x for x in found]
+        for found in (
+            jax.tree.leaves(eqx.filter_eval_shape(function, network))
+            for function in (lambda same: same, project)
+        )
+    )
+    if before != after:
+        raise TypeError(
+            "Argument `project` must return a network with the same arrays, but returns "
+            f"{show(after)}."
+        )
 
 
 class _Given(NamedTuple):

@@ -16,7 +16,7 @@ import optax
 from rnn_dynamics import ode
 from rnn_dynamics.learning.observables import Observables, observe
 from rnn_dynamics.learning.optimizers import updated
-from rnn_dynamics.learning.rates import Rates
+from rnn_dynamics.learning.parts import linear_system, network_of, split
 from rnn_dynamics.learning.stopping import Rest, Stop
 from rnn_dynamics.loss import (
     ANEW,
@@ -36,8 +36,8 @@ class State(eqx.Module):
     """A network on its way.
 
     Attributes:
-        initial: the network at the start.
-        rnn: the network now; after a failure, from the next record on, what it was at the record
+        initial: what is trained of the network, see `parts.split`, at the start.
+        rnn: the same now; after a failure, from the next record on, what it was at the record
             before.
         status: a `Status`, () int32.
         num_gradients: gradients of the loss evaluated so far, () int32.
@@ -68,7 +68,7 @@ class Learner(Protocol):
     def loss(self) -> AbstractLoss: ...
 
     @property
-    def rates(self) -> Rates: ...
+    def rates(self) -> Any: ...
 
     @property
     def stop(self) -> Stop: ...
@@ -84,6 +84,11 @@ class Learner(Protocol):
     def noise_key(self, tick: jax.Array) -> jax.Array | None: ...
 
 
+def dtype_of(trained: Any) -> Any:
+    """The dtype of what is trained."""
+    return jax.tree.leaves(trained)[0].dtype
+
+
 class GradientFlow(eqx.Module):
     """W' = -η_W ∂L/∂W and likewise u and v, integrated by an adaptive method; ticks are learning
     times.
@@ -93,7 +98,7 @@ class GradientFlow(eqx.Module):
     """
 
     loss: AbstractLoss
-    rates: Rates
+    rates: Any
     rtol: Any = None
     atol: Any = None
     max_steps: int = eqx.field(static=True, default=1_000_000)
@@ -101,12 +106,13 @@ class GradientFlow(eqx.Module):
     stop: Stop = Stop()
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
-        zero = jnp.zeros((), rnn.dtype)
+        dtype = dtype_of(rnn)
+        zero = jnp.zeros((), dtype)
         y = self.rates.roots.inverses.times(rnn)
         inner = ode.start(self._velocity, zero, y, (target, jnp.int32(ANEW)), **self._options)
         # finite weights without a finite gradient: the first record says why
         status = jnp.where(all_finite(rnn), jnp.int32(Status.ok), jnp.int32(Status.diverged))
-        rest = Rest.start(rnn.dtype)
+        rest = Rest.start(dtype)
         return State(rnn, rnn, status, inner.stats.num_evaluations, zero, rest, inner)
 
     def advance(
@@ -163,23 +169,25 @@ class GradientDescent(eqx.Module):
     The optimiser is built inside of the program from traced hyperparameters, so that a sweep over
     them compiles once. Rates multiply the optimiser's updates: they are relative learning rates,
     and 0 freezes, whatever the optimiser. Losses that sample noise draw it from `key`, folded with
-    the step.
+    the step. `project` takes the network to another one after each step.
     """
 
     loss: AbstractLoss
-    rates: Rates
+    rates: Any
     make_optimizer: Callable[..., optax.GradientTransformation] = eqx.field(static=True)
     hyperparameters: dict[str, Any]
     key: jax.Array | None = None
     stop: Stop = Stop()
+    project: Callable[[Any], Any] | None = None
 
     def start(self, rnn: LinearRNN, target: LinearRNN) -> State:
         with jax.numpy_dtype_promotion("standard"):
             memory = jax.tree.map(
                 jnp.asarray, self.make_optimizer(**self.hyperparameters).init(rnn)
             )
-        zero, error = jnp.zeros((), jnp.int32), jnp.zeros((), rnn.dtype)
-        return State(rnn, rnn, zero + Status.ok, zero, error, Rest.start(rnn.dtype), memory)
+        dtype = dtype_of(rnn)
+        zero, error = jnp.zeros((), jnp.int32), jnp.zeros((), dtype)
+        return State(rnn, rnn, zero + Status.ok, zero, error, Rest.start(dtype), memory)
 
     def advance(
         self, state: State, target: LinearRNN, tick: jax.Array, next_tick: jax.Array
@@ -214,6 +222,8 @@ class GradientDescent(eqx.Module):
             lambda rnn: self.loss.estimate(rnn, target, key),
         )
         proposal = jax.tree.map(lambda x, d: x + d.astype(x.dtype), rnn, self.rates.times(updates))
+        if self.project is not None:
+            proposal = split(self.project(network_of(self.loss, proposal)))[0]
         good = running & (health(found.value, found.gradient_error) == Status.ok)
         moved = where(good, proposal, rnn)
         return found, moved, memory
@@ -247,16 +257,17 @@ def look(
     )
     failed = health(value, error)
     error = error + learner.gradient_error(state, gradient)
-    seen = observe(state.rnn, state.initial, learner.rates, value, gradient, error)
+    rnn, initial = (linear_system(network_of(learner.loss, x)) for x in (state.rnn, state.initial))
+    seen = observe(rnn, initial, learner.rates, value, gradient, error)
     follows = learner.loss.steps_are_stable(state.rnn, target)
     failed = jnp.where((failed == Status.ok) & ~follows, jnp.int32(Status.unstable), failed)
     status = jnp.where(running, failed, state.status)
     good = running & (status == Status.ok)
-    rnn = where(status == Status.ok, state.rnn, before)
+    kept = where(status == Status.ok, state.rnn, before)
     nan = jnp.asarray(jnp.nan, seen.loss.dtype)
     seen = jax.tree.map(lambda x: jnp.where(good, x, nan), seen)
     rest = where(good, state.rest.look(learner.stop, seen.loss, train_time), state.rest)
-    return eqx.tree_at(lambda s: (s.rnn, s.status, s.rest), state, (rnn, status, rest)), seen
+    return eqx.tree_at(lambda s: (s.rnn, s.status, s.rest), state, (kept, status, rest)), seen
 
 
 def health(value: jax.Array, error: jax.Array) -> jax.Array:

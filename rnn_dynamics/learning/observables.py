@@ -1,17 +1,21 @@
 """What is recorded of a network while it learns."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rnn_dynamics.learning.rates import Rates
-from rnn_dynamics.loss import relative
+from rnn_dynamics.learning.rates import LeafRates, Rates
+from rnn_dynamics.loss import norm, relative
 from rnn_dynamics.model import LinearRNN
 
 
 class Observables(eqx.Module):
     """Scalars of one network at one record, each (); of a whole trajectory, each (R,). All NaN
     after a failure.
+
+    W, u and v are those of `network.system()`; where there is none, what is of them is NaN.
 
     Attributes:
         loss: the loss; of a loss on sampled noise its exact expectation.
@@ -24,10 +28,10 @@ class Observables(eqx.Module):
         relative_change: ‖W - W(0)‖_F / ‖W(0)‖_F; infinite once W has left W(0) = 0.
         input_norm: |u|.
         output_norm: |v|.
-        overlap: u · v.
+        overlap: u · v, of several channels tr(uᵀ v); NaN if u and v differ in shape.
         conserved_drift: change of the conserved matrix C since the start, relative to the sum of
             the norms of its terms: an integration error for a gradient flow, of the order of the
-            step for gradient descent; NaN if a rate is 0.
+            step for gradient descent; NaN if a rate is 0, and of other networks than a `LinearRNN`.
     """
 
     loss: jax.Array
@@ -43,29 +47,34 @@ class Observables(eqx.Module):
 
 
 def observe(
-    rnn: LinearRNN,
-    initial: LinearRNN,
-    rates: Rates,
+    rnn: LinearRNN | None,
+    initial: LinearRNN | None,
+    rates: LeafRates,
     value: jax.Array,
-    gradient: LinearRNN,
+    gradient: Any,
     error: jax.Array,
 ) -> Observables:
-    """The observables of `rnn`, which started as `initial`, with its loss, gradient and the error
-    of that.
+    """The observables of a network that is `rnn`, if it is linear, and started as `initial`, with
+    its loss, gradient and the error of that.
     """
+    nan = jnp.full_like(value, jnp.nan)
+    nothing = dict.fromkeys(Observables.__dataclass_fields__, nan)
     with jax.default_matmul_precision("highest"):
-        squares = [jnp.sum(x**2) for x in (gradient.W, gradient.u, gradient.v)]
+        nothing |= {"loss": value, "gradient_norm": norm(gradient), "gradient_error": error}
+        if rnn is None or initial is None:
+            return Observables(**nothing)
         change, start = jnp.linalg.norm(rnn.W - initial.W), jnp.linalg.norm(initial.W)
-        (C, scale), (C0, _) = rates.conserved(rnn), rates.conserved(initial)
-        return Observables(
-            loss=value,
-            gradient_norm=jnp.sqrt(squares[0] + squares[1] + squares[2]),
-            gradient_error=error,
-            weight_norm=jnp.linalg.norm(rnn.W),
-            weight_change=change,
-            relative_change=jnp.where(change == 0, jnp.zeros_like(change), change / start),
-            input_norm=jnp.linalg.norm(rnn.u),
-            output_norm=jnp.linalg.norm(rnn.v),
-            overlap=rnn.u @ rnn.v,
-            conserved_drift=relative(jnp.linalg.norm(C - C0), scale),
-        )
+        drift = nan
+        if isinstance(rates, Rates):
+            (C, scale), (C0, _) = rates.conserved(rnn), rates.conserved(initial)
+            drift = relative(jnp.linalg.norm(C - C0), scale)
+        known = {
+            "weight_norm": jnp.linalg.norm(rnn.W),
+            "weight_change": change,
+            "relative_change": jnp.where(change == 0, jnp.zeros_like(change), change / start),
+            "input_norm": jnp.linalg.norm(rnn.u),
+            "output_norm": jnp.linalg.norm(rnn.v),
+            "overlap": jnp.vdot(rnn.u, rnn.v) if rnn.u.shape == rnn.v.shape else nan,
+            "conserved_drift": drift,
+        }
+        return Observables(**(nothing | known))

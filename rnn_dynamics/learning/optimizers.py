@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rnn_dynamics.learning.rates import Rates
+from rnn_dynamics.learning.rates import LeafRates
 from rnn_dynamics.learning.schedules import SCHEDULES, Rate
-from rnn_dynamics.model import LinearRNN
 
 Numbers = Mapping[str, jax.Array]
 
@@ -22,11 +21,11 @@ Numbers = Mapping[str, jax.Array]
 def updated(
     optimizer: optax.GradientTransformation,
     memory: Any,
-    rnn: LinearRNN,
-    rates: Rates,
+    rnn: Any,
+    rates: LeafRates,
     found: Any,
-    estimate: Callable[[LinearRNN], Any],
-) -> tuple[LinearRNN, Any]:
+    estimate: Callable[[Any], Any],
+) -> tuple[Any, Any]:
     """The updates Δ of an optimiser, which the rates are to multiply, and what it keeps.
 
     A frozen parameter has a gradient of 0. Line searches get the loss of the network that updates
@@ -36,19 +35,19 @@ def updated(
     Args:
         optimizer: any optax transformation; one that takes no extra arguments gets none.
         memory: what it kept.
-        rnn: the network.
+        rnn: what is trained of the network.
         rates: η.
         found: the loss and its gradient at the network.
         estimate: the same of any network.
     """
 
-    def moved(parameters: LinearRNN) -> Any:
+    def moved(parameters: Any) -> Any:
         change = rates.times(jax.tree.map(jnp.subtract, parameters, rnn))
         return estimate(jax.tree.map(jnp.add, rnn, change))
 
     # in forward and reverse mode, by the gradient that the loss itself finds
     @jax.custom_jvp
-    def value_fn(parameters: LinearRNN) -> jax.Array:
+    def value_fn(parameters: Any) -> jax.Array:
         return moved(parameters).value
 
     @value_fn.defjvp

@@ -1,5 +1,7 @@
 """The learning curve of one network, and what makes it record by record."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -7,12 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.learning.learner import Learner, look
+from rnn_dynamics.learning.learner import Learner, dtype_of, look
 from rnn_dynamics.learning.observables import Observables
-from rnn_dynamics.learning.rates import Rates
+from rnn_dynamics.learning.parts import (
+    LossOfParts,
+    check_network,
+    linear_system,
+    network_of,
+    split,
+)
 from rnn_dynamics.learning.stopping import Stop, StopReason
 from rnn_dynamics.loss import AbstractLoss
-from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, require_type
 from rnn_dynamics.ode import Status
 
@@ -39,26 +46,35 @@ class Trajectory(eqx.Module):
             number of steps.
         observables: all recorded scalars, each (R,); `loss` and the others are attributes of the
             trajectory too.
-        eigenvalues: eigenvalues of W, (R, N) complex, in no particular order (`track_eigenvalues`
-            orders them).
+        eigenvalues: eigenvalues of W of `network.system()`, (R, N) complex, in no particular order
+            (`track_eigenvalues` orders them); (R, 0) of a network without one.
         num_gradients: gradients evaluated up to each record, (R,) int32.
-        rnn: the final network; after a failure that of the last record.
+        network: the final network; after a failure that of the last record. `rnn` is the same.
         status: a `Status`, () int32.
         stop_reason: a `StopReason`, () int32.
         num_records: records that were made, () int32: the others, after a failure or a stop, are
             NaN.
         words: what it is called in print.
+        observed: what `observe` asked for, by name, (R, ...) each.
+        weights: the networks of all records, with a leading axis R, if `record_weights`.
     """
 
     train_time: jax.Array
     observables: Observables
     eigenvalues: jax.Array
     num_gradients: jax.Array
-    rnn: LinearRNN
+    network: Any
     status: jax.Array
     stop_reason: jax.Array
     num_records: jax.Array
     words: Words = eqx.field(static=True, default=Words())
+    observed: dict[str, jax.Array] = eqx.field(default_factory=dict)
+    weights: Any = None
+
+    @property
+    def rnn(self) -> Any:
+        """The final network."""
+        return self.network
 
     def __getattr__(self, name: str) -> Any:
         if name in Observables.__dataclass_fields__:
@@ -72,19 +88,27 @@ class Trajectory(eqx.Module):
         if shape:
             return self._summary_of_many()
         last = max(int(self.num_records) - 1, 0)
-        lines = [f"Trajectory of {self.rnn.num_units} units, {self._ending()}"]
+        lines = [f"Trajectory of {self._kind()}, {self._ending()}"]
         if not int(self.num_records):
             return lines[0]
         loss, top = np.asarray(self.loss), np.asarray(self.eigenvalues[last])
-        lead = top[np.argmax(np.nan_to_num(top.real, nan=-np.inf))]
+        lines += [f"  loss             {loss[0]:.6g}" + (f" -> {loss[last]:.6g}" if last else "")]
+        if top.size:
+            lead = top[np.argmax(np.nan_to_num(top.real, nan=-np.inf))]
+            lines += [
+                f"  top eigenvalue   {lead:.6g}",
+                f"  change of W      {float(self.relative_change[last]):.3g} (relative)",
+            ]
         lines += [
-            f"  loss             {loss[0]:.6g}" + (f" -> {loss[last]:.6g}" if last else ""),
-            f"  top eigenvalue   {lead:.6g}",
-            f"  change of W      {float(self.relative_change[last]):.3g} (relative)",
             f"  gradients        {int(self.num_gradients[-1])}, "
             f"{self.words.error} {float(self.gradient_error[last]):.1e}",
         ]
         return "\n".join(lines)
+
+    def _kind(self) -> str:
+        """How many units there are, or, where that is not known, of what the network is."""
+        number = self.eigenvalues.shape[-1]
+        return f"{number} units" if number else f"a {type(self.network).__name__}"
 
     def _ending(self) -> str:
         """How many records there are, and how the last one ended."""
@@ -125,7 +149,7 @@ class Trajectory(eqx.Module):
             if reason and (reasons == reason).any()
         ]
         lines = [
-            f"Trajectories of {size} members of {self.rnn.num_units} units, {records} records to "
+            f"Trajectories of {size} members of {self._kind()}, {records} records to "
             f"{self.words.clock} {_range(self.train_time[..., -1])}: {', '.join(counts)}"
         ]
         # nothing helps who fails at the start
@@ -147,54 +171,100 @@ def _range(values: Any) -> str:
     return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
 
 
-def check_common(loss: Any, rates: Any, stop: Any) -> None:
+Observe = Mapping[str, Callable[[Any, Any], jax.Array]]
+
+
+def check_common(network: Any, target: Any, loss: Any, stop: Any, observe: Any) -> None:
     """Refuse what no way of training takes."""
+    check_network(network)
     require_type("loss", loss, AbstractLoss, "a loss, such as `PopulationLoss()`")
-    require_type("rates", rates, Rates, "Rates")
     require_type("stop", stop, Stop, "a Stop")
+    loss.check(target)
+    require_type("observe", {} if observe is None else observe, Mapping, "a dictionary")
+    for name, function in (observe or {}).items():
+        found = eqx.filter_eval_shape(function, network, target)
+        if not isinstance(found, jax.ShapeDtypeStruct):
+            raise TypeError(f"Argument `observe[{name!r}]` must return an array, but does not.")
 
 
 def record(
     learner: Learner,
-    rnn: LinearRNN,
-    target: LinearRNN,
+    network: Any,
+    target: Any,
     ticks: jax.Array,
     train_time: jax.Array,
     words: Words,
+    observe: Observe | None = None,
+    record_weights: bool = False,
 ) -> Trajectory:
     """Train a network and record it at ticks, (R,), that are at learning times, (R,)."""
-    learner.loss.check(target)
+    trained, rest = split(network)
     # plain numbers would be compiled in
-    learner = jax.tree.map(
-        lambda x: jnp.asarray(x, rnn.dtype) if isinstance(x, int | float) else x, learner
+    made: Any = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype_of(trained)) if isinstance(x, int | float) else x, learner
     )
-    state, seen, counts, weights = _learn(learner, rnn, target, ticks, train_time)
-    good = jnp.isfinite(seen.loss)
-    eigenvalues = jnp.where(good[:, None], _spectra(weights), jnp.nan)
-    rest = state.rest
-    ending = state.status, rest.reason, rest.records
-    return Trajectory(train_time, seen, eigenvalues, counts, state.rnn, *ending, words)
+    if rest is not None:
+        made = dataclasses.replace(made, loss=LossOfParts(made.loss, rest))
+    state, seen, counts, path = _learn(made, trained, target, ticks, train_time)
+    known = made.loss, path, jnp.isfinite(seen.loss)
+    return Trajectory(
+        *(train_time, seen, _spectra(*known), counts, network_of(made.loss, state.rnn)),
+        *(state.status, state.rest.reason, state.rest.records, words),
+        {name: _observed(f, target, *known) for name, f in (observe or {}).items()},
+        _networks(*known) if record_weights else None,
+    )
 
 
 @eqx.filter_jit
 def _learn(
-    learner: Learner, rnn: LinearRNN, target: LinearRNN, ticks: jax.Array, train_time: jax.Array
+    learner: Learner, trained: Any, target: Any, ticks: jax.Array, train_time: jax.Array
 ) -> Any:
     def to_next(carry: Any, at: tuple[jax.Array, jax.Array]) -> Any:
         state, tick = carry
         next_tick, time = at
         after = learner.advance(state, target, tick, next_tick)
         state, seen = look(learner, after, state.rnn, target, next_tick, time)
-        return (state, next_tick), (seen, state.num_gradients, state.rnn.W)
+        return (state, next_tick), (seen, state.num_gradients, state.rnn)
 
-    start = learner.start(rnn, target)
-    (state, _), (seen, counts, weights) = jax.lax.scan(
+    start = learner.start(trained, target)
+    (state, _), (seen, counts, path) = jax.lax.scan(
         to_next, (start, jnp.zeros_like(ticks[0])), (ticks, train_time)
     )
-    return state, seen, counts, weights
+    return state, seen, counts, path
 
 
-@jax.jit
-def _spectra(weights: jax.Array) -> jax.Array:
-    """Eigenvalues of matrices, (..., N, N) → (..., N) complex; NaN where a matrix is not finite."""
-    return jnp.linalg.eigvals(weights)
+# In programs of their own, as what is observed may use LAPACK. All are NaN where nothing was
+# recorded: `good` is (R,).
+
+
+@eqx.filter_jit
+def _spectra(loss: AbstractLoss, path: Any, good: jax.Array) -> jax.Array:
+    """Eigenvalues of the networks of all records, (R, N) complex."""
+
+    def matrix(trained: Any) -> jax.Array:
+        system = linear_system(network_of(loss, trained))
+        return jnp.zeros((0, 0), dtype_of(trained)) if system is None else system.W
+
+    return jnp.where(good[:, None], jnp.linalg.eigvals(jax.vmap(matrix)(path)), jnp.nan)
+
+
+@eqx.filter_jit
+def _observed(
+    function: Callable[..., Any], target: Any, loss: AbstractLoss, path: Any, good: jax.Array
+) -> jax.Array:
+    def observe(at: tuple[Any, jax.Array]) -> jax.Array:
+        trained, known = at
+        found = function(network_of(loss, trained), target)
+        inexact = jnp.issubdtype(found.dtype, jnp.inexact)
+        return jnp.where(known, found if inexact else found.astype(dtype_of(trained)), jnp.nan)
+
+    return jax.lax.map(observe, (path, good))
+
+
+@eqx.filter_jit
+def _networks(loss: AbstractLoss, path: Any, good: jax.Array) -> Any:
+    def network(trained: Any, known: jax.Array) -> Any:
+        trained = jax.tree.map(lambda x: jnp.where(known, x, jnp.nan), trained)
+        return network_of(loss, trained)
+
+    return eqx.filter_vmap(network)(path, good)
