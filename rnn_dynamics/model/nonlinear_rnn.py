@@ -50,6 +50,15 @@ class NonlinearRNN(eqx.Module):
         ...     network, target, loss=loss, learning_rate=0.05, num_steps=500, key=jax.random.key(1)
         ... )
 
+        What else is recorded, the spectrum of the linearised network and the standard error of the
+        loss on held-out noise:
+
+        >>> x = loss.noise(jax.random.key(2))
+        >>> observe = {
+        ...     "linearised": lambda network, target: network.linearised(x, 0.1).eigenvalues(),
+        ...     "error": lambda network, target: loss.reference(network, target).value_error,
+        ... }
+
     Source: section 10 of the theory note.
     """
 
@@ -78,6 +87,11 @@ class NonlinearRNN(eqx.Module):
             require(at_zero == 0, "activation", "be 0 at 0 beside a `gain`", f"{at_zero:.6g}")
             gain = real_scalar("gain", gain, minimum=0).astype(self.dtype)
         self.gain, self.activation = gain, activation
+
+    @property
+    def weights(self) -> LinearRNN:
+        """The linear network with these W, u and v."""
+        return LinearRNN(self.W, self.u, self.v)
 
     @property
     def num_units(self) -> int:
