@@ -17,6 +17,7 @@ from wrong_values import (
     NO_ARRAY,
     NO_OBJECT,
     NO_REAL,
+    NOT_FINITE,
     NOTHING,
     OVERLAP,
     POSITIVE,
@@ -44,11 +45,17 @@ FLOW = {"network": net, "target": target, "train_time": [0.0, 1.0]}
 DESCENT = {"network": net, "target": target, "optimizer": SGD, "num_steps": 2}
 SOLVER = {"rtol": TOLERANCE, "atol": TOLERANCE, "max_steps": COUNT}
 LOSS = {"rnn": RNN, "target": UNSTABLE}
+NETWORK = {"network": RNN, "target": UNSTABLE}
+LIST = NO_ARRAY | st.sampled_from([3.0, [], [math.nan], np.ones((2, 2))])
+
+
+def plant():
+    return rd.Plant(-np.eye(2), np.ones(2), np.ones(2))
 
 
 def sampled(name):
-    def call(rnn, target, key):
-        return getattr(rd.SampledLoss(1.0, 0.5, 2), name)(rnn, target, key)
+    def call(network, target, key):
+        return getattr(rd.SampledLoss(1.0, 0.5, 2), name)(network, target, key)
 
     return call
 
@@ -130,6 +137,7 @@ CALLS = [
             "horizon": POSITIVE.filter(lambda x: repr(x) not in INFINITE),
             "time_step": TOLERANCE,
             "weighting": WORD,
+            "input": NO_OBJECT,
         },
     ),
     (
@@ -138,16 +146,16 @@ CALLS = [
         {"horizon": POSITIVE, "time_step": POSITIVE, "batch_size": COUNT, "weighting": WORD}
         | {"num_steps": COUNT.filter(lambda x: x is not None)},
     ),
-    (rd.PopulationLoss(), {"rnn": net, "target": target}, LOSS),
-    (rd.PopulationLoss().value_and_grad, {"rnn": net, "target": target}, LOSS),
-    (rd.PopulationLoss().gradient_and_error, {"rnn": net, "target": target}, LOSS),
-    (rd.PopulationLoss().estimate, {"rnn": net, "target": target}, LOSS),
-    (rd.PopulationLoss().reference, {"rnn": net, "target": target}, LOSS),
+    (rd.PopulationLoss(), {"network": net, "target": target}, NETWORK),
+    (rd.PopulationLoss().value_and_grad, {"network": net, "target": target}, NETWORK),
+    (rd.PopulationLoss().gradient_and_error, {"network": net, "target": target}, NETWORK),
+    (rd.PopulationLoss().estimate, {"network": net, "target": target}, NETWORK),
+    (rd.PopulationLoss().reference, {"network": net, "target": target}, NETWORK),
     *(
         (
             sampled(name),
-            {"rnn": net, "target": target, "key": jax.random.key},
-            {"rnn": RNN, "target": RNN, "key": KEY | st.none()},
+            {"network": net, "target": target, "key": jax.random.key},
+            {"network": RNN, "target": RNN, "key": KEY | st.none()},
         )
         for name in ("__call__", "value_and_grad", "gradient_and_error")
     ),
@@ -155,6 +163,35 @@ CALLS = [
         lambda key, dtype: rd.SampledLoss(1.0, 0.5, 2).noise(key, dtype),
         {"key": jax.random.key, "dtype": "float32"},
         {"key": KEY | st.none(), "dtype": DTYPE},
+    ),
+    (
+        rd.filtered_noise,
+        {"rnn": target},
+        {"rnn": UNSTABLE, "feedthrough": NOTHING | NOT_FINITE | st.just(np.ones(2))},
+    ),
+    (rd.ornstein_uhlenbeck, {"rate": 0.5}, {"rate": POSITIVE}),
+    (rd.lyapunov, {"A": np.eye(2), "B": np.ones((2, 1))}, {"A": SQUARE, "B": NOTHING}),
+    (
+        rd.FrequencyLoss,
+        {"frequencies": [1.0]},
+        {"frequencies": LIST, "weights": LIST.filter(lambda x: x is not None)},
+    ),
+    (
+        lambda network, target: rd.FrequencyLoss([1.0])(network, target),
+        {"network": net, "target": target},
+        {"network": RNN, "target": RNN},
+    ),
+    (
+        rd.Plant,
+        {"A": np.eye(2), "B": np.ones(2), "C": np.ones(2)},
+        {"A": SQUARE, "B": NOTHING, "C": NOTHING},
+    ),
+    (
+        rd.ControlLoss,
+        {"plant": plant, "state_cost": np.eye(2), "control_cost": 0.1}
+        | {"initial_covariance": np.eye(2)},
+        {"plant": NO_OBJECT | st.none(), "state_cost": SQUARE, "initial_covariance": SQUARE}
+        | {"control_cost": UNSIGNED, "time_step": TOLERANCE},
     ),
     (rd.Rates, {}, dict.fromkeys("Wuv", UNSIGNED)),
     (

@@ -151,6 +151,10 @@ class ControlLoss(SystemLoss):
                 f"but has {have}."
             )
 
+    def steps_are_stable(self, network: Any, target: Any) -> jax.Array:
+        """True: a loop in discrete time is a model of its own, and may be unstable on the way."""
+        return jnp.ones((), bool)
+
     def check(self, target: Any) -> None:
         """Refuse a target: the plant is the task.
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import doubling, kernel
-from rnn_dynamics.loss.energy import energy
+from rnn_dynamics.loss.doubling import energy
 from rnn_dynamics.loss.estimate import ANEW, DENSE, SKIP, Estimate, only_way, where_wanted
 from rnn_dynamics.loss.kernel import MOST_TARGET_UNITS
 from rnn_dynamics.loss.projected import (

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.energy import NUM_PANELS, Gramians, columns, energy_gradient, gramians
+from rnn_dynamics.loss.energy import NUM_PANELS, Gramians, columns, gramians
 from rnn_dynamics.loss.estimate import Evaluation, norm, relative
+from rnn_dynamics.loss.panels import euler_step
 from rnn_dynamics.model import LinearRNN, parallel
 from rnn_dynamics.model.arguments import real_array
 
@@ -75,6 +76,38 @@ def rounding_errors(rnn: LinearRNN, G: Gramians) -> tuple[jax.Array, LinearRNN]:
         for part, x in zip(parts, jax.tree.leaves(rnn), strict=True)
     )
     return value, eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, tuple(terms))
+
+
+@jax.custom_vjp
+def energy(rnn: LinearRNN, time_step: Any = None) -> jax.Array:
+    """½∫₀^∞ |k(t)|² dt of one network, infinite if it is unstable; its gradient is exact, not
+    differentiated code.
+
+    In discrete time ½ dt Σ k_n², with k_n = vᵀ M^n u.
+    """
+    return gramians(rnn, time_step).energy
+
+
+def _energy_forward(rnn: LinearRNN, time_step: Any) -> tuple[jax.Array, Any]:
+    G = gramians(rnn, time_step)
+    return G.energy, (energy_gradient(rnn, G, time_step), time_step)
+
+
+def _energy_backward(kept: Any, cotangent: jax.Array) -> tuple[LinearRNN, Any]:
+    gradient, time_step = kept
+    return jax.tree.map(lambda g: cotangent * g, gradient), jax.tree.map(jnp.zeros_like, time_step)
+
+
+energy.defvjp(_energy_forward, _energy_backward)
+
+
+def energy_gradient(rnn: LinearRNN, G: Gramians, time_step: Any = None) -> LinearRNN:
+    """∂/∂W = Q P, ∂/∂u = Q u, ∂/∂v = P v of the energy; in discrete time ∂/∂W = Q M P."""
+    with jax.default_matmul_precision("highest"):
+        P = G.P
+        if time_step is not None:
+            P = euler_step(rnn.W, jnp.asarray(time_step, rnn.dtype)) @ P
+        return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (G.Q @ P, G.Q @ rnn.u, G.P @ rnn.v))
 
 
 def lyapunov(A: ArrayLike, B: ArrayLike) -> jax.Array:

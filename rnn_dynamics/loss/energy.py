@@ -40,7 +40,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
+from rnn_dynamics.loss.panels import gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.balancing import balancing_units, in_units, scaled
 
@@ -283,35 +283,3 @@ def _spoiled(size: jax.Array, num_units: int) -> jax.Array:
     """
     eps = float(jnp.finfo(size.dtype).eps)
     return eps * size**2 * jnp.maximum(size / math.sqrt(num_units), jnp.ones_like(size))
-
-
-@jax.custom_vjp
-def energy(rnn: LinearRNN, time_step: Any = None) -> jax.Array:
-    """½∫₀^∞ |k(t)|² dt of one network, infinite if it is unstable; its gradient is exact, not
-    differentiated code.
-
-    In discrete time ½ dt Σ k_n², with k_n = vᵀ M^n u.
-    """
-    return gramians(rnn, time_step).energy
-
-
-def _energy_forward(rnn: LinearRNN, time_step: Any) -> tuple[jax.Array, Any]:
-    G = gramians(rnn, time_step)
-    return G.energy, (energy_gradient(rnn, G, time_step), time_step)
-
-
-def _energy_backward(kept: Any, cotangent: jax.Array) -> tuple[LinearRNN, Any]:
-    gradient, time_step = kept
-    return jax.tree.map(lambda g: cotangent * g, gradient), jax.tree.map(jnp.zeros_like, time_step)
-
-
-energy.defvjp(_energy_forward, _energy_backward)
-
-
-def energy_gradient(rnn: LinearRNN, G: Gramians, time_step: Any = None) -> LinearRNN:
-    """∂/∂W = Q P, ∂/∂u = Q u, ∂/∂v = P v of the energy; in discrete time ∂/∂W = Q M P."""
-    with jax.default_matmul_precision("highest"):
-        P = G.P
-        if time_step is not None:
-            P = euler_step(rnn.W, jnp.asarray(time_step, rnn.dtype)) @ P
-        return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (G.Q @ P, G.Q @ rnn.u, G.P @ rnn.v))

@@ -16,10 +16,8 @@ summed from squares of k(t), because vᵀ P v cancels where student and target n
 In discrete time a panel is one Euler step, and a horizon of any number of steps is reached by
 doubling and appending single steps: E ← E M, P ← P + dt q qᵀ with q = E u, R ← R + dt P.
 
-A state that does not start at rest but with the covariance s sᵀ adds to the error at the last time,
-or to the average over the horizon,
-
-    ½ |vᵀ E(T) s|²,    or    ½∫₀ᵀ |vᵀ E(t) s|² dt / T
+A state that starts with the covariance s sᵀ, not at rest, adds ½ |vᵀ E(T) s|² to the error at the
+last time, or ½∫₀ᵀ |vᵀ E(t) s|² dt / T to the average.
 
 Source: sections 1, 2 and 8 of the theory note.
 """
@@ -67,7 +65,6 @@ def finite_energy(
     rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any = None, start: Any = None
 ) -> jax.Array:
     """½∫₀ᵀ m(t) |k(t)|² dt, (), as a sum of squares, with m = 1 - t/T if `averaged`, else 1.
-
     Infinite where it overflows, or where the horizon has more than 2²⁰ panels or steps.
 
     Args:
@@ -77,8 +74,8 @@ def finite_energy(
         time_step: of the Euler scheme, or None.
         start: s, (N, k), of the state's covariance s sᵀ at the start; None is at rest.
     """
-    none = jnp.zeros((), bool)
-    return finite_energy_and_gradient(rnn, horizon, averaged, time_step, none, start)[0]
+    no = jnp.zeros((), bool)
+    return finite_energy_and_gradient(rnn, horizon, averaged, time_step, no, start)[0]
 
 
 def finite_energy_and_gradient(
@@ -89,9 +86,7 @@ def finite_energy_and_gradient(
     finer: jax.Array,
     start: Any = None,
 ) -> tuple[jax.Array, LinearRNN]:
-    """The same, (), and its gradient in the network; `finer` halves the panels of continuous
-    time.
-    """
+    """The same, (), and its gradient; `finer` halves the panels of continuous time."""
     last = None if start is None or (averaged and time_step is None) else start
     if averaged and last is not None:  # the average is over the ends of steps
         last = last * jnp.sqrt(jnp.asarray(time_step, rnn.dtype) / horizon)
@@ -108,9 +103,9 @@ def finite_energy_and_gradient(
 def _forward(
     rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any, start: Any = None
 ) -> Any:
-    none = jnp.zeros((), bool)
-    both = finite_energy_and_gradient(rnn, horizon, averaged, time_step, none, start)
-    return both[0], (both[1], horizon, time_step, start)
+    no = jnp.zeros((), bool)
+    value, gradient = finite_energy_and_gradient(rnn, horizon, averaged, time_step, no, start)
+    return value, (gradient, horizon, time_step, start)
 
 
 def _backward(_: bool, kept: Any, cotangent: jax.Array) -> Any:

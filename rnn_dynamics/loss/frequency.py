@@ -100,7 +100,7 @@ def _evaluated(loss: FrequencyLoss, network: Any, target: Any) -> Evaluation:
 
     def once(other: jax.Array) -> tuple[jax.Array, Any]:
         d = jnp.where(other, other_units(system), 1)
-        value, found = _energy_and_gradient(rescaled(system, d), loss)
+        value, found = jax.value_and_grad(_energy)(rescaled(system, d), loss)
         return value, pull(rescaled(found, d))[0]
 
     return compared(once, network)
@@ -110,48 +110,27 @@ def _difference(network: Any, target: Any) -> LinearRNN:
     return as_matrices(difference(system_of("network", network), system_of("target", target)))
 
 
-@jax.custom_vjp
 def _energy(system: LinearRNN, loss: FrequencyLoss) -> jax.Array:
-    return _energy_and_gradient(system, loss)[0]
+    """½ Σ w |vᵀ q|² with q = (s + A)⁻¹ u; backwards one more solution, p = (s + A)⁻ᵀ v."""
+    dtype = np.result_type(system.dtype, np.complex64)
+    one = jnp.eye(system.num_units, dtype=dtype)
+    W, u, v = (x.astype(dtype) for x in (system.W, system.u, system.v))
 
+    def tone(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+        M = (1 + 1j * given[0].astype(dtype)) * one - W
+        X = _inverse(jax.lax.stop_gradient(M))
 
-def _forward(system: LinearRNN, loss: FrequencyLoss) -> Any:
-    value, gradient = _energy_and_gradient(system, loss)
-    return value, (gradient, jax.tree.map(jnp.zeros_like, loss))
+        def solve(product: Any, b: jax.Array, X: jax.Array = X) -> jax.Array:
+            x = X @ b
+            return x + X @ (b - product(x))  # refined
 
-
-def _backward(kept: Any, cotangent: jax.Array) -> Any:
-    return jax.tree.map(lambda g: cotangent * g, kept[0]), kept[1]
-
-
-_energy.defvjp(_forward, _backward)
-
-
-def _energy_and_gradient(system: LinearRNN, loss: FrequencyLoss) -> tuple[jax.Array, LinearRNN]:
-    """½ Σ w |K|² and ∂/∂W = Re Σ w p K̄ qᵀ, with q = (s + A)⁻¹ u and p = (s + A)⁻ᵀ v."""
-    N, dtype = system.num_units, system.dtype
-    complex_dtype = np.result_type(dtype, np.complex64)
-    one = jnp.eye(N, dtype=complex_dtype)
-    u, v = system.u.astype(complex_dtype), system.v.astype(complex_dtype)
-    A = one - system.W.astype(complex_dtype)
-
-    def add(total: Any, tone: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-        s, w = 1j * tone[0].astype(complex_dtype), tone[1]
-        M = s * one + A
-        X = _inverse(M)
-        q, p = X @ u, X.T @ v
-        q, p = q + X @ (u - M @ q), p + X.T @ (v - M.T @ p)  # refined
+        q = jax.lax.custom_linear_solve(lambda x: M @ x, u, solve, partial(solve, X=X.T))
         K = v.T @ q
-        pK, qK = p @ jnp.conj(K), q @ jnp.conj(K).T
-        value = jnp.sum(jnp.abs(K) ** 2) / 2
-        parts = value, *(jnp.real(x) for x in (pK @ q.T, pK, qK))
-        return jax.tree.map(lambda a, b: a + w * b, total, parts), None
+        return given[1] * jnp.sum(jnp.real(K) ** 2 + jnp.imag(K) ** 2) / 2
 
-    zero = (jnp.zeros((), dtype), *(jnp.zeros_like(x) for x in (system.W, system.u, system.v)))
-    tones = loss.frequencies.astype(dtype), loss.weights.astype(dtype)
+    tones = tuple(x.astype(system.dtype) for x in (loss.frequencies, loss.weights))
     with jax.default_matmul_precision("highest"):
-        (value, *gradient), _ = jax.lax.scan(add, zero, tones)
-    return value, eqx.tree_at(lambda r: (r.W, r.u, r.v), system, tuple(gradient))
+        return jnp.sum(jax.lax.map(tone, tones))
 
 
 def _inverse(M: jax.Array) -> jax.Array:
@@ -160,12 +139,11 @@ def _inverse(M: jax.Array) -> jax.Array:
     index = jnp.arange(N)
 
     def eliminate(k: jax.Array, A: jax.Array) -> jax.Array:
-        size = jnp.where(index >= k, jnp.abs(A[:, k]), -jnp.ones((), jnp.abs(A).dtype))
-        chosen = jnp.argmax(size)
+        size = jnp.abs(A[:, k])
+        chosen = jnp.argmax(jnp.where(index >= k, size, -jnp.ones_like(size)))
         row = A[chosen] / A[chosen, k]
         A = A.at[chosen].set(A[k])
-        A = A - A[:, k, None] * row[None, :]
-        return A.at[k].set(row)
+        return (A - A[:, k, None] * row[None, :]).at[k].set(row)
 
     both = jnp.concatenate([M, jnp.eye(N, dtype=M.dtype)], axis=1)
     return jax.lax.fori_loop(0, N, eliminate, both)[:, N:]

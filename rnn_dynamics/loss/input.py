@@ -39,10 +39,8 @@ class ColouredNoise(eqx.Module):
     feedthrough: jax.Array
 
     def for_inputs(self, num_inputs: int, dtype: Any) -> tuple[LinearRNN, jax.Array]:
-        """The filter of k units with r inputs and `num_inputs` outputs, and d, (num_inputs, r).
-
-        A filter of one channel colours every input, independently of the others.
-
+        """The filter of k units with r inputs and `num_inputs` outputs, and d, (num_inputs, r); one
+        of one channel colours every input, independently of the others.
         """
         rnn, d = self.rnn.astype(dtype), self.feedthrough.astype(dtype)
         p, m = rnn.num_outputs, rnn.num_inputs
@@ -51,27 +49,19 @@ class ColouredNoise(eqx.Module):
         d = jnp.kron(copies, d * jnp.eye(p, m, dtype=dtype) if d.ndim == 0 else d)
         return LinearRNN(jnp.kron(copies, rnn.W), u, v), d
 
-    def check(self, time_step: Any) -> None:
-        """Refuse a filter that is unstable; one that is being traced is passed over.
-
-        Raises:
-            ValueError: if it has no stationary state, with or without Euler steps of `time_step`.
-        """
-        if not (is_traced(self.rnn.W) or is_traced(time_step)):
-            check_stable("rnn", self.rnn, time_step, "coloured input")
-
 
 def checked_input(noise: Any, time_step: Any) -> Any:
-    """Refuse an input that is neither None, for white noise, nor coloured noise that is stable in
-    steps of `time_step`; the input.
+    """The input, None for white noise or coloured noise, whose filter must have a stationary state,
+    also in steps of `time_step`; one that is being traced is passed over.
 
     Raises:
         TypeError: if it is something else.
-        ValueError: if it is unstable.
+        ValueError: if the filter is unstable.
     """
     if noise is not None:
         require_type("input", noise, ColouredNoise, "None or `rd.filtered_noise(...)`")
-        noise.check(time_step)
+        if not (is_traced(noise.rnn.W) or is_traced(time_step)):
+            check_stable("rnn", noise.rnn, time_step, "coloured input")
     return noise
 
 
@@ -130,15 +120,13 @@ def filtered_noise(rnn: Any, feedthrough: ArrayLike = 0.0) -> ColouredNoise:
     """
     rnn = system_of("rnn", rnn)
     p, m = rnn.num_outputs, rnn.num_inputs
-    if np.ndim(feedthrough) == 0:
+    if not isinstance(feedthrough, list | tuple) and np.ndim(feedthrough) == 0:
         d = real_scalar("feedthrough", feedthrough)
         square = p == m or is_traced(d) or float(d) == 0
         require(square, "feedthrough", f"have shape {(p, m)}", show(feedthrough))
     else:
         d = real_array("feedthrough", feedthrough, (p, m))
-    noise = ColouredNoise(rnn, d)
-    noise.check(None)
-    return noise
+    return checked_input(ColouredNoise(rnn, d), None)
 
 
 def ornstein_uhlenbeck(rate: ArrayLike) -> ColouredNoise:

@@ -7,15 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss import dispatch
-from rnn_dynamics.loss.doubling import difference
-from rnn_dynamics.loss.estimate import Estimate
+from rnn_dynamics.loss import dispatch, kernel
+from rnn_dynamics.loss.doubling import as_matrices, difference
+from rnn_dynamics.loss.estimate import Estimate, norm, relative
 from rnn_dynamics.loss.input import checked_input, fit_channels, in_series, stationary_root
 from rnn_dynamics.loss.system import SystemLoss
 from rnn_dynamics.loss.timing import check_stable
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced
 from rnn_dynamics.model.linear_rnn import system_of
+
+# Pairs of an input and a read-out, up to which a kernel for each costs less than doubling at once.
+MOST_PAIRS = 8
 
 
 class PopulationLoss(SystemLoss):
@@ -122,11 +125,17 @@ class PopulationLoss(SystemLoss):
     def over_infinite_horizon(
         self, network: Any, target: Any, first: jax.Array, refines: bool
     ) -> Estimate:
-        """As `estimate`: of one channel and white noise by what `dispatch` chooses."""
-        if not self._is_plain(network, target):
-            return super().over_infinite_horizon(network, target, first, refines)
-        target = system_of("target", target).astype(network.dtype)
-        return dispatch.gradient(network, target, first, refines)
+        """As `estimate`: of few channels and white noise by what `dispatch` chooses."""
+        if self._is_plain(network, target):
+            target = system_of("target", target).astype(network.dtype)
+            return dispatch.gradient(network, target, first, refines)
+        if self.time_step is None and self.input is None and isinstance(network, LinearRNN):
+            target = system_of("target", target).astype(network.dtype)
+            found = kernel.find(network.dtype, network.num_units, target.num_units)
+            pays = network.num_inputs * network.num_outputs <= MOST_PAIRS
+            if pays and found is not None and found.loaded is None:
+                return _by_pairs(network, target, first, refines)
+        return super().over_infinite_horizon(network, target, first, refines)
 
     def value_over_infinite_horizon(self, network: Any, target: Any) -> jax.Array:
         """The loss, (), for reverse mode in both networks."""
@@ -143,3 +152,32 @@ class PopulationLoss(SystemLoss):
             and network.u.ndim == network.v.ndim == 1
             and system_of("target", target).u.ndim == system_of("target", target).v.ndim == 1
         )
+
+
+def _by_pairs(rnn: LinearRNN, target: LinearRNN, first: jax.Array, refines: bool) -> Estimate:
+    """The loss of several channels, which is the sum of those of every pair of an input and a
+    read-out, and so are their gradients.
+    """
+    own, goal = as_matrices(rnn), as_matrices(target)
+
+    def pair(*given: jax.Array) -> Estimate:
+        two = LinearRNN(rnn.W, *given[:2]), LinearRNN(target.W, *given[2:])
+        return dispatch.gradient(*two, first, refines)
+
+    by_input = jax.vmap(pair, (1, None, 1, None))
+    found = jax.vmap(by_input, (None, 1, None, 1))(own.u, own.v, goal.u, goal.v)  # (p, m, …)
+    g = found.gradient
+    parts = jnp.sum(g.W, (0, 1)), jnp.sum(g.u, 0).T, jnp.sum(g.v, 1).T
+    shaped = [x.reshape(y.shape) for x, y in zip(parts, jax.tree.leaves(rnn), strict=True)]
+    gradient = jax.tree.unflatten(jax.tree.structure(rnn), shaped)
+    infinite = jnp.full((), jnp.inf, rnn.dtype)
+    value = jnp.where(jnp.any(jnp.isposinf(found.value)), infinite, jnp.sum(found.value))
+    sizes = jax.vmap(jax.vmap(norm))(g)
+
+    def error(each: jax.Array, sizes: jax.Array, size: jax.Array) -> jax.Array:
+        total = relative(jnp.sum(each * sizes), size)
+        return jnp.where(jnp.any(jnp.isposinf(each)), infinite, total)
+
+    value_error = error(found.value_error, found.value, value)
+    gradient_error = error(found.gradient_error, sizes, norm(gradient))
+    return Estimate(value, gradient, value_error, gradient_error, jnp.max(found.attempt))

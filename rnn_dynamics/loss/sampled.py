@@ -16,7 +16,7 @@ from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, only_way, rel
 from rnn_dynamics.loss.input import checked_input, coloured, fit_channels
 from rnn_dynamics.loss.panels import euler_step
 from rnn_dynamics.loss.population import PopulationLoss
-from rnn_dynamics.loss.system import SAFETY, other_units
+from rnn_dynamics.loss.system import compared, other_units
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import float_dtype, is_traced, positive_int, random_key, require
@@ -115,10 +115,7 @@ class SampledLoss(AbstractLoss):
 
     def evaluate(self, network: Any, target: Any, key: jax.Array | None = None) -> Evaluation:
         """The loss and its gradient in the student on the key's noise, and how rounding changes
-        them.
-
-        The errors are four times the distance from the same in other units of the state, which
-        round differently.
+        them: four times the distance from the same in other units, which round differently.
 
         Raises:
             ValueError: if there is no key.
@@ -231,16 +228,16 @@ def _value(loss: SampledLoss, network: Any, target: Any, key: jax.Array) -> jax.
     return _mean_square(both, dt, noise, loss.weighting == "time_averaged")
 
 
-@partial(jax.jit, static_argnames="other")
+@jax.jit
 def _value_and_grad(
-    loss: SampledLoss, network: Any, target: Any, key: jax.Array, other: bool = False
+    loss: SampledLoss, network: Any, target: Any, key: jax.Array, other: Any = False
 ) -> tuple[jax.Array, Any]:
     """The loss and its gradient; in `other` units of the state, everything rounds differently."""
     if simulated.is_simulated(network):
         return simulated.value_and_grad(loss, network, target, key, other)
     both, pull = eqx.filter_vjp(lambda network: _difference(network, target), network)
     dt, noise = _prepared(loss, both, key)
-    d = other_units(both) if other else jnp.ones(both.num_units, both.dtype)
+    d = jnp.where(other, other_units(both), 1)
     with jax.default_matmul_precision("highest"):
         value, gradient = _with_gradient(
             rescaled(both, d), dt, noise, loss.weighting == "time_averaged"
@@ -250,15 +247,7 @@ def _value_and_grad(
 
 @jax.jit
 def _compared(loss: SampledLoss, network: Any, target: Any, key: jax.Array) -> Evaluation:
-    """Loss and gradient, and their distances from those in other units of the state."""
-    value, gradient = _value_and_grad(loss, network, target, key)
-    other, turned = _value_and_grad(loss, network, target, key, other=True)
-    gap = jax.tree.map(jnp.subtract, gradient, turned)
-    errors = (
-        SAFETY * relative(jnp.abs(value - other), value),
-        SAFETY * relative(norm(gap), norm(gradient)),
-    )
-    return only_way(network, Evaluation(value, gradient, *errors)).evaluation
+    return compared(partial(_value_and_grad, loss, network, target, key), network)
 
 
 def _difference(network: Any, target: Any) -> LinearRNN:

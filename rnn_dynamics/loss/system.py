@@ -21,7 +21,8 @@ import numpy as np
 
 from rnn_dynamics.loss import doubling
 from rnn_dynamics.loss.base import AbstractLoss
-from rnn_dynamics.loss.energy import columns, energy, rescaled
+from rnn_dynamics.loss.doubling import energy
+from rnn_dynamics.loss.energy import columns, rescaled
 from rnn_dynamics.loss.estimate import (
     ANEW,
     DENSE,
@@ -129,14 +130,6 @@ class SystemLoss(AbstractLoss):
         """
         self.fit(network, target)
         return _estimate(self, network, target, jnp.int32(ANEW), True)[:2]
-
-    def gradient_and_error(
-        self, network: Any, target: Any, key: jax.Array | None = None
-    ) -> tuple[jax.Array, Any, jax.Array]:
-        """The loss, its gradient, and an estimate of the gradient's relative error, (), by the way
-        that proves stability.
-        """
-        return super().gradient_and_error(network, target, key)
 
     def estimate(
         self,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import PopulationLoss
-from rnn_dynamics.loss.energy import energy
+from rnn_dynamics.loss.doubling import energy
 from rnn_dynamics.model import LinearRNN, match_eigenvalues, track_eigenvalues
 from rnn_dynamics.model.arguments import require, show
 from rnn_dynamics.ode import State

@@ -53,7 +53,7 @@ def relative(x: Any, y: Any) -> float:
 CASES = [
     (kind, number)
     for kind in ("several_channels", "coloured", "closed_loop", "frequencies")
-    for number in range(2)
+    for number in range(3 if kind == "several_channels" else 2)
 ]
 
 
@@ -63,12 +63,13 @@ def test_losses_and_gradients_match_the_reference(kind: str, number: int) -> Non
     rnn, (loss, target) = network(entry), problem(kind, entry)
     found = loss.evaluate(rnn, target)
     u, v = ("grad_U", "grad_V") if "grad_U" in entry else ("grad_u", "grad_v")
-    assert relative(found.value, entry["loss"]) < 1e-12  # both are exact to rounding
+    # Krylov bases are as large as 1e-8 takes, all else is exact to rounding
+    most = 1e-8 if kind == "several_channels" else 1e-12
+    assert relative(found.value, entry["loss"]) < most
     for name, gradient in zip(("grad_W", u, v), jax.tree.leaves(found.gradient), strict=True):
         assert gradient.shape == np.shape(entry[name])
-        assert relative(gradient, entry[name]) < 1e-12
-    assert found.value_error < 1e-13
-    assert found.gradient_error < 1e-13
+        assert relative(gradient, entry[name]) < most
+    assert max(found.value_error, found.gradient_error) < most
 
 
 def test_unit_variance_noise_is_a_filter() -> None:
