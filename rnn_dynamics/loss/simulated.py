@@ -4,7 +4,6 @@ Errors of all trials are found in one pass over time, and JAX brings them back t
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -64,12 +63,17 @@ def is_simulated(network: Any) -> bool:
     return callable(getattr(network, "simulate", None)) and not hasattr(network, "system")
 
 
+def one_is_simulated(network: Any, target: Any) -> bool:
+    """Whether network, target or both have to be simulated."""
+    return is_simulated(network) or is_simulated(target)
+
+
 def value(loss: Any, network: Any, target: Any, key: jax.Array) -> jax.Array:
     """The loss, (): squared errors, summed over outputs, averaged over trials and times."""
     dtype = jnp.result_type(*filter(eqx.is_inexact_array, jax.tree.leaves(network)))
     noise = loss.noise(key, dtype, getattr(network, "num_inputs", 1))
     dt = jnp.asarray(loss.time_step, dtype)
-    target = target if is_simulated(target) else target.system()
+    network, target = (x if is_simulated(x) else x.system() for x in (network, target))
     target = _mapped(lambda x: x.astype(dtype), target)
     errors = _outputs(network, noise, dt) - _outputs(target, noise, dt)
     if loss.weighting == "uniform":
@@ -77,13 +81,16 @@ def value(loss: Any, network: Any, target: Any, key: jax.Array) -> jax.Array:
     return jnp.sum(errors**2) / (2 * errors.shape[0] * errors.shape[1])
 
 
-@partial(jax.jit, static_argnames="other")
+@jax.jit
 def value_and_grad(
-    loss: Any, network: Any, target: Any, key: jax.Array, other: bool = False
+    loss: Any, network: Any, target: Any, key: jax.Array, other: Any = False
 ) -> tuple[jax.Array, Any]:
     """The loss and its gradient in the network; `other` is a network that is moved by rounding."""
-    if other:
-        network = _mapped(lambda x: x * (1 + 8 * jnp.finfo(x.dtype).eps), network)
+
+    def moved(x: jax.Array) -> jax.Array:
+        return jnp.where(other, x * (1 + 8 * jnp.finfo(x.dtype).eps), x)
+
+    network = _mapped(moved, network)
     return eqx.filter_value_and_grad(lambda network: value(loss, network, target, key))(network)
 
 

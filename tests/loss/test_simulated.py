@@ -123,6 +123,15 @@ def test_a_network_that_diverges_touches_no_other():
         assert np.all(np.isfinite(gradient.W[i]))
 
 
+def test_a_linear_network_learns_from_a_nonlinear_one():
+    loss = rd.SampledLoss(2.0, 0.1, 4)
+    value = loss(RNN(), nonlinear(RNN()), KEY)
+    assert relative(value, loss(nonlinear(RNN()), RNN(), KEY)) < 1e-12
+    _, gradient = loss.value_and_grad(RNN(), nonlinear(RNN(), gain=0.0), KEY)
+    assert np.all(np.abs(parameters(gradient)) < 1e-14)
+    assert loss.steps_are_stable(RNN(), nonlinear(RNN()))
+
+
 class Doubled(eqx.Module):
     """Any module that can be simulated is a network."""
 
