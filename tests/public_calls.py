@@ -137,7 +137,7 @@ CALLS = [
     (
         rd.NonlinearRNN,
         {"W": np.eye(2), "u": np.ones(2), "v": np.ones(2)},
-        dict.fromkeys("Wuv", SQUARE)
+        {"W": SQUARE}
         | {"activation": NO_OBJECT.filter(lambda x: not callable(x)) | st.none()}
         | {"gain": UNSIGNED.filter(lambda x: x is not None)},
     ),
