@@ -128,12 +128,13 @@ class ControlLoss(SystemLoss):
             S = S / jnp.sqrt(jnp.asarray(self.horizon, rnn.dtype))
         n, N, p = len(A), rnn.num_units, rnn.num_outputs
         zero = jnp.zeros((n, p), rnn.dtype), jnp.zeros((N, n), rnn.dtype)
+        with jax.default_matmul_precision("highest"):
+            onto, into = B @ rnn.v.T, rnn.u @ C
+        root = jnp.sqrt(self.control_cost.astype(rnn.dtype))
         return LinearRNN(
-            jnp.block([[jnp.eye(n, dtype=rnn.dtype) + A, B @ rnn.v.T], [rnn.u @ C, rnn.W]]),
+            jnp.block([[jnp.eye(n, dtype=rnn.dtype) + A, onto], [into, rnn.W]]),
             jnp.concatenate([S, zero[1]]),
-            jnp.block(
-                [[Q, zero[0]], [zero[1], jnp.sqrt(self.control_cost.astype(S.dtype)) * rnn.v]]
-            ),
+            jnp.block([[Q, zero[0]], [zero[1], root * rnn.v]]),
         )
 
     def fit(self, network: Any, target: Any) -> None:

@@ -93,7 +93,7 @@ def shape_of(name: str, network: Any) -> tuple[int, int]:
     if is_simulated(network):
         return getattr(network, "num_outputs", 1), getattr(network, "num_inputs", 1)
     if isinstance(network, eqx.Module) and not isinstance(network, LinearRNN):
-        rnn = jax.eval_shape(partial(system_of, name), network)
+        rnn = eqx.filter_eval_shape(partial(system_of, name), network)
     else:
         rnn = system_of(name, network)
     return rnn.num_outputs, rnn.num_inputs
@@ -156,9 +156,11 @@ def in_series(noise: ColouredNoise, rnn: LinearRNN) -> LinearRNN:
     first, d = noise.for_inputs(rnn.num_inputs, rnn.dtype)
     N, k = rnn.num_units, first.num_units
     u, v = (x.reshape(N, -1) for x in (rnn.u, rnn.v))
-    W = jnp.block([[rnn.W, u @ first.v.T], [jnp.zeros((k, N), rnn.dtype), first.W]])
+    with jax.default_matmul_precision("highest"):
+        into, direct = u @ first.v.T, u @ d
+    W = jnp.block([[rnn.W, into], [jnp.zeros((k, N), rnn.dtype), first.W]])
     v = jnp.concatenate([v, jnp.zeros((k, v.shape[1]), rnn.dtype)])
-    return LinearRNN(W, jnp.concatenate([u @ d, first.u]), v)
+    return LinearRNN(W, jnp.concatenate([direct, first.u]), v)
 
 
 def stationary_root(rnn: LinearRNN, time_step: Any) -> jax.Array:

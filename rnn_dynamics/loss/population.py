@@ -34,12 +34,13 @@ class PopulationLoss(SystemLoss):
     a method `.system()` that returns one; the gradient is in the module's own parameters. The
     target is cast to the student's dtype.
 
-    Over an infinite horizon in continuous time the gradient of a `LinearRNN` of one channel comes
-    from Krylov bases (`loss.projected`), of as many vectors as a relative error of 1e-8 takes, in
-    float32 4e-6, and where these do not do, and for all else, from doubling (`loss.doubling`),
-    exact to rounding. Near a solution, where what both networks share cancels, rounding makes an
+    Over an infinite horizon in continuous time the gradient of a `LinearRNN` comes from Krylov
+    bases (`loss.projected`), of as many vectors as a relative error of 1e-8 takes, in float32 4e-6;
+    several channels are pairs of an input and a read-out. Where bases do not do, and for other
+    networks, coloured input and many channels, it comes from doubling (`loss.doubling`), exact to
+    rounding. Near a solution, where what both networks share cancels, rounding makes an
     error of about eps over the slowest rate and the root of the relative loss. On CPUs `evaluate`,
-    `value_and_grad`, `gradient_and_error` and records refine such gradients of one channel in
+    `value_and_grad`, `gradient_and_error` and records refine such gradients of a `LinearRNN` in
     float64, to 1e-8 at 1e-14 of the target's energy; learning takes them as they are. `evaluate`
     returns estimates of the errors of value and gradient.
 

@@ -4,12 +4,13 @@ of the theory note).
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import is_traced, positive_int, real_scalar, require
+from rnn_dynamics.model.arguments import is_traced, numbers, positive_int, real_scalar, require
 
 LONGEST = 12  # 16382 units
 
@@ -20,6 +21,8 @@ def infinite_width(
     output_scale: ArrayLike = 1.0,
     overlap: ArrayLike = 0.0,
     max_length: int = 3,
+    gram: ArrayLike | None = None,
+    num_inputs: int = 1,
 ) -> LinearRNN:
     """The network of 2(2^{ℓ+1} - 1) units that learns like a random one of infinitely many.
 
@@ -48,14 +51,22 @@ def infinite_width(
         output_scale: |v|, positive or zero.
         overlap: ρ = u·v/(|u||v|), between -1 and 1.
         max_length: longest word ℓ, static, 0 or more.
+        gram: of several channels, the scalar products of all columns of u, then of v, (m + p, m +
+            p), in place of the two scales and the overlap. The network then has m + p copies of
+            the words in place of 2.
+        num_inputs: m, how many of these columns are of u.
 
     Raises:
         TypeError: if `max_length` is not an integer, or a number is not real.
-        ValueError: if a scale is negative, `overlap` is outside of [-1, 1] or `max_length` is
-            negative.
+        ValueError: if a scale is negative, `overlap` is outside of [-1, 1], `max_length` is
+            negative, or `gram` is given beside scales, or not symmetric and positive semi-definite.
 
-    Source: section 3.5 of the theory note; Voiculescu's model of a circular element on the full
-        Fock space.
+    Example:
+        >>> gram = np.eye(4)  # two inputs and two outputs
+        >>> rd.theory.infinite_width(0.4, gram=gram, num_inputs=2)
+
+    Source: sections 3.5 and 8.1 of the theory note; Voiculescu's model of a circular element on
+        the full Fock space.
     """
     max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
     sigma = real_scalar("weight_scale", weight_scale, minimum=0)
@@ -66,6 +77,11 @@ def infinite_width(
     if not is_traced(rho):
         require(bool(abs(rho) <= 1), "overlap", "be between -1 and 1", float(rho))
     one_copy: Any = _circular(max_length)
+    if gram is not None:
+        given: Any = (input_scale, output_scale, overlap)
+        alone = not any(is_traced(x) for x in given) and given == (1.0, 1.0, 0.0)
+        require(alone, "gram", "be given without scales and an overlap", "given beside one")
+        return _of_channels(sigma, one_copy, gram, num_inputs)
     vacuum = jnp.zeros(len(one_copy), dtype).at[0].set(1)
     nothing = jnp.zeros_like(vacuum)
     return LinearRNN(
@@ -73,6 +89,24 @@ def infinite_width(
         alpha * jnp.concatenate([vacuum, nothing]),
         beta * jnp.concatenate([rho * vacuum, jnp.sqrt(1 - rho**2) * vacuum]),
     )
+
+
+def _of_channels(sigma: jax.Array, one_copy: Any, gram: Any, num_inputs: int) -> LinearRNN:
+    """One copy of the words per column; what matters of the columns is their scalar products."""
+    gram = jnp.asarray(numbers("gram", gram), sigma.dtype)
+    count = len(gram) if gram.ndim else 0
+    require(gram.shape == (count, count), "gram", "be square", f"of shape {gram.shape}")
+    num_inputs = positive_int("num_inputs", num_inputs, maximum=count - 1)
+    squares, axes = jnp.linalg.eigh(gram)
+    if not is_traced(gram):
+        least, size = float(jnp.min(squares)), float(jnp.max(jnp.abs(squares)))
+        symmetric = bool(jnp.all(jnp.abs(gram - gram.T) <= 1e-6 * size))
+        require(symmetric, "gram", "be symmetric", gram)
+        require(least >= -1e-6 * size, "gram", "be positive semi-definite", gram)
+    root = jnp.sqrt(jnp.maximum(squares, 0))[:, None] * axes.T
+    W = sigma * jnp.asarray(np.kron(np.eye(count), one_copy), sigma.dtype)
+    vacua = jnp.zeros((len(W), count), sigma.dtype).at[:: len(one_copy)].set(root)
+    return LinearRNN(W, vacua[:, :num_inputs], vacua[:, num_inputs:])
 
 
 def _circular(max_length: int) -> np.ndarray:
