@@ -56,8 +56,7 @@ def test_loss_and_gradient_are_those_of_backpropagation_through_time(make, weigh
     expected, slope = jax.value_and_grad(page)(network)
     found = loss.evaluate(network, target, KEY)
     assert relative(found.value, expected) < 1e-12  # of sums of a few hundred terms
-    for gradient in (found.gradient, jax.grad(loss)(network, target, KEY)):
-        assert relative(parameters(gradient), parameters(slope)) < 1e-12
+    assert relative(parameters(found.gradient), parameters(slope)) < 1e-12
     assert 0 < found.gradient_error < 1e-12
     assert found.value_error < 1e-12
 
@@ -95,11 +94,12 @@ def test_one_batch_of_noise_is_a_loss_without_a_key():
     loss = rd.SampledLoss(3.0, 0.1, 8)
     for network in (RNN(), nonlinear(RNN())):
         fixed = loss.fixed(KEY)
-        assert fixed(network, TARGETS[RNN]) == loss(network, TARGETS[RNN], KEY)
+        gradient = jax.grad(fixed)(network, TARGETS[RNN])
         found, expected = (
             one.evaluate(network, TARGETS[RNN], key) for one, key in ((fixed, None), (loss, KEY))
         )
         assert np.array_equal(parameters(found.gradient), parameters(expected.gradient))
+        assert relative(parameters(gradient), parameters(expected.gradient)) < 1e-12
         assert fixed.reference(network, TARGETS[RNN]).value == found.value
     with pytest.raises(TypeError, match="Argument `key` must be a random key, but is 3"):
         loss.fixed(3)
@@ -127,8 +127,6 @@ def test_a_linear_network_learns_from_a_nonlinear_one():
     loss = rd.SampledLoss(2.0, 0.1, 4)
     value = loss(RNN(), nonlinear(RNN()), KEY)
     assert relative(value, loss(nonlinear(RNN()), RNN(), KEY)) < 1e-12
-    _, gradient = loss.value_and_grad(RNN(), nonlinear(RNN(), gain=0.0), KEY)
-    assert np.all(np.abs(parameters(gradient)) < 1e-14)
     assert loss.steps_are_stable(RNN(), nonlinear(RNN()))
 
 
