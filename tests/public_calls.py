@@ -90,7 +90,8 @@ CALLS = [
     (
         rd.LinearRNN,
         {"W": np.eye(2), "u": np.ones(2), "v": np.ones(2)},
-        dict.fromkeys("Wuv", SQUARE),
+        {"W": SQUARE}
+        | dict.fromkeys("uv", SQUARE.filter(lambda x: getattr(x, "shape", 0) != (2, 3))),
     ),
     (
         lambda t: net().impulse_response(t),
@@ -103,13 +104,15 @@ CALLS = [
         {"key": jax.random.key, "num_units": 3, "weight_scale": 0.1},
         {"key": KEY | st.none(), "num_units": COUNT, "dtype": DTYPE}
         | dict.fromkeys(("weight_scale", "input_scale", "output_scale"), UNSIGNED)
-        | {"overlap": OVERLAP.filter(lambda x: x is not None)},
+        | {"overlap": OVERLAP.filter(lambda x: x is not None)}
+        | dict.fromkeys(("num_inputs", "num_outputs"), COUNT.filter(lambda x: x is not None)),
     ),
-    (rd.leaky_integrator, {"decay": 0.1}, {"decay": UNSIGNED}),
+    (rd.leaky_integrator, {"decay": 0.1}, {"decay": UNSIGNED, "amplitude": NO_REAL}),
+    (rd.fir, {"values": [1.0]}, {"values": LIST}),
     (
         rd.damped_oscillator,
         {"decay": 0.1, "frequency": 1.0},
-        {"decay": UNSIGNED, "frequency": NO_REAL, "phase": NO_REAL},
+        {"decay": UNSIGNED, "frequency": NO_REAL, "phase": NO_REAL, "amplitude": NO_REAL},
     ),
     (lambda rnns: rd.parallel(net(), rnns), {"rnns": net}, {"rnns": RNN}),
     (rd.modes, {"rnn": net}, {"rnn": RNN}),
@@ -308,7 +311,7 @@ CALLS = [
         for function in (theory.spectral_motion, theory.eigenvalue_velocity)
     ),
     (theory.word_subspace, {"rnn": net, "max_length": 1}, {"rnn": RNN, "max_length": LENGTH}),
-    (theory.num_words, {"max_length": 1}, {"max_length": LENGTH}),
+    (theory.num_words, {"max_length": 1}, {"max_length": LENGTH, "num_columns": COUNT}),
     (
         ode.solve,
         {"vector_field": lambda: field, "y0": 1.0, "ts": [0.0, 1.0]},
