@@ -53,6 +53,10 @@ def plant():
     return rd.Plant(-np.eye(2), np.ones(2), np.ones(2))
 
 
+def low_rank():
+    return rd.LowRankRNN(np.ones(3), np.eye(3)[:, :1], np.ones(3), np.eye(3)[:, :1])
+
+
 def sampled(name):
     def call(network, target, key):
         return getattr(rd.SampledLoss(1.0, 0.5, 2), name)(network, target, key)
@@ -62,10 +66,6 @@ def sampled(name):
 
 def minibatches():
     return rd.SampledLoss(1.0, 0.5, 2)
-
-
-def low_rank():
-    return rd.LowRankRNN(*(np.ones(shape) for shape in ((3,), (3, 1), (3,), (3, 1))))
 
 
 def field(t, y, args):
@@ -142,6 +142,13 @@ CALLS = [
         {"eigenvalues": SPECTRUM | st.just([])},
     ),
     (
+        rd.NonlinearRNN,
+        {"W": np.eye(2), "u": np.ones(2), "v": np.ones(2)},
+        {"W": SQUARE}
+        | {"activation": NO_OBJECT.filter(lambda x: not callable(x)) | st.none()}
+        | {"gain": UNSIGNED.filter(lambda x: x is not None)},
+    ),
+    (
         rd.PopulationLoss,
         {"horizon": 2.0},
         {
@@ -204,6 +211,11 @@ CALLS = [
         {"plant": NO_OBJECT | st.none(), "state_cost": SQUARE, "initial_covariance": SQUARE}
         | {"control_cost": UNSIGNED, "time_step": TOLERANCE},
     ),
+    (
+        lambda key: rd.SampledLoss(1.0, 0.5, 2).fixed(key),
+        {"key": jax.random.key},
+        {"key": KEY | st.none()},
+    ),
     (rd.Rates, {}, dict.fromkeys("Wuv", UNSIGNED)),
     (
         rd.Stop,
@@ -249,6 +261,13 @@ CALLS = [
         theory.event_times,
         {"target": target, "curve": curve},
         {"target": UNSTABLE | st.just(0).map(lambda _: rd.leaky_integrator(0.1)), "curve": RNN},
+    ),
+    (
+        theory.gaussian_closure,
+        {"network": low_rank, "target": target, "train_time": [0.0, 1.0]}
+        | {"loss": lambda: rd.SampledLoss(1.0, 0.5, 2).fixed(jax.random.key(0))},
+        {"network": RNN, "target": RNN, "train_time": TIMES, "loss": NO_OBJECT | st.none()}
+        | SOLVER,
     ),
     (
         theory.infinite_width,

@@ -51,7 +51,7 @@ def gradient_descent(
         network: the network at step 0, as in `gradient_flow`.
         target: what the loss takes: any network, stable if the horizon is infinite.
         loss: by default `PopulationLoss()`; with a `SampledLoss`, the recorded loss is its exact
-            expectation.
+            expectation, or, of a nonlinear network, its mean over held-out noise.
         optimizer: any optax gradient transformation, for example `optax.adam(0.02)`; by default
             plain gradient descent, Δ = -learning_rate · gradient. It gets a gradient of 0 for a
             parameter that is frozen, and the arguments `value`, `grad` and `value_fn` of a line

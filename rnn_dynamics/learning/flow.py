@@ -61,9 +61,9 @@ def gradient_flow(
         The trajectory. Failure is a status, never an exception.
 
     Raises:
-        TypeError: if the loss samples fresh noise, of which a flow knows nothing (a batch of it is
-            `SampledLoss.fixed(key)`), or `network` or `rates` cannot be trained or do not fit each
-            other.
+        TypeError: if the loss samples fresh noise, of which a flow knows nothing (one batch of it
+            is `SampledLoss.fixed(key)`), or `network` or `rates` cannot be trained or do not fit
+            each other.
         ValueError: if `train_time` is not increasing or the target has an infinite loss.
 
     Example:

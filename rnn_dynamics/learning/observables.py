@@ -15,10 +15,12 @@ class Observables(eqx.Module):
     """Scalars of one network at one record, each (); of a whole trajectory, each (R,). All NaN
     after a failure.
 
-    W, u and v are those of `network.system()`; where there is none, what is of them is NaN.
+    W, u and v are those of `network.system()`, or of a `NonlinearRNN`; where there are none, what
+    is of them is NaN.
 
     Attributes:
-        loss: the loss; of a loss on sampled noise its exact expectation.
+        loss: the loss; of a loss on sampled noise its exact expectation, or, of a nonlinear
+            network, its mean over held-out noise.
         gradient_norm: norm of the gradient of the loss in all parameters.
         gradient_error: estimate of the relative error of that gradient; of a loss on sampled noise
             the relative noise of the gradient that the next step is made with, its distance from
@@ -31,7 +33,8 @@ class Observables(eqx.Module):
         overlap: u · v, of several channels tr(uᵀ v); NaN if u and v differ in shape.
         conserved_drift: change of the conserved matrix C since the start, relative to the sum of
             the norms of its terms: an integration error for a gradient flow, of the order of the
-            step for gradient descent; NaN if a rate is 0, and of other networks than a `LinearRNN`.
+            step for gradient descent, and what nonlinear units do to it; NaN if a rate is 0, and of
+            networks without `Rates`.
     """
 
     loss: jax.Array

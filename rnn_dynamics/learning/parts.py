@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from rnn_dynamics.loss import AbstractLoss, Estimate, Evaluation
-from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model import LinearRNN, NonlinearRNN
 from rnn_dynamics.model.arguments import show
 from rnn_dynamics.model.linear_rnn import require_rnns, system_of
 
@@ -80,8 +80,10 @@ def network_of(loss: AbstractLoss, trained: Any) -> Any:
 
 
 def linear_system(network: Any) -> LinearRNN | None:
-    """The `LinearRNN` that a network stands for, if it does."""
-    return network.system() if hasattr(network, "system") else None
+    """The `LinearRNN` that a network stands for, if it does; that of a nonlinear one's weights."""
+    if hasattr(network, "system"):
+        return network.system()
+    return network.weights if isinstance(network, NonlinearRNN) else None
 
 
 class LossOfParts(AbstractLoss):

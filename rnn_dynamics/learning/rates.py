@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.learning.parts import Complex, split
-from rnn_dynamics.model import LinearRNN
+from rnn_dynamics.model import LinearRNN, NonlinearRNN
 from rnn_dynamics.model.arguments import (
     check_real,
     is_traced,
@@ -67,8 +67,8 @@ class Rates(LeafRates):
     """Rates η of the parameters: W' = -η_W ∂L/∂W, u' = -η_u ∂L/∂u, v' = -η_v ∂L/∂v. A rate of 0
     freezes its parameter.
 
-    Networks other than a `LinearRNN` take a network of their structure with rates in the place of
-    arrays, such as `jax.tree.map(lambda x: 0.5, network)`.
+    Networks other than a `LinearRNN` or a `NonlinearRNN` take a network of their structure with
+    rates in the place of arrays, such as `jax.tree.map(lambda x: 0.5, network)`.
 
     Raises:
         TypeError: if a rate is not a real number.
@@ -127,7 +127,7 @@ def checked_rates(rates: Any, network: Any) -> LeafRates:
         ValueError: if one is negative or not finite, or has another shape.
     """
     if isinstance(rates, Rates):
-        if isinstance(network, LinearRNN):
+        if isinstance(network, LinearRNN | NonlinearRNN):
             return rates
         if any(not isinstance(rate, float) or rate != 1 for rate in jax.tree.leaves(rates)):
             kind = type(network).__name__

@@ -46,8 +46,8 @@ class Trajectory(eqx.Module):
             number of steps.
         observables: all recorded scalars, each (R,); `loss` and the others are attributes of the
             trajectory too.
-        eigenvalues: eigenvalues of W of `network.system()`, (R, N) complex, in no particular order
-            (`track_eigenvalues` orders them); (R, 0) of a network without one.
+        eigenvalues: eigenvalues of W of `network.system()` or of a `NonlinearRNN`, (R, N) complex,
+            in no particular order (`track_eigenvalues` orders them); (R, 0) of other networks.
         num_gradients: gradients evaluated up to each record, (R,) int32.
         network: the final network; after a failure that of the last record. `rnn` is the same.
         status: a `Status`, () int32.

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.energy import gramians
 from rnn_dynamics.loss.panels import euler_step
+from rnn_dynamics.loss.simulated import is_simulated
 from rnn_dynamics.loss.timing import check_stable
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import (
@@ -89,6 +90,8 @@ def shape_of(name: str, network: Any) -> tuple[int, int]:
     Raises:
         TypeError: if it is no network.
     """
+    if is_simulated(network):
+        return getattr(network, "num_outputs", 1), getattr(network, "num_inputs", 1)
     if isinstance(network, eqx.Module) and not isinstance(network, LinearRNN):
         rnn = eqx.filter_eval_shape(partial(system_of, name), network)
     else:

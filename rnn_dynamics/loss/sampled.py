@@ -10,19 +10,17 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.loss import simulated
 from rnn_dynamics.loss.base import AbstractLoss
+from rnn_dynamics.loss.convolved import mean_square, with_gradient
 from rnn_dynamics.loss.doubling import as_matrices, difference
 from rnn_dynamics.loss.energy import rescaled
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, only_way, relative
 from rnn_dynamics.loss.input import checked_input, coloured, fit_channels
-from rnn_dynamics.loss.panels import euler_step
 from rnn_dynamics.loss.population import PopulationLoss
 from rnn_dynamics.loss.system import compared, other_units
 from rnn_dynamics.loss.timing import MAX_STEPS, check_timing, check_weighting, count_steps
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import float_dtype, is_traced, positive_int, random_key, require
 from rnn_dynamics.model.linear_rnn import system_of
-
-UNROLL = 4  # time steps per turn of the loops
 
 
 class SampledLoss(AbstractLoss):
@@ -40,9 +38,9 @@ class SampledLoss(AbstractLoss):
     one sensitivity per time lag, and only that goes backwards through the network. Memory grows as
     (batch + units) x time, never as batch x time x units, for each channel.
 
-    A network with `.simulate(x, time_step)` and no `.system()` is nonlinear: all its trials go
-    through time at once, and JAX differentiates that. Its expectation is not known: records are of
-    held-out noise.
+    A network or target with `.simulate(x, time_step)` and no `.system()` is nonlinear: all trials
+    go through time at once, and JAX differentiates that. The expectation is not known: records are
+    of held-out noise.
 
     Attributes:
         horizon: T in leak time constants, a whole number of time steps.
@@ -110,7 +108,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        self._fit(network, target)
+        fit_channels(network, target, self.input)
         return _value(self, network, target, _required(key))
 
     def evaluate(self, network: Any, target: Any, key: jax.Array | None = None) -> Evaluation:
@@ -120,7 +118,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        self._fit(network, target)
+        fit_channels(network, target, self.input)
         return _compared(self, network, target, _required(key))
 
     def value_and_grad(
@@ -131,7 +129,7 @@ class SampledLoss(AbstractLoss):
         Raises:
             ValueError: if there is no key.
         """
-        self._fit(network, target)
+        fit_channels(network, target, self.input)
         return _value_and_grad(self, network, target, _required(key))
 
     def noise(self, key: jax.Array, dtype: Any = float, num_inputs: int | None = None) -> jax.Array:
@@ -162,19 +160,13 @@ class SampledLoss(AbstractLoss):
         if not simulated.is_simulated(target):
             system_of("target", target)
 
-    def _fit(self, network: Any, target: Any) -> None:
-        if simulated.is_simulated(network):
-            simulated.fit(network, target, self.input)
-        else:
-            fit_channels(network, target, self.input)
-
     def gradient_and_error(
         self, network: Any, target: Any, key: jax.Array | None = None
     ) -> tuple[jax.Array, Any, jax.Array]:
         """The expected loss and its exact gradient, and the relative error, (), of the gradient on
         the key's noise.
         """
-        if simulated.is_simulated(network):
+        if simulated.one_is_simulated(network, target):
             return super().gradient_and_error(network, target, key)
         _, sampled = self.value_and_grad(network, target, key)
         value, gradient = self.expected.value_and_grad(network, target)
@@ -203,8 +195,8 @@ class SampledLoss(AbstractLoss):
         Of a nonlinear network they are means over eight batches of held-out noise, the same at all
         records, with the standard error of the loss and the noise of one batch's gradient.
         """
-        if simulated.is_simulated(network):
-            self._fit(network, target)
+        if simulated.one_is_simulated(network, target):
+            fit_channels(network, target, self.input)
             return simulated.held_out(self, network, target)
         value, gradient, noise = self.gradient_and_error(network, target, key)
         return Evaluation(value, gradient, jnp.zeros_like(value), noise)
@@ -213,9 +205,10 @@ class SampledLoss(AbstractLoss):
         """Whether the Euler scheme follows both networks, () bool: it may grow no faster than they
         do. Of a nonlinear network it is not known, and taken to be true.
         """
-        if simulated.is_simulated(target):
+        known = [x for x in (network, target) if not simulated.is_simulated(x)]
+        if not known:
             return jnp.ones((), bool)
-        network = target if simulated.is_simulated(network) else network
+        network, target = known[0], known[-1]
         return self.expected.steps_are_stable(network, target)
 
 
@@ -227,11 +220,11 @@ def _required(key: jax.Array | None) -> jax.Array:
 
 @jax.jit
 def _value(loss: SampledLoss, network: Any, target: Any, key: jax.Array) -> jax.Array:
-    if simulated.is_simulated(network):
+    if simulated.one_is_simulated(network, target):
         return simulated.value(loss, network, target, key)
     both = _difference(network, target)
     dt, noise = _prepared(loss, both, key)
-    return _mean_square(both, dt, noise, loss.weighting == "time_averaged")
+    return mean_square(both, dt, noise, loss.weighting == "time_averaged")
 
 
 @jax.jit
@@ -239,13 +232,13 @@ def _value_and_grad(
     loss: SampledLoss, network: Any, target: Any, key: jax.Array, other: Any = False
 ) -> tuple[jax.Array, Any]:
     """The loss and its gradient; in `other` units of the state, everything rounds differently."""
-    if simulated.is_simulated(network):
+    if simulated.one_is_simulated(network, target):
         return simulated.value_and_grad(loss, network, target, key, other)
     both, pull = eqx.filter_vjp(lambda network: _difference(network, target), network)
     dt, noise = _prepared(loss, both, key)
     d = jnp.where(other, other_units(both), 1)
     with jax.default_matmul_precision("highest"):
-        value, gradient = _with_gradient(
+        value, gradient = with_gradient(
             rescaled(both, d), dt, noise, loss.weighting == "time_averaged"
         )
     return value, pull(rescaled(gradient, d))[0]
@@ -264,71 +257,3 @@ def _prepared(loss: SampledLoss, both: LinearRNN, key: jax.Array) -> tuple[jax.A
     """dt and the noise, (batch, m, K)."""
     noise = loss.noise(key, both.dtype, both.u.shape[1])
     return jnp.asarray(loss.time_step, both.dtype), jnp.swapaxes(noise, 1, 2)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _mean_square(both: LinearRNN, dt: jax.Array, noise: jax.Array, averaged: bool) -> jax.Array:
-    with jax.default_matmul_precision("highest"):
-        responses, _ = _impulse(both, dt, noise.shape[2])
-        return _loss_and_lags(responses, dt, noise, averaged)[0]
-
-
-def _forward(both: LinearRNN, dt: jax.Array, noise: jax.Array, averaged: bool) -> Any:
-    with jax.default_matmul_precision("highest"):
-        value, gradient = _with_gradient(both, dt, noise, averaged)
-    return value, (gradient, dt, noise)
-
-
-def _backward(_: bool, kept: Any, cotangent: jax.Array) -> Any:
-    gradient, *others = kept
-    return (jax.tree.map(lambda g: cotangent * g, gradient), *map(jnp.zeros_like, others))
-
-
-_mean_square.defvjp(_forward, _backward)
-
-
-def _with_gradient(
-    both: LinearRNN, dt: jax.Array, noise: jax.Array, averaged: bool
-) -> tuple[jax.Array, LinearRNN]:
-    responses, states = _impulse(both, dt, noise.shape[2])
-    value, lags = _loss_and_lags(responses, dt, noise, averaged)
-    M = euler_step(both.W, dt)
-
-    def back(later: jax.Array, lag: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return both.v @ lag + M.T @ later, later
-
-    first, later = jax.lax.scan(
-        back, jnp.zeros_like(both.u), lags, reverse=True, unroll=min(UNROLL, len(lags))
-    )
-    W_bar = dt * jnp.einsum("nim,njm->ij", later, states)
-    gradient = (W_bar, first, jnp.einsum("njm,npm->jp", states, lags))
-    return value, eqx.tree_at(lambda r: (r.W, r.u, r.v), both, gradient)
-
-
-def _impulse(both: LinearRNN, dt: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
-    """k_n = vᵀ Mⁿ u and the states Mⁿ u for n < num: (K, p, m) and (K, N, m)."""
-    M = euler_step(both.W, dt)
-    _, states = jax.lax.scan(
-        lambda q, _: (M @ q, q), both.u, None, length=num, unroll=min(UNROLL, num)
-    )
-    return jnp.einsum("jp,njm->npm", both.v, states), states
-
-
-def _loss_and_lags(
-    k: jax.Array, dt: jax.Array, noise: jax.Array, averaged: bool
-) -> tuple[jax.Array, jax.Array]:
-    """The loss, (), and its derivative in every k_n, (K, p, m), on noise (batch, m, K)."""
-    batch, _, num = noise.shape
-    if not averaged:
-        turned = noise[:, :, ::-1]
-        errors = dt * jnp.einsum("bmn,npm->bp", turned, k)
-        return jnp.sum(errors**2) / (2 * batch), dt / batch * jnp.einsum(
-            "bp,bmn->npm", errors, turned
-        )
-    length = 1 << (2 * num - 1).bit_length()  # room for both ends: nothing wraps around
-    spectrum = jnp.fft.rfft(noise, length)[:, None]
-    response = jnp.fft.rfft(jnp.transpose(k, (1, 2, 0)), length)[None]
-    errors = dt * jnp.fft.irfft(jnp.sum(spectrum * response, axis=2), length)[:, :, :num]
-    turned = jnp.sum(jnp.conj(spectrum) * jnp.fft.rfft(errors, length)[:, :, None], axis=0)
-    lags = dt / (batch * num) * jnp.fft.irfft(turned, length)[:, :, :num]
-    return jnp.sum(errors**2) / (2 * batch * num), jnp.transpose(lags, (2, 0, 1))

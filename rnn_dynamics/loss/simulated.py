@@ -3,17 +3,16 @@
 Errors of all trials are found in one pass over time, and JAX brings them back through it.
 """
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss.base import AbstractLoss
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, relative
-from rnn_dynamics.loss.input import shape_of
-from rnn_dynamics.model.arguments import require, show
 
 NUM_HELD_OUT = 8  # batches of noise that records take
 HELD_OUT = 0x4E4C  # purpose of the key that these are drawn of
@@ -64,61 +63,43 @@ def is_simulated(network: Any) -> bool:
     return callable(getattr(network, "simulate", None)) and not hasattr(network, "system")
 
 
-def fit(network: Any, target: Any, noise: Any) -> None:
-    """Refuse a target that cannot be simulated, or channels that do not fit each other.
-
-    Raises:
-        TypeError: if the target has no outputs to compare with.
-        ValueError: if the channels do not fit.
-    """
-    if not (is_simulated(target) or hasattr(target, "system")):
-        raise TypeError(
-            "Argument `target` must be a LinearRNN, or have a method `.simulate(x, time_step)`, "
-            f"but is {show(target)}."
-        )
-    fits = _channels(network) == _channels(target)
-    must = f"have as many read-outs and inputs as the network, {_channels(network)}"
-    require(fits, "target", must, _channels(target))
-    if noise is not None and shape_of("input", noise.rnn) != (1, 1):
-        outputs, inputs = shape_of("input", noise.rnn)[0], _channels(network)[1]
-        require(outputs == inputs, "input", f"have one channel or {inputs} outputs", outputs)
+def one_is_simulated(network: Any, target: Any) -> bool:
+    """Whether network, target or both have to be simulated."""
+    return is_simulated(network) or is_simulated(target)
 
 
 def value(loss: Any, network: Any, target: Any, key: jax.Array) -> jax.Array:
     """The loss, (): squared errors, summed over outputs, averaged over trials and times."""
-    dtype = jax.tree.leaves(network)[0].dtype
-    noise = loss.noise(key, dtype, _channels(network)[1])
+    dtype = jnp.result_type(*filter(eqx.is_inexact_array, jax.tree.leaves(network)))
+    noise = loss.noise(key, dtype, getattr(network, "num_inputs", 1))
     dt = jnp.asarray(loss.time_step, dtype)
-    target = jax.tree.map(lambda x: x.astype(dtype), target)
+    network, target = (x if is_simulated(x) else x.system() for x in (network, target))
+    target = _mapped(lambda x: x.astype(dtype), target)
     errors = _outputs(network, noise, dt) - _outputs(target, noise, dt)
     if loss.weighting == "uniform":
         errors = errors[:, -1:]
     return jnp.sum(errors**2) / (2 * errors.shape[0] * errors.shape[1])
 
 
-@partial(jax.jit, static_argnames="other")
+@jax.jit
 def value_and_grad(
-    loss: Any, network: Any, target: Any, key: jax.Array, other: bool = False
+    loss: Any, network: Any, target: Any, key: jax.Array, other: Any = False
 ) -> tuple[jax.Array, Any]:
     """The loss and its gradient in the network; `other` is a network that is moved by rounding."""
-    if other:
-        network = jax.tree.map(lambda x: x * (1 + 2 * jnp.finfo(x.dtype).eps), network)
-    return jax.value_and_grad(lambda network: value(loss, network, target, key))(network)
+
+    def moved(x: jax.Array) -> jax.Array:
+        return jnp.where(other, x * (1 + 8 * jnp.finfo(x.dtype).eps), x)
+
+    network = _mapped(moved, network)
+    return eqx.filter_value_and_grad(lambda network: value(loss, network, target, key))(network)
 
 
-def _channels(network: Any) -> tuple[int, int]:
-    """The numbers of outputs and inputs (p, m); 1 each of a network without `u` and `v`."""
-    if not is_simulated(network):
-        network = jax.eval_shape(lambda network: network.system(), network)
-    if not hasattr(network, "u"):
-        return 1, 1
-    outputs, inputs = (1 if x.ndim == 1 else x.shape[1] for x in (network.v, network.u))
-    return outputs, inputs
+def _mapped(function: Callable[[jax.Array], jax.Array], network: Any) -> Any:
+    return jax.tree.map(lambda x: function(x) if eqx.is_inexact_array(x) else x, network)
 
 
 def _outputs(network: Any, noise: jax.Array, dt: jax.Array) -> jax.Array:
     """The outputs (B, T, p) on noise (B, T, m)."""
-    network = network if is_simulated(network) else network.system()
     x = noise if np.ndim(getattr(network, "u", 0)) == 2 else noise[:, :, 0]
     return network.simulate(x, dt).reshape(*noise.shape[:2], -1)
 

@@ -106,9 +106,10 @@ def gaussian_closure(
 
     - at small width: outputs have errors that fall as N^-1/2 (of the signal 0.14 at N = 500, 0.05
       at 4,000, 0.02 at 32,000);
-    - where learning is long or strong: the gradient of a unit's weights is a nonlinear function of
-      its own activity, of which Θ' = -Θ S keeps the linear part, so that vectors leave the Gaussian
-      distribution as they learn;
+    - as learning goes on: the gradient of a unit's weights is a nonlinear function of its own
+      activity, of which Θ' = -Θ S keeps the linear part, so that vectors leave the Gaussian
+      distribution. The flow is exact at the start; with overlaps of order 1 the loss is 2 % too
+      high when it has fallen by a fifth and 8 % when it has halved, at any width;
     - where vectors start from another distribution: signs, sparse vectors, several populations;
     - beside a bulk, or for another activation.
 
