@@ -11,21 +11,17 @@ from jax.typing import ArrayLike, DTypeLike
 
 from rnn_dynamics.model.arguments import numbers, show
 from rnn_dynamics.ode.solver import AbstractSolver
-from rnn_dynamics.ode.switching import SwitchingMethod
 
 _DEFAULT_TOLERANCES = {"float32": (1e-5, 1e-7), "float64": (1e-8, 1e-10)}
 _LARGEST_MAX_STEPS = 2**31 - 1
-# Relative tolerance below which a pair of order 8 needs less evaluations than one of order 5.
-_TIGHT = 1e-7
 
 
 def checked_method(method: AbstractSolver) -> AbstractSolver:
     """The method itself; `TypeError` where it is none."""
     if not isinstance(method, AbstractSolver):
         raise TypeError(
-            "Argument `method` must be TSIT5, DOP853, RKG3, AUTO, RODAS5P or another "
-            "AbstractSolver, "
-            f"but is {show(method)}."
+            "Argument `method` must be AUTO, TSIT5, RODAS5P or another AbstractSolver, but is "
+            f"{show(method)}."
         )
     return method
 
@@ -47,21 +43,6 @@ def checked_tolerances(
             raise ValueError(f"Argument `{name}` must be positive, but is {float(number)!r}.")
         checked.append(jnp.asarray(value, dtype=dtype))
     return checked[0], checked[1]
-
-
-def suited_method(
-    method: AbstractSolver, rtol: ArrayLike | None, dtype: DTypeLike
-) -> AbstractSolver:
-    """`AUTO` with `DOP853` in place of `TSIT5` where `rtol` is tight, as far as it is known; any
-    other method as it is.
-
-    For integrations whose steps end at every record, as those of `DOP853` do.
-    """
-    number = concrete(_DEFAULT_TOLERANCES[jnp.dtype(dtype).name][0] if rtol is None else rtol)
-    tight = number is not None and float(number) < _TIGHT
-    if tight and isinstance(method, SwitchingMethod) and method.tight is not None:
-        return method.tight
-    return method
 
 
 def checked_max_steps(max_steps: int) -> Array:

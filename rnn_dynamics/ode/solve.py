@@ -13,13 +13,16 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from rnn_dynamics.ode import arguments
-from rnn_dynamics.ode.attempt import Goal, Within, attempt, nothing_within
-from rnn_dynamics.ode.batch import any_member
-from rnn_dynamics.ode.control import euler_step, initial_control
-from rnn_dynamics.ode.methods import TSIT5
-from rnn_dynamics.ode.solution import Solution, State, Stats
-from rnn_dynamics.ode.solver import AbstractSolver
-from rnn_dynamics.ode.status import Status
+from rnn_dynamics.ode.batching import any_member
+from rnn_dynamics.ode.controller import euler_step, initial_control
+from rnn_dynamics.ode.erk import TSIT5
+from rnn_dynamics.ode.solution import Solution, State, Stats, Status
+from rnn_dynamics.ode.solver import (
+    AbstractSolver,
+    RecordInterval,
+    StepInterpolant,
+    attempt_step,
+)
 
 _OK, _DIVERGED, _MAX_STEPS = int(Status.ok), int(Status.diverged), int(Status.max_steps)
 
@@ -37,33 +40,35 @@ def solve(
 ) -> Solution:
     """Solve dy/dt = f(t, y, args), y(ts[0]) = y0, at the times `ts`.
 
-    Steps of `TSIT5` are as long as they may be, and records within them are read from an
-    interpolant of order 4; those of other methods end at every record, and the natural step size
-    survives the truncation. Local errors are held at RMS(error / (atol + rtol |y|)) <= 1 per step.
+    Steps of `TSIT5`, and of `AUTO` where it is that, are as long as they may be, and records within
+    them are read from an interpolant of order 4; those of other methods end at every record, and
+    the natural step size survives the truncation. Local errors are held at
+    RMS(error / (atol + rtol |y|)) <= 1 per step.
 
-    **Arguments:**
+    Args:
+        vector_field: f(t, y, args), returns the structure, shapes and dtype of `y0`.
+        y0: pytree of float32 or float64 arrays, all of one dtype. Time has the same dtype.
+        ts: (R,), increasing.
+        args: passed to the vector field; arrays and floats in it are traced.
+        method: `TSIT5`, of order 5; for stiff problems `RODAS5P`, which factorises the Jacobian, or
+            `AUTO`, which is `TSIT5` for as long as that is not limited by its stability, and then,
+            where up to five directions are stiff and the Jacobian is symmetric in them, an
+            exponential method; or any other `AbstractSolver`.
+        rtol, atol: by default 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
+        max_steps: attempted steps over all records.
 
-    - `vector_field`: f(t, y, args), returns the structure, shapes and dtype of `y0`.
-    - `y0`: pytree of float32 or float64 arrays, all of one dtype. Time has the same dtype.
-    - `ts`: (R,), increasing.
-    - `args`: passed to the vector field; arrays and floats in it are traced.
-    - `method`: `TSIT5`, of order 5, or `DOP853`, of order 8; for stiff problems `RODAS5P`, which
-      factorises the Jacobian, or, where the spectrum of the Jacobian is near the negative real
-      axis, `RKG3`, which does not, or `AUTO`, which is `TSIT5` for as long as that is not limited
-      by its stability, and then, where up to five directions are stiff and the Jacobian is
-      symmetric in them, an exponential method, else `RKG3`; or any other `AbstractSolver`.
-    - `rtol`, `atol`: default to 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
-    - `max_steps`: attempted steps over all records.
+    Returns:
+        A `Solution`; its `ys` have a leading axis R, with ys[0] = y0, and NaN from the first record
+        that was not reached. Its status is `ok`, `max_steps` or `diverged`.
 
-    **Returns:** a `Solution`; its `ys` have a leading axis R, with ys[0] = y0, and NaN from the
-    first record that was not reached. Its status is `ok`, `max_steps` or `diverged`.
+    Raises:
+        ValueError: if `ts` is not 1-D, finite and increasing, a tolerance is not positive,
+            `max_steps` is below 1, or `y0` is empty or not finite. Values are checked only where
+            they are not traced.
+        TypeError: if `y0` or the result of `vector_field` is not of one real dtype and structure,
+            or `method` is no `AbstractSolver`.
 
-    **Raises:** `ValueError` where `ts` is not 1-D, finite and increasing, a tolerance is not
-    positive, `max_steps` is below 1, or `y0` is empty or not finite; `TypeError` where `y0` or
-    the result of `vector_field` is not of one real dtype and structure, or `method` is none.
-    Values are checked only where they are not traced.
-
-    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I and II.
+    Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I and II.
     """
     arguments.checked_field(vector_field)
     method = arguments.checked_method(method)
@@ -90,7 +95,7 @@ def start(
 
     The status is `diverged` where y0 or f(t0, y0) is not finite.
 
-    **Arguments, raises:** as in `solve`; `t0` is a scalar.
+    Arguments and errors are those of `solve`; `t0` is ().
     """
     arguments.checked_field(vector_field)
     method = arguments.checked_method(method)
@@ -121,7 +126,7 @@ def advance(
 
     Under `jax.vmap` each member has steps, errors and an end of its own.
 
-    **Arguments, raises:** as in `solve`; `t1` is a scalar.
+    Arguments and errors are those of `solve`; `t1` is ().
     """
     arguments.checked_field(vector_field)
     method = arguments.checked_method(method)
@@ -138,39 +143,39 @@ def advance(
 def _solve(vector_field, args, y0, ts, method, tolerances, limit) -> Solution:
     num, f = len(ts), _flat_field(vector_field, args, y0)
 
-    def unfinished(carry: tuple[State, Within, Array, Array]) -> Array:
+    def unfinished(carry: tuple[State, StepInterpolant, Array, Array]) -> Array:
         return (carry[0].status == _OK) & (carry[2] < num)
 
     # Each member of a batch has a next record of its own, and all stop as soon as one of them has
     # come to its record or has failed. In a scan over records, all would wait at every record for
     # the one with most steps: four times as long for a batch at rtol 1e-10.
-    def to_record(carry: tuple[State, Within, Array, Array]) -> Any:
-        state, within, index, ys = carry
+    def to_record(carry: tuple[State, StepInterpolant, Array, Array]) -> Any:
+        state, interpolant, index, ys = carry
         here = jnp.minimum(index, num - 1)
-        goal = Goal(ts[here - 1], ts[here], ts[-1])
-        state = _without_nan(state, goal.following)
-        live = _going(state, goal.following, limit)
+        interval = RecordInterval(ts[here - 1], ts[here], ts[-1])
+        state = _without_nan(state, interval.next)
+        live = _going(state, interval.next, limit)
 
-        def try_on(at: tuple[State, Within]) -> tuple[State, Within]:
-            chosen = partial(jnp.where, _going(at[0], goal.following, limit))
-            return jax.tree.map(chosen, attempt(f, method, tolerances, goal, at[0]), at)
+        def attempt(at: tuple[State, StepInterpolant]) -> tuple[State, StepInterpolant]:
+            chosen = partial(jnp.where, _going(at[0], interval.next, limit))
+            return jax.tree.map(chosen, attempt_step(f, method, tolerances, interval, at[0]), at)
 
-        state, within = jax.lax.while_loop(
-            lambda at: any_member(live) & ~any_member(live & ~_going(at[0], goal.following, limit)),
-            try_on,
-            (state, within),
+        state, interpolant = jax.lax.while_loop(
+            lambda at: any_member(live) & ~any_member(live & ~_going(at[0], interval.next, limit)),
+            attempt,
+            (state, interpolant),
         )
-        state = _without_more_steps(state, goal.following, limit)
-        reached = (state.status == _OK) & (state.t >= goal.following)
-        ys = ys.at[here].set(within.at(goal.following))
-        return state, within, jnp.where(reached, here + 1, index), ys
+        state = _without_more_steps(state, interval.next, limit)
+        reached = (state.status == _OK) & (state.t >= interval.next)
+        ys = ys.at[here].set(interpolant.evaluate(interval.next))
+        return state, interpolant, jnp.where(reached, here + 1, index), ys
 
     state, y, unravel = _flat(_start(vector_field, args, ts[0], y0, method, tolerances))
     ys = jnp.zeros((num, y.size), y.dtype).at[0].set(y)
     state, _, index, ys = jax.lax.while_loop(
         lambda carry: any_member(unfinished(carry)),
         to_record,
-        (state, nothing_within(method, state), jnp.int32(1), ys),
+        (state, StepInterpolant.empty(method, state), jnp.int32(1), ys),
     )
     # What was written last is no record where it was not reached.
     missing = jnp.arange(num, dtype=jnp.int32) >= index
@@ -201,7 +206,7 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
         y=y0,
         derivative=unravel(dy),
         control=control,
-        memory=method.init(dy),
+        solver_state=method.init(dy),
         status=jnp.where(finite, _OK, _DIVERGED).astype(jnp.int32),
         stats=Stats(num_steps=zero, num_rejected=zero, num_evaluations=zero + 2),
     )
@@ -209,11 +214,11 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
 
 @eqx.filter_jit
 def _advance(vector_field, args, state, t1, method, tolerances, limit) -> State:
-    f, goal = _flat_field(vector_field, args, state.y), Goal(state.t, t1, t1)
+    f, interval = _flat_field(vector_field, args, state.y), RecordInterval(state.t, t1, t1)
     state, _, unravel = _flat(state)
     state = jax.lax.while_loop(
         lambda state: _going(state, t1, limit),
-        lambda state: attempt(f, method, tolerances, goal, state)[0],
+        lambda state: attempt_step(f, method, tolerances, interval, state)[0],
         _without_nan(state, t1),
     )
     state = _without_more_steps(state, t1, limit)

@@ -34,7 +34,6 @@ from rnn_dynamics.model import (
     random_rnn,
 )
 from rnn_dynamics.model.propagator import propagator
-from rnn_dynamics.ode.arguments import suited_method
 from rnn_dynamics.sweep.compiling import Program
 from rnn_dynamics.sweep.descent import hyperparameters, make_optimizer
 from rnn_dynamics.sweep.experiment import (
@@ -111,7 +110,7 @@ def make_learner(
             batch(learning.rtol),
             batch(learning.atol),
             max_steps=int(learning.max_steps),
-            method=suited_method(getattr(ode, learning.solver.upper()), learning.rtol, dtype),
+            method=getattr(ode, learning.solver.upper()),
             stop=stop,
         )
     numbers = hyperparameters(learning, values, dtype)
