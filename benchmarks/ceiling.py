@@ -42,7 +42,7 @@ from peers_problem import TARGET
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import dispatch, kernel, projected
-from rnn_dynamics.sweep.compiling import Program
+from rnn_dynamics.sweep.engine.compiling import Program
 
 WEIGHT_SCALES = (0.1, 0.4)
 BAR, LEAST_UNITS = 0.75, 64

@@ -37,7 +37,7 @@ from references import by_scipy, in_digits
 import rnn_dynamics as rd
 from rnn_dynamics.learning.learner import where
 from rnn_dynamics.loss import ANEW, dispatch, doubling, kernel
-from rnn_dynamics.sweep.compiling import Program
+from rnn_dynamics.sweep.engine.compiling import Program
 
 LOSS = rd.PopulationLoss()
 WEIGHT_SCALES, DECAYS, FREQUENCY = (0.0, 0.1, 0.5, 0.9), (1.0, 0.1, 0.01), 1.0

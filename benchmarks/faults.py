@@ -47,8 +47,8 @@ import numpy as np
 from faults_files import chunks, foreign, problems, row, write_table, wrong
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.config import make_experiment
-from rnn_dynamics.sweep.files import StoreError, WriteError
+from rnn_dynamics.sweep.config.loading import make_experiment
+from rnn_dynamics.sweep.storage.files import StoreError, WriteError
 
 jax.config.update("jax_enable_x64", True)
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import rnn_dynamics as rd
-from rnn_dynamics.overlay import error_table, overlay, save_table
-from rnn_dynamics.sweep.files import StoreError, write_arrays
-from rnn_dynamics.sweep.outputs import file_damages
+from rnn_dynamics.comparison import error_table, overlay, save_table
+from rnn_dynamics.sweep.storage.files import StoreError, write_arrays
+from rnn_dynamics.sweep.storage.outputs import file_damages
 
 Row = dict[str, Any]
 

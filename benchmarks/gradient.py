@@ -16,7 +16,7 @@ import numpy as np
 from references import by_scipy
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.compiling import Program
+from rnn_dynamics.sweep.engine.compiling import Program
 
 LOSS = rd.PopulationLoss()
 TARGET = 0.2

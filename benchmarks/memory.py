@@ -27,7 +27,7 @@ def run(members: int, directory: str) -> None:
     import jax
 
     import rnn_dynamics as rd
-    from rnn_dynamics.sweep.config import make_experiment
+    from rnn_dynamics.sweep.config.loading import make_experiment
 
     jax.config.update("jax_enable_x64", True)
     experiment = make_experiment(

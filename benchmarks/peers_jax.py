@@ -27,7 +27,7 @@ from peers_problem import (
 
 import rnn_dynamics as rd
 from rnn_dynamics.learning import GradientDescent, MakeOptimizer, State
-from rnn_dynamics.sweep.compiling import Program
+from rnn_dynamics.sweep.engine.compiling import Program
 
 ENGINE_STEPS = 20  # learning steps of one compiled call, as between two records of a sweep
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import doubling
-from rnn_dynamics.sweep.compiling import Program
+from rnn_dynamics.sweep.engine.compiling import Program
 
 MOST_OF_PRODUCT, MOST_OF_GRADIENT = 1e-6, 1e-5
 SIZE, UNITS, MEMBERS, WEIGHT_SCALE = 512, 64, 64, 0.5

@@ -24,7 +24,7 @@ os.environ["JAX_ENABLE_X64"] = "True"
 import harness
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.probe import SECONDS_PER_GROUP, probe
+from rnn_dynamics.sweep.engine.probe import SECONDS_PER_GROUP, probe
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -76,18 +76,18 @@ def child(case: str, directory: str, clock: str, created: str, *changes: str) ->
         origin, time.time, time.perf_counter = 0.0, time.process_time, time.process_time
     began = time.time()
     import rnn_dynamics as rd
-    from rnn_dynamics.sweep import progress, provenance
+    from rnn_dynamics.sweep.engine import checkpoint, provenance
     from rnn_dynamics.sweep.run import run
 
     import_s = time.time() - began
-    spans, first, original = Spans(), {}, progress.Watcher.__call__
+    spans, first, original = Spans(), {}, checkpoint.Watcher.__call__
 
     def watched(self: Any, *arguments: Any) -> None:
         if not first:
             first.update(spans.seconds(), first_record_s=time.time() - origin)
         original(self, *arguments)
 
-    progress.Watcher.__call__ = watched  # type: ignore[method-assign]
+    checkpoint.Watcher.__call__ = watched  # type: ignore[method-assign]
     provenance.monitoring.register_event_duration_secs_listener(spans.listen)
     experiment = rd.load_experiment(CONFIGS / f"{case}.toml", changes)
     finished = run(experiment, directory, progress=False)

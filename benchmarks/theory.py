@@ -33,7 +33,7 @@ import xarray as xr
 import rnn_dynamics as rd
 from rnn_dynamics.loss.doubling import difference
 from rnn_dynamics.loss.energy import gramians
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.config.loading import make_experiment
 
 Rows = list[dict[str, Any]]
 

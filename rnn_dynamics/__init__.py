@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnn_dynamics import ode, theory
+    from rnn_dynamics.comparison import overlay
     from rnn_dynamics.learning import (
         Rates,
         Status,
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
         random_rnn,
         track_eigenvalues,
     )
-    from rnn_dynamics.overlay import overlay, plot
-    from rnn_dynamics.sweep.config import ConfigError, load_experiment
-    from rnn_dynamics.sweep.experiment import Experiment
-    from rnn_dynamics.sweep.plan import plan
+    from rnn_dynamics.plotting import figures as plot
+    from rnn_dynamics.sweep.config.loading import ConfigError, load_experiment
+    from rnn_dynamics.sweep.config.schema import Experiment
+    from rnn_dynamics.sweep.engine.compile_cache import use_compile_cache
+    from rnn_dynamics.sweep.plan.plan import plan
     from rnn_dynamics.sweep.run import Run, open_run, run
-    from rnn_dynamics.sweep.store import StoreError
+    from rnn_dynamics.sweep.storage.store import StoreError
 
 _HOMES = {
     "model": (
@@ -56,15 +58,16 @@ _HOMES = {
         *("Rates", "Status", "Stop", "StopReason"),
         *("Trajectory", "gradient_descent", "gradient_flow"),
     ),
-    "sweep.experiment": ("Experiment",),
-    "sweep.config": ("ConfigError", "load_experiment"),
-    "sweep.plan": ("plan",),
-    "sweep.store": ("StoreError",),
+    "sweep.engine.compile_cache": ("use_compile_cache",),
+    "sweep.config.schema": ("Experiment",),
+    "sweep.config.loading": ("ConfigError", "load_experiment"),
+    "sweep.plan.plan": ("plan",),
+    "sweep.storage.store": ("StoreError",),
     "sweep.run": ("Run", "open_run", "run"),
-    "overlay": ("plot",),
+    "comparison": ("overlay",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ("ode", "theory", "overlay")
+_ROOMS = {"ode": "ode", "theory": "theory", "plot": "plotting.figures"}
 
 __all__ = [
     "AbstractLoss",
@@ -101,12 +104,13 @@ __all__ = [
     "run",
     "theory",
     "track_eigenvalues",
+    "use_compile_cache",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return importlib.import_module(f"rnn_dynamics.{name}")
+        return importlib.import_module(f"rnn_dynamics.{_ROOMS[name]}")
     if name not in _HOME:
         raise AttributeError(f"Module `rnn_dynamics` has no name `{name}`.")
     value = getattr(importlib.import_module(f"rnn_dynamics.{_HOME[name]}"), name)

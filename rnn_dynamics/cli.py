@@ -127,6 +127,9 @@ def _parser() -> "argparse.ArgumentParser":
     run.add_argument("--process-id", type=int, metavar="I", help="which this one is, from 0")
     overlay = command("overlay", _overlay, "Compare theory and simulation of a run.")
     plot = command("plot", _plot, "Draw the figures of a run into DIR/figures.")
+    text = "formats to draw in, gif for the animation (default: png pdf gif; `run` draws png)"
+    default, choices = ("png", "pdf", "gif"), ("png", "pdf", "svg", "gif")
+    plot.add_argument("--format", nargs="+", choices=choices, default=default, help=text)
     info = command("info", _info, "Show what is done, failed and missing, and check all checksums.")
     for sub in (overlay, plot, info):
         sub.add_argument("directory", type=Path, metavar="DIR", help="directory of a run")
@@ -136,7 +139,7 @@ def _parser() -> "argparse.ArgumentParser":
 def _run(options: "argparse.Namespace") -> int:
     from pathlib import Path
 
-    from rnn_dynamics.sweep.config import load_experiment
+    from rnn_dynamics.sweep.config.loading import load_experiment
 
     meeting = (options.coordinator, options.num_processes, options.process_id)
     if not options.distributed and any(value is not None for value in meeting):
@@ -173,7 +176,7 @@ def _run(options: "argparse.Namespace") -> int:
             if experiment.theory.models:
                 _show_overlay(result, options.interrupts)
         with _informing("figures"):
-            _show_figures(result, options.interrupts)
+            _show_figures(result, options.interrupts, ("png",))
     return _report_failures(result)
 
 
@@ -196,9 +199,9 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _plan(options: "argparse.Namespace") -> int:
-    from rnn_dynamics.sweep.config import load_experiment
-    from rnn_dynamics.sweep.memory import host_bytes
-    from rnn_dynamics.sweep.plan import plan
+    from rnn_dynamics.sweep.config.loading import load_experiment
+    from rnn_dynamics.sweep.plan.memory import host_bytes
+    from rnn_dynamics.sweep.plan.plan import plan
 
     experiment = load_experiment(options.config, options.overrides)
     layout = plan(experiment)
@@ -208,7 +211,7 @@ def _plan(options: "argparse.Namespace") -> int:
     if options.probe:
         set_up_jax(experiment.compute.dtype, cache=not options.no_compile_cache)
         start_jax()
-        from rnn_dynamics.sweep.probe import probe
+        from rnn_dynamics.sweep.engine.probe import probe
 
         print(probe(experiment))
     return DONE
@@ -228,7 +231,7 @@ def _overlay(options: "argparse.Namespace") -> int:
 def _plot(options: "argparse.Namespace") -> int:
     run = _open(options.directory)
     start_jax()
-    return DONE if _show_figures(run, options.interrupts) else UNFORESEEN
+    return DONE if _show_figures(run, options.interrupts, options.format) else UNFORESEEN
 
 
 def _info(options: "argparse.Namespace") -> int:
@@ -246,7 +249,7 @@ def _open(directory: "Path") -> Any:
             f"Directory `{directory}` must hold a run, but there is no such directory."
         )
     import_jax()
-    from rnn_dynamics.sweep.manifest import read_config
+    from rnn_dynamics.sweep.storage.manifest import read_config
 
     set_up_jax(read_config(directory).compute.dtype)
     from rnn_dynamics.sweep.run import open_run
@@ -256,8 +259,8 @@ def _open(directory: "Path") -> Any:
 
 def _share_among_cores(experiment: Any) -> None:
     """Make every core of a CPU a device, if learning takes longer than to compile for each."""
-    from rnn_dynamics.sweep.memory import host_bytes
-    from rnn_dynamics.sweep.plan import plan
+    from rnn_dynamics.sweep.plan.memory import host_bytes
+    from rnn_dynamics.sweep.plan.plan import plan
 
     layout, cores = plan(experiment), os.cpu_count() or 1
     if layout.estimated_seconds * cores > LEAST_SECONDS_SHARED:
@@ -266,7 +269,7 @@ def _share_among_cores(experiment: Any) -> None:
 
 
 def _show_overlay(run: Any, interrupts: Interrupts) -> None:
-    from rnn_dynamics.overlay import error_table, format_table, overlay, save_table
+    from rnn_dynamics.comparison import error_table, format_table, overlay, save_table
 
     rows = error_table(overlay(run))
     print(format_table(rows))
@@ -275,15 +278,15 @@ def _show_overlay(run: Any, interrupts: Interrupts) -> None:
     print(f"table in {path}")
 
 
-def _show_figures(run: Any, interrupts: Interrupts) -> bool:
+def _show_figures(run: Any, interrupts: Interrupts, formats: Sequence[str]) -> bool:
     """Draw the figures; whether all could be drawn."""
-    from rnn_dynamics.overlay import plot
+    from rnn_dynamics.plotting import figures
 
     with interrupts.deferred() as interrupted:
-        paths = plot.save_figures(run, interrupted=interrupted)
+        paths = figures.save_figures(run, formats=formats, interrupted=interrupted)
     drawn = {path.stem for path in paths}
     print(f"figures in {run.directory / 'figures'}: {', '.join(sorted(drawn))}")
-    return drawn >= plot.drawable(run)
+    return drawn >= figures.drawable(run, formats)
 
 
 def _report_failures(run: Any) -> int:
@@ -294,7 +297,3 @@ def _report_failures(run: Any) -> int:
     for name, status in failed.items():
         print(f"  {name}: {status}", file=sys.stderr)
     return MEMBERS_FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -35,8 +35,8 @@ def explain(error: Exception) -> tuple[int, str]:
     import tempfile
     import traceback
 
-    from rnn_dynamics.sweep.config import ConfigError
-    from rnn_dynamics.sweep.files import StoreError, WriteError
+    from rnn_dynamics.sweep.config.loading import ConfigError
+    from rnn_dynamics.sweep.storage.files import StoreError, WriteError
 
     cause = error.__cause__ if isinstance(error, WriteError) else error
     refused = isinstance(cause, OSError) and cause.errno in BAD_PATH
@@ -196,9 +196,9 @@ def set_up_jax(dtype: str, cache: bool = False) -> None:
     # it takes SIGTERM for itself, and keeps it
     os.environ["JAX_ENABLE_PREEMPTION_SERVICE"] = "false"
     if cache:
-        from rnn_dynamics.sweep.compile_cache import switch_on_cache
+        from rnn_dynamics.sweep.engine.compile_cache import use_compile_cache
 
-        switch_on_cache()
+        use_compile_cache()
     import_jax()
     sys.modules["jax"].config.update("jax_enable_x64", dtype == "float64")
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, get_args
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from rnn_dynamics.sweep.axes import Choice, Number, Text
-from rnn_dynamics.sweep.config import KINDS
-from rnn_dynamics.sweep.experiment import ChunkSize, Experiment
-from rnn_dynamics.sweep.optimizers import OptimizerArguments
-from rnn_dynamics.sweep.recording import Weights
+from rnn_dynamics.sweep.config.fields import Choice, Number, Text
+from rnn_dynamics.sweep.config.loading import KINDS
+from rnn_dynamics.sweep.config.optimizers import OptimizerArguments
+from rnn_dynamics.sweep.config.recording import Weights
+from rnn_dynamics.sweep.config.schema import ChunkSize, Experiment
 
 MARKS = (Number, Choice, Text, Weights, OptimizerArguments)
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from rnn_dynamics.ode import Status
-from rnn_dynamics.sweep.experiment import Experiment
+from rnn_dynamics.sweep.config.schema import Experiment
 
 SCALES, MODELS = (0.0, 0.1, 0.5), ("word_subspace_2", "single_outlier")
 SEEDS, RECORDS, UNITS = 4, 9, 20

@@ -34,7 +34,7 @@ from wrong_values import (
 )
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.config.loading import make_experiment
 
 theory, ode = rd.theory, rd.ode
 

@@ -4,7 +4,7 @@ import shutil
 
 import xarray as xr
 
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.config.loading import make_experiment
 
 
 def experiment(**changes):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import rnn_dynamics as rd
+from rnn_dynamics.kernels import build
 from rnn_dynamics.loss import kernel
-from rnn_dynamics.native import build
 
 # What `conftest` takes from XLA for the sake of compile time.
 FULLY_OPTIMISED: dict[str, Any] = {"xla_backend_optimization_level": 3}

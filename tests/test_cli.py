@@ -56,9 +56,10 @@ def test_run_ends_with_the_table_and_the_figures(directory, capsys):
     assert table[0] == "weight_scale,theory,loss_error,outlier_error,within,why_not"
     assert len(table) == 3
     names = {path.stem for path in (directory / "figures").iterdir()}
-    always = {"loss_curves", "outlier_curves", "spectra", "impulse_responses", "spectrum"}
+    always = {"loss_curves", "outlier_curves", "spectra", "impulse_responses"}
     assert names == always | {"phase_plane", "rich_to_lazy"}
     assert cli.main(["plot", str(directory)]) == cli.DONE
+    assert (directory / "figures" / "spectrum.gif").is_file()
 
 
 def test_info_checks_every_byte(directory, capsys):

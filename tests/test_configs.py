@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import rnn_dynamics as rd
-from rnn_dynamics.overlay.figures import NEEDS
+from rnn_dynamics.plotting.figures import NEEDS
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 FIGURES = {

@@ -14,14 +14,15 @@ import rnn_dynamics as rd
 
 ROOT = Path(rd.__file__).parent
 ROOMS = (
-    "native",
+    "kernels",
     "model",
     "ode",
     "loss",
     "theory",
     "learning",
     "sweep",
-    "overlay",
+    "comparison",
+    "plotting",
 )  # each imports those before it
 NUMERIC = ("model", "ode", "loss", "theory", "learning")
 LIBRARIES = {"jax", "equinox", "optax", "numpy", "rnn_dynamics", *sys.stdlib_module_names}
@@ -50,6 +51,21 @@ def test_rooms_import_only_rooms_before_them(room):
                 assert parts[0] in LIBRARIES, f"{path.name} imports {name}"
 
 
+FLOORS = ("config", "plan", "storage", "warm_start", "engine", "run")  # of the room of sweeps
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_sweeps_import_only_floors_before_them(floor):
+    place = ROOT / "sweep" / floor
+    files = list(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert files
+    known = FLOORS[: FLOORS.index(floor) + 1]
+    for path in files:
+        for name in imports(path):
+            if name.startswith("rnn_dynamics.sweep."):
+                assert name.split(".")[2] in known, f"{path.name} imports {name}"
+
+
 def test_no_file_is_long():
     for path in ROOT.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 300, path.name
@@ -59,7 +75,6 @@ def test_every_public_name_is_there():
     for name in rd.__all__:
         assert getattr(rd, name) is not None
     assert callable(rd.overlay)
-    assert callable(rd.overlay.overlay)
     assert callable(rd.ode.solve)
     assert callable(rd.theory.single_outlier)
     assert callable(rd.plot.loss_curves)

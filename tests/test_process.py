@@ -14,7 +14,7 @@ from commands import CONFIG, start
 import rnn_dynamics as rd
 from rnn_dynamics import cli
 from rnn_dynamics.process import Output
-from rnn_dynamics.sweep.files import StoreError, WriteError, writing
+from rnn_dynamics.sweep.storage.files import StoreError, WriteError, writing
 
 COMMAND = f"{sys.executable} -m rnn_dynamics"
 LONG = "x" * 300
@@ -113,7 +113,7 @@ def test_what_is_unforeseen_is_exit_code_4_and_one_line(folder, monkeypatch, cap
     def fail(*_, **__):
         raise ZeroDivisionError("by\n0")
 
-    monkeypatch.setattr("rnn_dynamics.sweep.plan.plan", fail)
+    monkeypatch.setattr("rnn_dynamics.sweep.plan.plan.plan", fail)
     assert cli.main(["plan", str(folder / "small.toml")]) == cli.UNFORESEEN
     (path,) = tmp_path.iterdir()
     error = capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_errors_have_their_exit_codes(folder, monkeypatch, capsys, error, code):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("rnn_dynamics.sweep.plan.plan", fail)
+    monkeypatch.setattr("rnn_dynamics.sweep.plan.plan.plan", fail)
     assert cli.main(["plan", str(folder / "small.toml")]) == code
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rnn_dynamics.sweep.config import load_experiment
+from rnn_dynamics.sweep.config.loading import load_experiment
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(

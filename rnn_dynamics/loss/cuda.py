@@ -1,11 +1,11 @@
 """The attempts of `columns` on GPUs of NVIDIA: a block of threads for each network, from W to the
 gradient.
 
-What is computed is what `native/gradient.c` does, but that 1 + p - W is inverted, and the inverse
-kept in registers: all numbers of a product are then found at once. Of networks that are too large
-for that the bases are those of W, which is read once for each pair of vectors. Small sizes are
-tried in one launch, with as many blocks on a processor as shared memory has room for, what is left
-in another.
+What is computed is what `kernels/cpu/gradient.c` does, but that 1 + p - W is inverted, and the
+inverse kept in registers: all numbers of a product are then found at once. Of networks that are too
+large for that the bases are those of W, which is read once for each pair of vectors. Small sizes
+are tried in one launch, with as many blocks on a processor as shared memory has room for, what is
+left in another.
 """
 
 import ctypes
@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rnn_dynamics.kernels import compiled, library
+from rnn_dynamics.kernels.build import SWITCH, complain
+from rnn_dynamics.kernels.cuda.nvrtc import find_compiler
 from rnn_dynamics.loss.projected import MOST_INVERTED, NUM_DOUBLED
-from rnn_dynamics.native import compiled, library
-from rnn_dynamics.native.build import SWITCH, complain
-from rnn_dynamics.native.nvrtc import find_compiler
 
 MOST_BYTES_OF_TILE = 512  # half of what a thread's registers hold
 # Of a thread beside its tile, or its parts of two vectors.
@@ -44,7 +44,7 @@ class Device(NamedTuple):
     """What launches kernels, and the least of all GPUs.
 
     Attributes:
-        functions: of `native/launch.c`.
+        functions: of `kernels/cuda/launch.c`.
         processors: multiprocessors of a GPU.
         shared: bytes of shared memory of a processor.
         shared_by_block: and of a block at most.
@@ -146,9 +146,10 @@ def _load(shape: tuple[int, int, int], constants: Mapping[str, float]) -> Loaded
     first, kept = min(most, _small(*shape[:2])), is_kept(*shape[:2])
     blocks = device.shared // (_bytes(*shape, first) + SHARED_BYTES_OF_SYSTEM)
     blocks = max(1, min(blocks, _most_blocks(*shape[:2])))
-    shapes = {"UNITS": units, "TARGET_UNITS": target_units, "BLOCKS": blocks, "KEPT": int(kept)}
+    shapes = {"UNITS": units, "TARGET_UNITS": target_units, "BLOCKS": blocks}
+    shapes["INVERSE_IN_REGISTERS"] = int(kept)
     try:
-        name, code = compiled("gradient.cu", {**constants, **shapes}, device.architecture)
+        name, code = compiled("cuda/gradient.cu", {**constants, **shapes}, device.architecture)
     except OSError as error:
         complain(str(error))
         return None
@@ -172,7 +173,7 @@ def _device() -> Device | None:
             raise OSError(wrong.decode())
         return True
 
-    found = library("launch.c", {}, Path(jax.ffi.include_dir()), works)
+    found = library("cuda/launch.c", {}, Path(jax.ffi.include_dir()), works)
     if found is None:
         return None
     call = jax.ffi.pycapsule(found.functions.rnn_dynamics_launch)
@@ -192,7 +193,7 @@ def _small(itemsize: int, units: int) -> int:
 
 
 def _across(units: int) -> int:
-    """Tiles in a row, as in `native/block.cuh`."""
+    """Tiles in a row, as in `kernels/cuda/block.cuh`."""
     return 8 if units <= 64 else 16
 
 
@@ -220,7 +221,7 @@ def _threads(itemsize: int, units: int) -> int:
 
 
 def _bytes(itemsize: int, units: int, target_units: int, size: int) -> int:
-    """Of shared memory for problems of a size, as `native/space.cuh` lays it out."""
+    """Of shared memory for problems of a size, as `kernels/cuda/workspace.cuh` lays it out."""
     padded, columns, kept = _padded(itemsize, units), 2**NUM_DOUBLED, is_kept(itemsize, units)
     warps = _threads(itemsize, units) // 32
     m, n = size - target_units, _up(size, 4)

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics import native
+from rnn_dynamics import kernels
+from rnn_dynamics.kernels.build import complain
 from rnn_dynamics.loss import cuda, doubling, energy, panels, projected
 from rnn_dynamics.loss.arnoldi import REPEAT
 from rnn_dynamics.loss.estimate import SKIP, Estimate
 from rnn_dynamics.model import LinearRNN, balancing
-from rnn_dynamics.native.build import complain
 
 CHECKED_UNITS = 9  # of the network that a kernel is checked by, unless it is for one shape
 LEAST_UNITS = 24  # for which a kernel for GPUs pays
@@ -75,7 +75,7 @@ def is_there(dtype: np.dtype) -> bool:
 
 def _on_cpu(dtype: np.dtype, units: int) -> Kernel | None:
     check, headers = partial(_is_right, dtype=dtype), Path(jax.ffi.include_dir())
-    library = native.library("gradient.c", constants(dtype), headers, check)
+    library = kernels.library("cpu/gradient.c", constants(dtype), headers, check)
     if library is None:
         return None
     name = f"rnn_dynamics_{library.name}"

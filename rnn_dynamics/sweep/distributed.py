@@ -8,7 +8,7 @@ import threading
 
 import jax
 
-from rnn_dynamics.sweep.files import StoreError
+from rnn_dynamics.sweep.storage.files import StoreError
 
 
 def join(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from rnn_dynamics.learning import StopReason
-from rnn_dynamics.sweep.gather import flags
-from rnn_dynamics.sweep.outputs import file_damages, has_results
-from rnn_dynamics.sweep.provenance import SURROUNDINGS, changes
 from rnn_dynamics.sweep.run import Run
+from rnn_dynamics.sweep.storage.gather import flags
+from rnn_dynamics.sweep.storage.outputs import file_damages, has_results
+from rnn_dynamics.sweep.storage.provenance import SURROUNDINGS, changes
 
 
 def _origin(start: dict[str, Any] | None) -> list[str]:

@@ -13,21 +13,22 @@ import xarray as xr
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import require_type, show
 from rnn_dynamics.ode import Status
-from rnn_dynamics.sweep import provenance
-from rnn_dynamics.sweep.claims import MANIFEST, RESULTS, Claims
-from rnn_dynamics.sweep.dataset import dataset_of, simulation_source, theory_source
-from rnn_dynamics.sweep.experiment import Experiment
-from rnn_dynamics.sweep.files import StoreError, WriteError, writing
-from rnn_dynamics.sweep.gather import flags
-from rnn_dynamics.sweep.manifest import check_table, chunk_size, is_locked, refuse_another
-from rnn_dynamics.sweep.memory import device_bytes
-from rnn_dynamics.sweep.outputs import has_results, tidy
-from rnn_dynamics.sweep.plan import Plan, plan
-from rnn_dynamics.sweep.results import write_results
-from rnn_dynamics.sweep.store import Store
+from rnn_dynamics.sweep.config.schema import Experiment
+from rnn_dynamics.sweep.engine.programs import require_precision
+from rnn_dynamics.sweep.engine.scheduler import Work, log
+from rnn_dynamics.sweep.plan.memory import device_bytes
+from rnn_dynamics.sweep.plan.plan import Plan, plan
+from rnn_dynamics.sweep.storage import provenance
+from rnn_dynamics.sweep.storage.dataset import dataset_of, simulation_source, theory_source
+from rnn_dynamics.sweep.storage.files import StoreError, WriteError, writing
+from rnn_dynamics.sweep.storage.gather import flags
+from rnn_dynamics.sweep.storage.locks import MANIFEST, RESULTS, Claims
+from rnn_dynamics.sweep.storage.manifest import check_table, chunk_size, is_locked, refuse_another
+from rnn_dynamics.sweep.storage.outputs import has_results, tidy
+from rnn_dynamics.sweep.storage.results import write_results
+from rnn_dynamics.sweep.storage.store import Store
+from rnn_dynamics.sweep.storage.weights import saved_network
 from rnn_dynamics.sweep.warm_start import check_unchanged, load_start
-from rnn_dynamics.sweep.weights import saved_network
-from rnn_dynamics.sweep.work import Work, log
 
 
 class Run:
@@ -225,20 +226,6 @@ def check_shard(shard: tuple[int, int]) -> None:
     number, count = shard
     if not 1 <= number <= count:
         raise ValueError(f"Argument `shard` must be I/N with 1 <= I <= N, but is {number}/{count}.")
-
-
-def require_precision(dtype: str) -> None:
-    """Refuse to run in less than the config's precision.
-
-    Raises:
-        RuntimeError: if `dtype` is float64 and JAX would silently use float32.
-    """
-    if dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        raise RuntimeError(
-            'Key `compute.dtype` is "float64", but JAX computes in float32: call '
-            'jax.config.update("jax_enable_x64", True) before anything else, set '
-            'JAX_ENABLE_X64=1, or choose compute.dtype = "float32".'
-        )
 
 
 def _layout(experiment: Experiment, directory: Path) -> Plan:

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from rnn_dynamics.ode import Status
-from rnn_dynamics.sweep.axes import number_text
-from rnn_dynamics.sweep.config import ConfigError
-from rnn_dynamics.sweep.dataset import dataset_of, simulation_source
-from rnn_dynamics.sweep.files import StoreError
-from rnn_dynamics.sweep.manifest import DamagedManifestError, read_manifest
-from rnn_dynamics.sweep.plan import Plan, plan
-from rnn_dynamics.sweep.store import Store
-from rnn_dynamics.sweep.weights import weights_slot
+from rnn_dynamics.sweep.config.fields import number_text
+from rnn_dynamics.sweep.config.loading import ConfigError
+from rnn_dynamics.sweep.plan.plan import Plan, plan
+from rnn_dynamics.sweep.storage.dataset import dataset_of, simulation_source
+from rnn_dynamics.sweep.storage.files import StoreError
+from rnn_dynamics.sweep.storage.manifest import DamagedManifestError, read_manifest
+from rnn_dynamics.sweep.storage.store import Store
+from rnn_dynamics.sweep.storage.weights import weights_slot
 
 KEY = "network.warm_start"
 DRAWN = tuple(

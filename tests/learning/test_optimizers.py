@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from rnn_dynamics.learning import SCHEDULES, MakeOptimizer
-from rnn_dynamics.sweep.optimizers import OPTIMIZERS
+from rnn_dynamics.sweep.config.optimizers import OPTIMIZERS
 
 RATES, STEPS = (0.01, 0.02), 3
 PARAMETERS = {"W": np.linspace(-1.0, 2.0, 6).reshape(2, 3), "u": np.array([0.5, -0.3])}

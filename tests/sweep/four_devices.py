@@ -17,8 +17,8 @@ import numpy as np
 from small_sweep import experiment
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep import program, work
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.config.loading import make_experiment
+from rnn_dynamics.sweep.engine import programs, scheduler
 
 jax.config.update("jax_enable_x64", True)
 
@@ -41,12 +41,12 @@ def chunks(run):
 
 
 def check_bits(folder, learning=None):
-    config, original = sweep(learning), work.devices_for
+    config, original = sweep(learning), scheduler.devices_for
     many = rd.run(config, folder / "many", progress=False)
     assert many.provenance["sessions"][0]["devices"] == 4
-    work.devices_for = lambda most: original(1)
+    scheduler.devices_for = lambda most: original(1)
     one = rd.run(config, folder / "one", progress=False)
-    work.devices_for = original
+    scheduler.devices_for = original
     assert one.provenance["sessions"][0]["devices"] == 1
     assert len(chunks(one)) == 5
     assert chunks(many) == chunks(one)
@@ -58,22 +58,22 @@ def check_bits(folder, learning=None):
 
 def check_devices_are_used(folder):
     """Each device computes chunks of its own, with programs of one device: nothing is exchanged."""
-    used, original = set(), work.compute_part
+    used, original = set(), scheduler.compute_part
 
     def compute_part(*arguments):
         used.add(jax.numpy.zeros(()).device)
         return original(*arguments)
 
-    work.compute_part = compute_part
+    scheduler.compute_part = compute_part
     rd.run(experiment(network__num_seeds=10), folder / "used", progress=False)
-    work.compute_part = original
+    scheduler.compute_part = original
     assert used == set(jax.local_devices()), used
     plan = rd.plan(experiment())
     values, seeds = plan.values_of(np.arange(2)), plan.seeds[:2]
     with jax.default_device(jax.local_devices()[3]):
-        _, targets, learner, state = program.begin(plan.experiment, 6, values, seeds)
+        _, targets, learner, state = programs.begin(plan.experiment, 6, values, seeds)
         of = (learner, state, targets, jax.numpy.int32(0), jax.numpy.int32(1), jax.numpy.zeros(2))
-        text = program.advance.lower(*of).compile().as_text()
+        text = programs.advance.lower(*of).compile().as_text()
     assert state.rnn.W.device == jax.local_devices()[3]
     assert "num_partitions" not in text
     kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-[a-z]+|send|recv"
@@ -82,7 +82,7 @@ def check_devices_are_used(folder):
 
 
 def check_an_error_on_one_device_stops_the_others(folder):
-    calls, original = [], work.compute_part
+    calls, original = [], scheduler.compute_part
 
     def compute_part(*arguments):
         calls.append(1)
@@ -90,7 +90,7 @@ def check_an_error_on_one_device_stops_the_others(folder):
             raise ValueError("on one device")
         return original(*arguments)
 
-    work.compute_part = compute_part
+    scheduler.compute_part = compute_part
     config = experiment(network__num_seeds=30)
     try:
         rd.run(config, folder / "error", progress=False)
@@ -98,7 +98,7 @@ def check_an_error_on_one_device_stops_the_others(folder):
         assert str(error) == "on one device"
     else:
         raise AssertionError
-    work.compute_part = original
+    scheduler.compute_part = original
     assert len(calls) < 30
     rd.run(config, folder / "error", progress=False)
     assert chunks(rd.run(config, folder / "whole", progress=False)) == chunks(

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.axes import Number
-from rnn_dynamics.sweep.config import KINDS, make_experiment
-from rnn_dynamics.sweep.optimizers import OPTIMIZERS
+from rnn_dynamics.sweep.config.fields import Number
+from rnn_dynamics.sweep.config.loading import KINDS, make_experiment
+from rnn_dynamics.sweep.config.optimizers import OPTIMIZERS
 
 BY_NAME: dict[str, list[Any]] = {}
 for _key in ALL_KEYS:

@@ -7,7 +7,7 @@ import pytest
 from small_sweep import experiment
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.bar import Bar
+from rnn_dynamics.sweep.engine.progress_bar import Bar
 
 CONFIG = {"compute__chunk_size": 2, "network__weight_scale": [0.1, 0.3], "network__num_seeds": 2}
 

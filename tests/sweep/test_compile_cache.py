@@ -11,10 +11,10 @@ from small_sweep import experiment
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
-from rnn_dynamics.native import machine
-from rnn_dynamics.sweep import compile_cache
-from rnn_dynamics.sweep.compile_cache import switch_on_cache
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.kernels import cache
+from rnn_dynamics.sweep.config.loading import make_experiment
+from rnn_dynamics.sweep.engine import compile_cache
+from rnn_dynamics.sweep.engine.compile_cache import use_compile_cache
 from rnn_dynamics.sweep.report import report
 
 SETTINGS = (
@@ -110,6 +110,38 @@ def test_loaded_programs_give_the_bits_of_compiled_ones_and_damage_is_mended(sta
     assert "programs 0 compiled, 3 loaded" in report(rd.open_run(tmp_path / "warm"))[0]
 
 
+SCRIPT = """
+import sys
+import rnn_dynamics as rd
+
+if sys.argv[2] == "late":
+    import jax
+
+    jax.jit(lambda x: x + 1)(1.0)
+print(rd.use_compile_cache(sys.argv[1]))
+import jax
+import jax.numpy as jnp
+
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+print(float(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones(50))))
+print("/jax/compilation_cache/cache_hits" in hits)
+"""
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_a_script_keeps_its_programs_too(tmp_path, when):
+    """Quietly, if JAX is imported later; late means that JAX has compiled already."""
+    env = {k: v for k, v in os.environ.items() if k not in SETTINGS}
+    line = [sys.executable, "-c", SCRIPT, str(tmp_path / "own"), when]
+    runs = [subprocess.run(line, env=env, capture_output=True, check=True) for _ in range(2)]
+    assert when == "late" or [run.stderr for run in runs] == [b"", b""]
+    lines = [run.stdout.decode().split() for run in runs]
+    assert lines[0][:2] == lines[1][:2]
+    assert [line[2] for line in lines] == ["False", "True"]
+    assert lines[0][0] == str(tmp_path / "own" / cache.kind_of_machine())
+
+
 @pytest.fixture
 def surroundings(monkeypatch, tmp_path):
     """An environment without settings, and no JAX yet."""
@@ -122,37 +154,45 @@ def surroundings(monkeypatch, tmp_path):
     return monkeypatch
 
 
+def test_a_cache_in_no_place_is_refused(surroundings, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        rd.use_compile_cache(tmp_path / "file")
+    with pytest.raises(TypeError, match="Argument `directory` must be a text or a Path, but is 3"):
+        rd.use_compile_cache(3)
+
+
 def test_the_cache_is_the_users_and_of_one_kind_of_machine(surroundings, tmp_path):
-    directory = switch_on_cache()
+    directory = use_compile_cache()
     assert directory.parent == tmp_path / "rnn_dynamics" / "compiled"
     assert directory.stat().st_mode & 0o077 == 0
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(directory)
     surroundings.delenv("JAX_COMPILATION_CACHE_DIR")
-    assert switch_on_cache() == directory
+    assert use_compile_cache() == directory
     surroundings.delenv("JAX_COMPILATION_CACHE_DIR")
-    surroundings.setattr(machine.platform, "machine", lambda: "another")
-    assert switch_on_cache() != directory
+    surroundings.setattr(cache.platform, "machine", lambda: "another")
+    assert use_compile_cache() != directory
 
 
 def test_a_user_may_choose_the_directory_or_none(surroundings, tmp_path):
     surroundings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
-    assert switch_on_cache() == tmp_path / "own"
+    assert use_compile_cache() == tmp_path / "own"
     assert not (tmp_path / "rnn_dynamics").exists()
     surroundings.setenv("JAX_COMPILATION_CACHE_DIR", "")
-    assert switch_on_cache() is None
+    assert use_compile_cache() is None
     surroundings.delenv("JAX_COMPILATION_CACHE_DIR")
     surroundings.setenv("JAX_ENABLE_COMPILATION_CACHE", "False")
-    assert switch_on_cache() is None
+    assert use_compile_cache() is None
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
 def test_where_nothing_can_be_written_there_is_no_cache(surroundings, tmp_path):
     (tmp_path / "file").write_text("")
     surroundings.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert switch_on_cache() is None
+    assert use_compile_cache() is None
     surroundings.setenv("XDG_CACHE_HOME", str(tmp_path))
-    surroundings.setattr(machine.os, "access", lambda *_: False)
-    assert switch_on_cache() is None
+    surroundings.setattr(cache.os, "access", lambda *_: False)
+    assert use_compile_cache() is None
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
@@ -164,5 +204,5 @@ def test_the_oldest_entries_are_forgotten(surroundings, tmp_path):
         path = folder / f"{name}-cache"
         path.write_bytes(bytes(100))
         os.utime(path, (1e9 - age, 1e9 - age))
-    switch_on_cache()
+    use_compile_cache()
     assert sorted(path.name for path in folder.iterdir()) == ["new-cache", "old-cache"]

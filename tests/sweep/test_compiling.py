@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rnn_dynamics.sweep import compiling, program
+from rnn_dynamics.sweep.engine import compiling, programs
 
 
 @pytest.fixture(autouse=True)
@@ -48,4 +48,4 @@ def test_a_program_is_compiled_once_for_a_shape_as_by_jit(monkeypatch):
 
 
 def test_learning_is_such_a_program():
-    assert isinstance(program.advance, compiling.Program)
+    assert isinstance(programs.advance, compiling.Program)

@@ -3,8 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.config import make_experiment, to_toml
-from rnn_dynamics.sweep.optimizers import OPTIMIZERS
+from rnn_dynamics.sweep.config.loading import make_experiment, to_toml
+from rnn_dynamics.sweep.config.optimizers import OPTIMIZERS
 
 GOOD = """
 [target]

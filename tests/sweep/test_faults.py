@@ -9,8 +9,9 @@ import pytest
 from small_sweep import copy, experiment, same
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep import files, store, work
-from rnn_dynamics.sweep.outputs import file_damages
+from rnn_dynamics.sweep.engine import scheduler
+from rnn_dynamics.sweep.storage import files, store
+from rnn_dynamics.sweep.storage.outputs import file_damages
 
 
 def test_an_unbroken_run_and_an_interrupted_one_have_the_same_bits(finished, tmp_path, monkeypatch):
@@ -38,7 +39,7 @@ def test_an_unbroken_run_and_an_interrupted_one_have_the_same_bits(finished, tmp
 
 
 def test_a_finished_run_computes_nothing(finished, monkeypatch):
-    monkeypatch.setattr(work, "compute_part", lambda *_: pytest.fail("something was computed"))
+    monkeypatch.setattr(scheduler, "compute_part", lambda *_: pytest.fail("something was computed"))
     same(rd.run(finished.experiment, finished.directory, progress=False), finished)
 
 

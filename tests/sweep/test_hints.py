@@ -6,9 +6,9 @@ import pytest
 from config_keys import ALL_KINDS, base, put
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.config import make_experiment, to_toml
-from rnn_dynamics.sweep.hints import SYNONYMS
-from rnn_dynamics.sweep.problems import all_keys
+from rnn_dynamics.sweep.config.hints import SYNONYMS
+from rnn_dynamics.sweep.config.loading import make_experiment, to_toml
+from rnn_dynamics.sweep.config.problems import all_keys
 
 DESCENT, FLOW = ALL_KINDS[0], ALL_KINDS[-1]
 OSCILLATOR = next(kinds for kinds in ALL_KINDS if kinds[0] == "damped_oscillator")

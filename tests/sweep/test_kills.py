@@ -11,9 +11,9 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 
 
 @pytest.mark.timeout(900)
-def test_six_kills_at_random_moments_are_survived(tmp_path):
+def test_four_kills_at_random_moments_are_survived(tmp_path):
     """After kills every chunk is that of an unbroken run. And some of all other faults."""
-    command = [sys.executable, str(SCRIPT), "--kills", "6", "--flips", "25", "--seed", "1"]
+    command = [sys.executable, str(SCRIPT), "--kills", "4", "--flips", "25", "--seed", "1"]
     command += ["--pairs", "1", "--files", "5"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False
@@ -21,7 +21,7 @@ def test_six_kills_at_random_moments_are_survived(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     lines = (tmp_path / "faults_cpu.jsonl").read_text().splitlines()
     kills, *pairs, foreign, wrong, flips = map(json.loads, lines)
-    assert (kills["tried"], kills["survived"]) == (6, 6)
+    assert (kills["tried"], kills["survived"]) == (4, 4)
     assert (flips["tried"], flips["detected"], flips["silent"]) == (25, 25, 0)
     assert [(pair["tried"], pair["survived"]) for pair in pairs] == [(1, 1)] * 4
     assert (foreign["tried"], foreign["survived"]) == (5, 5)

@@ -11,16 +11,16 @@ from small_sweep import experiment
 from support import relative
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep import program
-from rnn_dynamics.sweep.losses import noise_keys
-from rnn_dynamics.sweep.sampling import identities
+from rnn_dynamics.sweep.config.sampling import identities
+from rnn_dynamics.sweep.engine import programs
+from rnn_dynamics.sweep.engine.learners import noise_keys
 
 NOISY = {"learning__loss": "sampled", "learning__time_step": 0.1, "learning__batch_size": 4}
 
 
 @functools.cache
 def rnn(seed, scale=0.1):
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), program.INITIALISATION)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), seed), programs.INITIALISATION)
     return rd.random_rnn(key, 6, scale)
 
 
@@ -200,7 +200,7 @@ def test_a_problem_of_the_loss_names_its_key(changes, problem):
 def test_a_flow_does_not_sample_and_a_perfect_integrator_needs_a_horizon():
     flow = {"method": "gradient_flow", "train_time": 1.0}
     tables = experiment().tables() | {"learning": flow}
-    from rnn_dynamics.sweep.config import make_experiment
+    from rnn_dynamics.sweep.config.loading import make_experiment
 
     noise = {"loss": "sampled", "horizon": 2.0, "time_step": 0.1, "batch_size": 2}
     with pytest.raises(

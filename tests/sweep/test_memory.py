@@ -9,10 +9,11 @@ from small_sweep import experiment, same
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
-from rnn_dynamics.sweep import memory, program, summary, work
-from rnn_dynamics.sweep.config import to_toml
-from rnn_dynamics.sweep.memory import OutOfMemoryError
-from rnn_dynamics.sweep.probe import probe
+from rnn_dynamics.sweep.config.loading import to_toml
+from rnn_dynamics.sweep.engine import programs, scheduler
+from rnn_dynamics.sweep.engine.probe import probe
+from rnn_dynamics.sweep.plan import memory, summary
+from rnn_dynamics.sweep.plan.memory import OutOfMemoryError
 from rnn_dynamics.sweep.report import report
 
 CONFIG = {"network__num_seeds": 4, "record__observables": [], "compute__chunk_size": 4}
@@ -20,7 +21,7 @@ CONFIG = {"network__num_seeds": 4, "record__observables": [], "compute__chunk_si
 
 def refuse_more_than(most, monkeypatch):
     """A device that has memory for so many members."""
-    original = program.advance
+    original = programs.advance
     widths = []
 
     def advance(learner, state, *rest):
@@ -30,16 +31,16 @@ def refuse_more_than(most, monkeypatch):
         return original(learner, state, *rest)
 
     advance.lower = original.lower
-    monkeypatch.setattr(program, "advance", advance)
+    monkeypatch.setattr(programs, "advance", advance)
     return widths
 
 
 def segment_bytes(plan, width):
     """What a compiled segment of so many members needs."""
     values, units = plan.values_of(np.arange(width)), plan.groups[0].num_units
-    begun = program.begin(plan.experiment, units, values, plan.seeds[:width])
+    begun = programs.begin(plan.experiment, units, values, plan.seeds[:width])
     of = (begun.learner, begun.state, begun.targets, jax.numpy.int32(0), jax.numpy.int32(1))
-    lowered = program.advance.lower(*of, jax.numpy.zeros(width), jax.numpy.zeros(()))
+    lowered = programs.advance.lower(*of, jax.numpy.zeros(width), jax.numpy.zeros(()))
     needs = lowered.compile().memory_analysis()
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(begun.state))
     assert needs.alias_size_in_bytes == state  # what it becomes takes its place
@@ -74,10 +75,10 @@ def test_what_a_compiled_segment_needs_is_known_before_it_runs(tmp_path, monkeyp
     width.
     """
     total = segment_bytes(rd.plan(experiment(**CONFIG)), 4)
-    monkeypatch.setattr(work, "most_bytes", lambda: int(0.75 * total))
+    monkeypatch.setattr(scheduler, "most_bytes", lambda: int(0.75 * total))
     run = rd.run(experiment(**CONFIG), tmp_path / "run", progress=False)
     assert run.store.manifest["widths"] == {"0": 2}
-    monkeypatch.setattr(work, "most_bytes", lambda: total)
+    monkeypatch.setattr(scheduler, "most_bytes", lambda: total)
     run = rd.run(experiment(**CONFIG), tmp_path / "enough", progress=False)
     assert run.store.manifest["widths"] == {}
 
@@ -96,14 +97,14 @@ def test_two_members_that_are_too_many_are_an_error_that_says_so(tmp_path, monke
 
 def test_a_chunk_far_too_large_is_halved_before_its_networks_are_drawn(tmp_path, monkeypatch):
     plan = rd.plan(experiment(**CONFIG))
-    widths, original = [], program.begin
+    widths, original = [], programs.begin
 
     def begin(*given):
         widths.append(len(given[3]))
         return original(*given)
 
-    monkeypatch.setattr(program, "begin", begin)
-    monkeypatch.setattr(work, "most_bytes", lambda: int(0.4 * plan.bytes_of(4)))
+    monkeypatch.setattr(programs, "begin", begin)
+    monkeypatch.setattr(scheduler, "most_bytes", lambda: int(0.4 * plan.bytes_of(4)))
     run = rd.run(experiment(**CONFIG), tmp_path / "run", progress=False)
     assert set(widths) == {2}
     assert run.complete

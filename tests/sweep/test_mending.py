@@ -9,10 +9,10 @@ import pytest
 from small_sweep import copy, experiment, same
 
 import rnn_dynamics as rd
-from rnn_dynamics.overlay import error_table, overlay, plot, save_table
-from rnn_dynamics.sweep.files import temporary, write_json
-from rnn_dynamics.sweep.outputs import file_damages
+from rnn_dynamics.comparison import error_table, overlay, save_table
 from rnn_dynamics.sweep.report import report
+from rnn_dynamics.sweep.storage.files import temporary, write_json
+from rnn_dynamics.sweep.storage.outputs import file_damages
 
 
 def problems(directory):
@@ -105,7 +105,7 @@ def test_outputs_that_the_manifest_does_not_list_are_kept(finished, tmp_path, na
         if name == "overlay.csv":
             save_table(error_table(overlay(run)), run)
         else:
-            plot.save_figures(run)
+            rd.plot.save_figures(run)
 
     with pytest.raises(rd.StoreError, match="must be free or have what the run wrote"):
         write()

@@ -12,11 +12,11 @@ from small_sweep import experiment
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
+from rnn_dynamics.comparison import error_table
 from rnn_dynamics.loss import PopulationLoss
-from rnn_dynamics.overlay import error_table
-from rnn_dynamics.sweep.applicability import why_not
-from rnn_dynamics.sweep.config import to_toml
-from rnn_dynamics.sweep.optimizers import OPTIMIZERS
+from rnn_dynamics.sweep.config.loading import to_toml
+from rnn_dynamics.sweep.config.optimizers import OPTIMIZERS
+from rnn_dynamics.sweep.plan.applicability import why_not
 
 RATE = 0.05
 # a sweep within a sweep would only take longer

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.config.loading import make_experiment
 
 
 def experiment(**changes):
@@ -128,7 +128,7 @@ def test_no_axis_has_the_name_of_something_recorded():
     """An axis over `network.overlap` used to end in an error of xarray, as `overlap` is
     recorded.
     """
-    from rnn_dynamics.sweep.dataset import LONG_NAMES
+    from rnn_dynamics.sweep.storage.dataset import LONG_NAMES
 
     recorded = {*LONG_NAMES, "step", "train_time", "record", "unit", "network_time", "model"}
     for changes in (

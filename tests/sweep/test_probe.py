@@ -8,11 +8,11 @@ from small_sweep import experiment
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
-from rnn_dynamics.sweep import probe as module
-from rnn_dynamics.sweep import program
-from rnn_dynamics.sweep.config import make_experiment
-from rnn_dynamics.sweep.memory import OutOfMemoryError
-from rnn_dynamics.sweep.probe import Estimate, probe, probed_ticks
+from rnn_dynamics.sweep.config.loading import make_experiment
+from rnn_dynamics.sweep.engine import probe as module
+from rnn_dynamics.sweep.engine import programs
+from rnn_dynamics.sweep.engine.probe import Estimate, probe, probed_ticks
+from rnn_dynamics.sweep.plan.memory import OutOfMemoryError
 
 SMALL = {"record__observables": ["num_gradients"], "network__num_units": 5}
 
@@ -47,7 +47,7 @@ class Advance:
 
     def __init__(self, clock, price, most):
         self.clock, self.price, self.most, self.shapes = clock, price, most, set()
-        self.real = program.advance
+        self.real = programs.advance
 
     def __call__(self, learner, state, *rest):
         shape = state.rnn.W.shape
@@ -74,7 +74,7 @@ def compare(monkeypatch, tmp_path):
         clock = Clock()
         monkeypatch.setattr(module, "MOST_SECONDS", np.inf)
         monkeypatch.setattr(module, "Stopwatch", lambda: clock)
-        monkeypatch.setattr(program, "advance", Advance(clock, price, most))
+        monkeypatch.setattr(programs, "advance", Advance(clock, price, most))
         estimate, before = probe(config, seconds), clock.run
 
         def true():
@@ -154,7 +154,7 @@ def test_gradients_of_a_flow_and_its_end_are_foreseen(compare, monkeypatch):
     foresee = module._Prober._foreseen
 
     def nearly_free(self, *arguments):
-        advance = program.advance
+        advance = programs.advance
         kept = advance.price, advance.shapes
         advance.price, advance.shapes = lambda _: 0.1, set()
         found = foresee(self, *arguments)

@@ -14,10 +14,10 @@ from small_sweep import experiment, same
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
-from rnn_dynamics.sweep.claims import Claims
-from rnn_dynamics.sweep.config import to_toml
-from rnn_dynamics.sweep.outputs import file_damages
+from rnn_dynamics.sweep.config.loading import to_toml
 from rnn_dynamics.sweep.report import report
+from rnn_dynamics.sweep.storage.locks import Claims
+from rnn_dynamics.sweep.storage.outputs import file_damages
 
 CONFIG = {
     "network__weight_scale": [0.1, 0.2, 0.3, 0.4],
@@ -191,7 +191,8 @@ def test_a_chunk_of_another_process_is_waited_for(unbroken, tmp_path):
     directory = tmp_path / "run"
     rd.run(experiment(**CONFIG), directory, progress=False, shard=(2, 2))
     code = (
-        "import sys, time; from pathlib import Path; from rnn_dynamics.sweep.claims import Claims;"
+        "import sys, time; from pathlib import Path;"
+        "from rnn_dynamics.sweep.storage.locks import Claims;"
         f"claims = Claims(Path({str(directory)!r})); assert claims.take(0);"
         "print('taken', flush=True); time.sleep(120)"
     )

@@ -12,8 +12,8 @@ from small_sweep import experiment, same
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
-from rnn_dynamics.sweep import chunks, progress, training, work
-from rnn_dynamics.sweep.config import make_experiment, to_toml
+from rnn_dynamics.sweep.config.loading import make_experiment, to_toml
+from rnn_dynamics.sweep.engine import checkpoint, chunks, scheduler, training
 
 FLOW = {"method": "gradient_flow", "train_time": 4.0, "stop": {"loss": 0.05}}
 ADAM = {"optimizer": "adam", "learning_rate": 0.02, "num_steps": 40, "loss": "sampled"}
@@ -49,7 +49,7 @@ def test_a_chunk_goes_on_from_any_record_with_the_same_bits(config, tmp_path, mo
     original = training.train
 
     def train(*arguments, progress=None, **options):
-        begun.append(0 if progress is None else progress.num_records)
+        begun.append(0 if progress is None else checkpoint.num_records)
         return original(*arguments, progress=progress, **options)
 
     monkeypatch.setattr(chunks, "train", train)
@@ -88,9 +88,9 @@ def test_progress_of_another_kind_of_state_is_not_used(finished, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         rd.run(finished.experiment, directory, progress=False, interrupted=stopping_after(2))
     store, part = rd.open_run(directory).store, chunks.parts_of(finished.plan.chunks[0], 2)[0]
-    saved = progress.read_progress(store, part)
+    saved = checkpoint.read_progress(store, part)
     del saved[max(name for name in saved if name.startswith("leaf/"))]
-    progress.save_progress(store, part, saved)
+    checkpoint.save_progress(store, part, saved)
     same(rd.run(finished.experiment, directory, progress=False), finished)
 
 
@@ -101,12 +101,12 @@ def test_progress_of_another_meaning_is_not_used(finished, tmp_path, monkeypatch
     directory = tmp_path / "run"
     part = chunks.parts_of(finished.plan.chunks[0], 2)[0]
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "MEANING", progress.MEANING - 1)
+        patch.setattr(checkpoint, "MEANING", checkpoint.MEANING - 1)
         with pytest.raises(KeyboardInterrupt):
             rd.run(finished.experiment, directory, progress=False, interrupted=stopping_after(2))
         store = rd.open_run(directory).store
-        assert progress.read_progress(store, part) is not None
-    assert progress.read_progress(store, part) is None
+        assert checkpoint.read_progress(store, part) is not None
+    assert checkpoint.read_progress(store, part) is None
     same(rd.run(finished.experiment, directory, progress=False), finished)
 
 
@@ -114,9 +114,9 @@ def test_progress_is_saved_every_now_and_then(finished, tmp_path, monkeypatch):
     """A process that is killed loses no more than that: here it dies at the third record without a
     word.
     """
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(progress, "LEAST_PAUSE", 0)
-    directory, saves, original = tmp_path / "run", [], progress.save_progress
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(checkpoint, "LEAST_PAUSE", 0)
+    directory, saves, original = tmp_path / "run", [], checkpoint.save_progress
 
     def save(store, part, arrays):
         if len(saves) == 2:
@@ -125,11 +125,11 @@ def test_progress_is_saved_every_now_and_then(finished, tmp_path, monkeypatch):
         original(store, part, arrays)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(progress, "save_progress", save)
+        patch.setattr(checkpoint, "save_progress", save)
         rd.run(finished.experiment, directory, progress=False)
     assert saves == [1, 2]
     part = chunks.parts_of(finished.plan.chunks[0], 2)[0]
-    left = progress.read_progress(rd.open_run(directory).store, part)
+    left = checkpoint.read_progress(rd.open_run(directory).store, part)
     assert left is not None
     assert left["column/loss"].shape == (2, 2)
     same(rd.run(finished.experiment, directory, progress=False), finished)
@@ -141,7 +141,7 @@ def test_chunks_in_parts_save_each_part(finished, tmp_path, monkeypatch):
     """
     config = experiment(compute__chunk_size=4, record__observables=[])
     with monkeypatch.context() as patch:
-        patch.setattr(work.Work, "_width", lambda *_: 2)
+        patch.setattr(scheduler.Work, "_width", lambda *_: 2)
         with pytest.raises(KeyboardInterrupt):
             rd.run(config, tmp_path / "run", progress=False, interrupted=stopping_after(4))
         names = {path.name for path in (tmp_path / "run").glob("chunks/*.progress")}
@@ -171,6 +171,6 @@ def test_a_signal_of_the_batch_system_ends_the_segment_and_exits_with_3(tmp_path
     assert "The same command goes on from there." in error
     run = rd.open_run(out)
     part = chunks.parts_of(run.plan.chunks[0], 2)[0]
-    saved = progress.read_progress(run.store, part)
+    saved = checkpoint.read_progress(run.store, part)
     assert saved is not None
     assert 1 <= saved["num_records"] < 4001

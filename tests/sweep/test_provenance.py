@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from rnn_dynamics.sweep import provenance
+from rnn_dynamics.sweep.storage import provenance
 
 
 def git(folder, *arguments):

@@ -11,10 +11,16 @@ from small_sweep import copy, experiment, same
 
 import rnn_dynamics as rd
 from rnn_dynamics.learning.observables import Observables
-from rnn_dynamics.sweep import program
-from rnn_dynamics.sweep.config import load_experiment, to_toml
-from rnn_dynamics.sweep.dataset import LONG_NAMES
-from rnn_dynamics.sweep.recording import OBSERVABLES, RESPONSES, SCALARS, SPECTRA, saved_records
+from rnn_dynamics.sweep.config.loading import load_experiment, to_toml
+from rnn_dynamics.sweep.config.recording import (
+    OBSERVABLES,
+    RESPONSES,
+    SCALARS,
+    SPECTRA,
+    saved_records,
+)
+from rnn_dynamics.sweep.engine import programs
+from rnn_dynamics.sweep.storage.dataset import LONG_NAMES
 
 TARGET = rd.leaky_integrator(0.3)
 ALWAYS = {"status", "stop_reason", "stop_record"}
@@ -43,7 +49,7 @@ def test_the_names_are_what_is_recorded():
     others = {"status", "W", "u", "v", "impulse_initial", "impulse_final", "impulse_target"}
     assert set(OBSERVABLES) - {RESPONSES} <= set(LONG_NAMES)
     assert others <= set(LONG_NAMES)
-    code = "import sys, rnn_dynamics.sweep.recording; assert 'jax' not in sys.modules"
+    code = "import sys, rnn_dynamics.sweep.config.recording; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -112,15 +118,15 @@ def test_what_is_chosen_has_the_bits_of_the_full_run(finished, tmp_path):
 
 
 def test_what_is_left_out_is_not_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "_modes", lambda *_: pytest.fail("it was computed"))
-    advance = program.advance
+    monkeypatch.setattr(programs, "_modes", lambda *_: pytest.fail("it was computed"))
+    advance = programs.advance
 
     def watched(*arguments):
         assert not any(np.any(step) for step in arguments[6:]), "responses were computed"
         return advance(*arguments)
 
     watched.lower = advance.lower
-    monkeypatch.setattr(program, "advance", watched)
+    monkeypatch.setattr(programs, "advance", watched)
     changes = {"record__observables": [], "theory__models": ["word_subspace"]}
     run = rd.run(experiment(**changes), tmp_path / "run", progress=False)
     assert set(run.dataset) == {"loss", *ALWAYS}

@@ -12,8 +12,8 @@ import xarray as xr
 from small_sweep import experiment, same
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep import provenance, results
 from rnn_dynamics.sweep.report import report
+from rnn_dynamics.sweep.storage import provenance, results
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 8, 25, 1000])

@@ -6,8 +6,8 @@ from small_sweep import experiment
 
 import rnn_dynamics as rd
 from rnn_dynamics.loss import PopulationLoss
-from rnn_dynamics.sweep import program, work
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.config.loading import make_experiment
+from rnn_dynamics.sweep.engine import programs, scheduler
 
 
 @pytest.mark.core
@@ -195,20 +195,20 @@ def test_provenance_names_what_it_was_made_with(finished):
 def test_no_lapack_in_the_learning_segment(finished):
     plan = finished.plan
     values = {key: value[:2] for key, value in plan.values.items()}
-    begun = program.begin(finished.experiment, 6, values, plan.seeds[:2])
+    begun = programs.begin(finished.experiment, 6, values, plan.seeds[:2])
     zero, times = jax.numpy.int32(0), jax.numpy.zeros(2)
     of = (begun.learner, begun.state, begun.targets, zero, zero, times, jax.numpy.zeros(()))
-    text = program.advance.lower(*of).as_text()
+    text = programs.advance.lower(*of).as_text()
     assert "lapack" not in text
     assert all("@rnn_dynamics" in line for line in text.splitlines() if "custom_call" in line)
-    assert "lapack" in program._modes.lower(begun.rnns).as_text()
+    assert "lapack" in programs._modes.lower(begun.rnns).as_text()
 
 
 def test_a_run_keeps_the_programs_of_few_compile_groups(tmp_path, monkeypatch):
     """Compiled programs hold memory maps; a process that had some 70 groups behind it used to crash
     in the compiler.
     """
-    monkeypatch.setattr(work, "MOST_GROUPS", 2)
+    monkeypatch.setattr(scheduler, "MOST_GROUPS", 2)
     config = experiment(
         network__num_units=[2, 3, 4, 5, 7],
         network__weight_scale=0.1,
@@ -217,4 +217,4 @@ def test_a_run_keeps_the_programs_of_few_compile_groups(tmp_path, monkeypatch):
     )
     jax.clear_caches()
     rd.run(config, tmp_path / "run", progress=False)
-    assert program.advance._cache_size() == 1  # of groups 1 and 2, 3 and 4, 5
+    assert programs.advance._cache_size() == 1  # of groups 1 and 2, 3 and 4, 5

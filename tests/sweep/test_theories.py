@@ -8,8 +8,8 @@ import optax
 import pytest
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.applicability import theory_labels, why_not
-from rnn_dynamics.sweep.config import make_experiment
+from rnn_dynamics.sweep.config.loading import make_experiment
+from rnn_dynamics.sweep.plan.applicability import theory_labels, why_not
 
 STEPS, RATE, SEEDS = 40, 0.05, 3
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rnn_dynamics as rd
-from rnn_dynamics.sweep.axes import Choice, Number
-from rnn_dynamics.sweep.config import make_experiment, to_toml
-from rnn_dynamics.sweep.optimizers import OPTIMIZERS
-from rnn_dynamics.sweep.recording import OBSERVABLES
+from rnn_dynamics.sweep.config.fields import Choice, Number
+from rnn_dynamics.sweep.config.loading import make_experiment, to_toml
+from rnn_dynamics.sweep.config.optimizers import OPTIMIZERS
+from rnn_dynamics.sweep.config.recording import OBSERVABLES
 
 MOST_AXES = 6
 

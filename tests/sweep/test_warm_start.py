@@ -8,9 +8,9 @@ from small_sweep import copy, experiment, same
 
 import rnn_dynamics as rd
 from rnn_dynamics import cli
-from rnn_dynamics.sweep.config import make_experiment, to_toml
-from rnn_dynamics.sweep.dataset import LONG_NAMES
-from rnn_dynamics.sweep.store import Store
+from rnn_dynamics.sweep.config.loading import make_experiment, to_toml
+from rnn_dynamics.sweep.storage.dataset import LONG_NAMES
+from rnn_dynamics.sweep.storage.store import Store
 from rnn_dynamics.sweep.warm_start import load_start
 
 HALF = {"learning__num_steps": 20, "record__weights": "final"}

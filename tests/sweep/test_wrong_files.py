@@ -10,11 +10,11 @@ import pytest
 from small_sweep import copy, experiment, same
 
 import rnn_dynamics as rd
-from rnn_dynamics.overlay import error_table, save_table
-from rnn_dynamics.sweep.claims import Claims
-from rnn_dynamics.sweep.files import WriteError, identity_of, temporary, write_arrays
-from rnn_dynamics.sweep.outputs import file_damages, tidy
+from rnn_dynamics.comparison import error_table, save_table
 from rnn_dynamics.sweep.report import report
+from rnn_dynamics.sweep.storage.files import WriteError, identity_of, temporary, write_arrays
+from rnn_dynamics.sweep.storage.locks import Claims
+from rnn_dynamics.sweep.storage.outputs import file_damages, tidy
 
 
 def snapshot(directory):

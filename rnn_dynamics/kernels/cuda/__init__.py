@@ -1,0 +1,1 @@
+"""The kernel for GPUs of NVIDIA, and how it is compiled."""

@@ -1,0 +1,1 @@
+"""Figures of runs: theory laid over simulation."""

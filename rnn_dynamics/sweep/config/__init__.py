@@ -1,0 +1,1 @@
+"""Configs: their schema, their validation, and how they are loaded."""

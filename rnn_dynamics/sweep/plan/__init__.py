@@ -1,0 +1,1 @@
+"""What a config would run: members, groups, chunks, memory and time."""
