@@ -1,6 +1,7 @@
 """Adaptive integration of one initial value problem, from record to record."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +13,13 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from rnn_dynamics.ode import arguments
+from rnn_dynamics.model.arguments import check_real, positive_int, record_times, require_type
+from rnn_dynamics.ode.arguments import (
+    checked_derivative,
+    checked_problem,
+    checked_tolerances,
+    checked_y0,
+)
 from rnn_dynamics.ode.batching import any_member
 from rnn_dynamics.ode.controller import euler_step, initial_control
 from rnn_dynamics.ode.erk import TSIT5
@@ -70,15 +77,11 @@ def solve(
 
     Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I and II.
     """
-    arguments.checked_field(vector_field)
-    method = arguments.checked_method(method)
-    y0 = arguments.checked_y0(y0)
-    dtype = jax.tree.leaves(y0)[0].dtype
-    ts = arguments.checked_times(ts, dtype)
-    tolerances = arguments.checked_tolerances(rtol, atol, dtype)
-    limit = arguments.checked_max_steps(max_steps)
-    vector_field, args = arguments.traced_numbers((vector_field, args))
-    return _solve(vector_field, args, y0, ts, method, tolerances, limit)
+    vector_field, args = checked_problem(vector_field, args, method)
+    y0, dtype = checked_y0(y0)
+    ts = record_times(ts, dtype, name="ts", minimum=-math.inf)
+    tolerances, limit = checked_tolerances(rtol, atol, dtype), positive_int("max_steps", max_steps)
+    return _solve(vector_field, args, y0, ts, method, tolerances, jnp.int32(limit))
 
 
 def start(
@@ -97,14 +100,11 @@ def start(
 
     Arguments and errors are those of `solve`; `t0` is ().
     """
-    arguments.checked_field(vector_field)
-    method = arguments.checked_method(method)
-    y0 = arguments.checked_y0(y0)
-    dtype = jax.tree.leaves(y0)[0].dtype
-    t0 = arguments.checked_time("t0", t0, dtype)
-    tolerances = arguments.checked_tolerances(rtol, atol, dtype)
-    vector_field, args = arguments.traced_numbers((vector_field, args))
-    return _start(vector_field, args, t0, y0, method, tolerances)
+    vector_field, args = checked_problem(vector_field, args, method)
+    y0, dtype = checked_y0(y0)
+    check_real("t0", t0)
+    tolerances = checked_tolerances(rtol, atol, dtype)
+    return _start(vector_field, args, jnp.asarray(t0, dtype), y0, method, tolerances)
 
 
 def advance(
@@ -128,14 +128,12 @@ def advance(
 
     Arguments and errors are those of `solve`; `t1` is ().
     """
-    arguments.checked_field(vector_field)
-    method = arguments.checked_method(method)
-    if not isinstance(state, State):
-        raise TypeError(f"Argument `state` must come from `start`, but is {arguments.show(state)}.")
-    t1 = arguments.checked_time("t1", t1, state.t.dtype)
-    tolerances = arguments.checked_tolerances(rtol, atol, state.t.dtype)
-    limit = arguments.checked_max_steps(max_steps)
-    vector_field, args = arguments.traced_numbers((vector_field, args))
+    vector_field, args = checked_problem(vector_field, args, method)
+    require_type("state", state, State, "a state of `start`")
+    check_real("t1", t1)
+    dtype = state.t.dtype
+    tolerances, limit = checked_tolerances(rtol, atol, dtype), positive_int("max_steps", max_steps)
+    t1, limit = jnp.asarray(t1, dtype), jnp.int32(limit)
     return _advance(vector_field, args, state, t1, method, tolerances, limit)
 
 
@@ -153,19 +151,19 @@ def _solve(vector_field, args, y0, ts, method, tolerances, limit) -> Solution:
         state, interpolant, index, ys = carry
         here = jnp.minimum(index, num - 1)
         interval = RecordInterval(ts[here - 1], ts[here], ts[-1])
-        state = _without_nan(state, interval.next)
-        live = _going(state, interval.next, limit)
+        state = _limited(state, interval.next, limit)
+        live = _going(state, interval.next)
 
         def attempt(at: tuple[State, StepInterpolant]) -> tuple[State, StepInterpolant]:
-            chosen = partial(jnp.where, _going(at[0], interval.next, limit))
-            return jax.tree.map(chosen, attempt_step(f, method, tolerances, interval, at[0]), at)
+            after, step = attempt_step(f, method, tolerances, interval, at[0])
+            chosen = partial(jnp.where, _going(at[0], interval.next))
+            return jax.tree.map(chosen, (_limited(after, interval.next, limit), step), at)
 
         state, interpolant = jax.lax.while_loop(
-            lambda at: any_member(live) & ~any_member(live & ~_going(at[0], interval.next, limit)),
+            lambda at: any_member(live) & ~any_member(live & ~_going(at[0], interval.next)),
             attempt,
             (state, interpolant),
         )
-        state = _without_more_steps(state, interval.next, limit)
         reached = (state.status == _OK) & (state.t >= interval.next)
         ys = ys.at[here].set(interpolant.evaluate(interval.next))
         return state, interpolant, jnp.where(reached, here + 1, index), ys
@@ -216,12 +214,12 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
 def _advance(vector_field, args, state, t1, method, tolerances, limit) -> State:
     f, interval = _flat_field(vector_field, args, state.y), RecordInterval(state.t, t1, t1)
     state, _, unravel = _flat(state)
-    state = jax.lax.while_loop(
-        lambda state: _going(state, t1, limit),
-        lambda state: attempt_step(f, method, tolerances, interval, state)[0],
-        _without_nan(state, t1),
-    )
-    state = _without_more_steps(state, t1, limit)
+
+    def attempt(state: State) -> State:
+        return _limited(attempt_step(f, method, tolerances, interval, state)[0], t1, limit)
+
+    start = _limited(state, t1, limit)
+    state = jax.lax.while_loop(lambda state: _going(state, t1), attempt, start)
     y, derivative = unravel(state.y), unravel(state.derivative)
     return dataclasses.replace(state, y=y, derivative=derivative)
 
@@ -233,23 +231,18 @@ def _flat(state: State) -> tuple[State, Array, Callable[[Array], Any]]:
     return dataclasses.replace(state, y=y, derivative=derivative), y, unravel
 
 
-def _going(state: State, t1: Array, limit: Array) -> Array:
-    return (state.status == _OK) & (state.t < t1) & ~_spent(state, limit)
+def _going(state: State, t1: Array) -> Array:
+    return (state.status == _OK) & (state.t < t1)
 
 
-def _spent(state: State, limit: Array) -> Array:
-    return state.stats.num_steps + state.stats.num_rejected >= limit
-
-
-def _without_nan(state: State, t1: Array) -> State:
-    """A time that is traced may be NaN, which would otherwise pass for one already reached."""
-    status = jnp.where((state.status == _OK) & jnp.isnan(t1), _DIVERGED, state.status)
-    return dataclasses.replace(state, status=status)
-
-
-def _without_more_steps(state: State, t1: Array, limit: Array) -> State:
-    short = (state.status == _OK) & (state.t < t1) & _spent(state, limit)
-    return dataclasses.replace(state, status=jnp.where(short, _MAX_STEPS, state.status))
+def _limited(state: State, t1: Array, limit: Array) -> State:
+    """The state with the status `max_steps` where the budget is spent before t1, and `diverged`
+    where a traced t1 is NaN, which would otherwise pass for one already reached.
+    """
+    attempts = state.stats.num_steps + state.stats.num_rejected
+    status = jnp.where(jnp.isnan(t1), _DIVERGED, state.status)
+    status = jnp.where((state.t < t1) & (attempts >= limit), _MAX_STEPS, status)
+    return dataclasses.replace(state, status=jnp.where(state.status == _OK, status, state.status))
 
 
 def _flat_field(vector_field, args, like) -> Callable[[Array, Array], Array]:
@@ -260,6 +253,6 @@ def _flat_field(vector_field, args, like) -> Callable[[Array, Array], Array]:
     @jax.jit
     def f(t: Array, y: Array) -> Array:
         dy = vector_field(t, unravel(y), args)
-        return arguments.checked_derivative(dy, like, flat.dtype)
+        return checked_derivative(dy, like, flat.dtype)
 
     return f

@@ -109,17 +109,13 @@ def good(**changes):
     [
         ({"rtol": -0.1}, ValueError, "Argument `rtol` must be positive, but is -0.1."),
         ({"atol": 0.0}, ValueError, "Argument `atol` must be positive, but is 0.0."),
-        ({"rtol": [1e-3]}, ValueError, r"Argument `rtol` must be a scalar, but has the shape \(1,"),
-        ({"max_steps": 0}, ValueError, "Argument `max_steps` must be between 1 and .*, but is 0."),
+        ({"rtol": [1e-3]}, TypeError, "Argument `rtol` must be a real number, but is"),
+        ({"max_steps": 0}, ValueError, "Argument `max_steps` must be at least 1, but is 0."),
         ({"max_steps": 1.5}, TypeError, "Argument `max_steps` must be an integer, but is 1.5."),
-        (
-            {"ts": [0.0, 1.0, 1.0]},
-            ValueError,
-            r"`ts` must be increasing, but ts\[2\] = 1.0 follows",
-        ),
+        ({"ts": [0.0, 1.0, 1.0]}, ValueError, "Argument `ts` must increase, but is"),
         ({"ts": [0.0, np.inf]}, ValueError, "Argument `ts` must be finite"),
-        ({"ts": 1.0}, ValueError, r"Argument `ts` must be 1-D .* but has the shape \(\)."),
-        ({"ts": []}, ValueError, "Argument `ts` must be 1-D and not empty"),
+        ({"ts": 1.0}, ValueError, r"Argument `ts` must have shape \(R,\), but is \(\)."),
+        ({"ts": []}, ValueError, r"Argument `ts` must have shape \(R,\), but is \(0,\)."),
         ({"y0": 1}, TypeError, "`y0` must hold float32 or float64 numbers, but holds int"),
         ({"y0": 1j}, TypeError, "`y0` must hold float32 or float64 numbers, but holds complex"),
         ({"y0": np.nan}, ValueError, "Argument `y0` must be finite"),
@@ -153,7 +149,7 @@ def test_wrong_arguments_are_named(changes, error, message):
 
 
 def test_times_that_float32_cannot_tell_apart_are_refused():
-    with pytest.raises(ValueError, match=r"must be increasing.*\(in float32\)"):
+    with pytest.raises(ValueError, match="`ts` must increase"):
         good(y0=np.float32(1.0), ts=[1.0, 1.0 + 1e-9])
 
 
@@ -161,7 +157,7 @@ def test_wrong_arguments_of_the_lower_level():
     with pytest.raises(ValueError, match=r"Argument `t0` must be finite, but is nan\."):
         start(decay, np.nan, 1.0, 0.5)
     state = start(decay, 0.0, 1.0, 0.5)
-    with pytest.raises(ValueError, match=r"Argument `t1` must be a scalar"):
+    with pytest.raises(TypeError, match="Argument `t1` must be a real number"):
         advance(decay, state, [1.0, 2.0], 0.5)
-    with pytest.raises(TypeError, match="Argument `state` must come from `start`"):
+    with pytest.raises(TypeError, match="Argument `state` must be a state of `start`"):
         advance(decay, 1.0, 1.0, 0.5)
