@@ -1,7 +1,7 @@
 """Orthogonal iteration for the leading eigenpairs of the Jacobian of a vector field."""
 
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -49,15 +49,6 @@ class Spectrum(eqx.Module):
         return cls(zero, directions, rates, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
 
 
-class _Pass(NamedTuple):
-    """Largest norm of an image, and what else of a `Spectrum` a pass finds."""
-
-    norm: Array
-    directions: Array
-    rates: Array
-    symmetric: Array
-
-
 def iterate(
     f: Field,
     t: Array,
@@ -90,17 +81,16 @@ def iterate(
     """
     old, active, wide = spectrum, width > 0, width > 1
 
-    def one(images: Array) -> _Pass:
+    def one(images: Array) -> Spectrum:
         norm = _norm(images[0])
         usable = active & jnp.isfinite(norm) & (norm > 0.0)
         first = jnp.where(usable, _unit(images[0]), old.directions[0])
-        return _Pass(norm, old.directions.at[0].set(first), old.rates, jnp.zeros((), bool))
+        directions, no = old.directions.at[0].set(first), jnp.zeros((), bool)
+        return replace(old, radius=MARGIN * norm, directions=directions, symmetric=no)
 
-    def several(directions: Array, images: Array) -> _Pass:
-        result, single = _rayleigh_ritz(old, directions, images, width), one(images)
-        single = single._replace(norm=jnp.where(wide, result.norm, single.norm))
-        chosen = wide & jnp.isfinite(result.norm)
-        return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), result, single)
+    def several(directions: Array, images: Array) -> Spectrum:
+        new, single = _rayleigh_ritz(old, directions, images, width), one(images)
+        return jax.tree.map(lambda a, b: jnp.where(wide, a, b), new, single)
 
     def iterated() -> tuple[Spectrum, Array]:
         directions = jax.lax.cond(
@@ -109,32 +99,21 @@ def iterate(
             lambda: old.directions,
         )
         images = _images(f, t, y, dy, directions, width)
-        result = jax.lax.cond(
+        new = jax.lax.cond(
             any_member(wide), partial(several, directions, images), partial(one, images)
         )
-        finite = jnp.isfinite(result.norm)
-        radius = MARGIN * result.norm
-        bound = _RADIUS_TOLERANCE * jnp.maximum(h * radius, 1.0)
-        steady = h * jnp.abs(radius - old.radius) <= bound
-        bounds = _RATE_TOLERANCE * jnp.maximum(jnp.abs(h * result.rates), 1.0)
-        all_steady = jnp.all(jnp.abs(h * (result.rates - old.rates)) <= bounds)
-        converged = jnp.where(wide, all_steady, steady) | (radius == 0.0) | ~finite
+        finite = jnp.isfinite(new.radius)
+        bound = _RADIUS_TOLERANCE * jnp.maximum(h * new.radius, 1.0)
+        steady = h * jnp.abs(new.radius - old.radius) <= bound
+        bounds = _RATE_TOLERANCE * jnp.maximum(jnp.abs(h * new.rates), 1.0)
+        all_steady = jnp.all(jnp.abs(h * (new.rates - old.rates)) <= bounds)
+        converged = jnp.where(wide, all_steady, steady) | (new.radius == 0.0) | ~finite
         life = jnp.where(active, jnp.where(converged, jnp.int32(_LIFE), 0), old.life)
-
-        def choose(new: Array, last: Array) -> Array:
-            return jnp.where(active & finite, new, last)
-
-        spectrum = Spectrum(
-            radius=choose(radius, old.radius),
-            directions=result.directions,
-            rates=choose(result.rates, old.rates),
-            symmetric=choose(result.symmetric, old.symmetric),
-            life=life,
-        )
-        return spectrum, converged
+        new = jax.tree.map(lambda a, b: jnp.where(active & finite, a, b), new, old)
+        return replace(new, life=life), converged
 
     new, converged = jax.lax.cond(any_member(active), iterated, lambda: (old, jnp.zeros((), bool)))
-    return eqx.tree_at(lambda s: s.life, new, new.life - 1), converged
+    return replace(new, life=new.life - 1), converged
 
 
 def product(a: Array, b: Array) -> Array:
@@ -156,7 +135,7 @@ def _images(f: Field, t: Array, y: Array, dy: Array, directions: Array, width: A
     return jax.lax.while_loop(lambda carry: any_member(carry[0] < width), add, init)[1]
 
 
-def _rayleigh_ritz(old: Spectrum, directions: Array, images: Array, width: Array) -> _Pass:
+def _rayleigh_ritz(old: Spectrum, directions: Array, images: Array, width: Array) -> Spectrum:
     """The first `width` directions are followed, the others stay."""
     count = len(images)
     active = jnp.arange(count, dtype=jnp.int32) < width
@@ -169,11 +148,12 @@ def _rayleigh_ritz(old: Spectrum, directions: Array, images: Array, width: Array
     order = jnp.argsort(jnp.where(active, -jnp.abs(values), jnp.inf))
     rates, vectors = values[order], vectors[:, order]
     rotated = jax.vmap(_unit)(product(vectors.T, images))
-    return _Pass(
-        norm=jnp.max(jax.vmap(_norm)(images)),
+    return Spectrum(
+        radius=MARGIN * jnp.max(jax.vmap(_norm)(images)),
         directions=_orthonormal(jnp.where(active[:, None], rotated, directions), width),
         rates=jnp.where(active, rates, old.rates),
         symmetric=jnp.where(width == count, sizes[1] <= _SYMMETRIC * sizes[0], old.symmetric),
+        life=old.life,
     )
 
 
