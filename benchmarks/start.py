@@ -76,8 +76,9 @@ def child(case: str, directory: str, clock: str, created: str, *changes: str) ->
         origin, time.time, time.perf_counter = 0.0, time.process_time, time.process_time
     began = time.time()
     import rnn_dynamics as rd
-    from rnn_dynamics.sweep.engine import checkpoint, provenance
+    from rnn_dynamics.sweep.engine import checkpoint
     from rnn_dynamics.sweep.run import run
+    from rnn_dynamics.sweep.storage import provenance
 
     import_s = time.time() - began
     spans, first, original = Spans(), {}, checkpoint.Watcher.__call__

@@ -49,5 +49,15 @@ def _room_for_programs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def reference() -> dict[str, Any]:
     """The independent SciPy trajectories: population, horizon, flow, descent and theory entries."""
-    path = Path(__file__).parent / "reference" / "trajectories.json.gz"
+    return _reference("trajectories")
+
+
+@pytest.fixture(scope="session")
+def structured() -> dict[str, Any]:
+    """The independent SciPy values of several channels, structured networks and tasks."""
+    return _reference("structured")
+
+
+def _reference(name: str) -> dict[str, Any]:
+    path = Path(__file__).parent / "reference" / f"{name}.json.gz"
     return json.loads(gzip.decompress(path.read_bytes()))

@@ -23,6 +23,11 @@ NOISE = {
 }
 LENGTHS = {"weight_scale": 0.1, "learning": {"horizon": (2.0, 4.0, 8.0)}}
 OSCILLATOR = {"kind": "damped_oscillator", "decay": 0.2, "frequency": 1.0}
+STAIRS = {
+    "weight_scale": (0.01, 0.1, 0.5),
+    "tied": True,
+    "learning": {"method": "gradient_flow", "train_time": 8.0},
+}
 
 
 @dataclasses.dataclass
@@ -44,15 +49,19 @@ def made_up(
     spacing: str = "linear",
     learning_rate: Any = 0.1,
     learning: dict[str, Any] | None = None,
+    tied: bool = False,
 ) -> MadeUp:
     """A run whose leading eigenvalue grows to the target's, in theory a bit less; every member
     differs.
     """
     experiment = Experiment(
         target=target,
-        network={"num_units": UNITS, "weight_scale": weight_scale, "num_seeds": seeds},
-        learning={"learning_rate": learning_rate, "num_steps": 80} | (learning or {}),
-        record={"num": RECORDS, "spacing": spacing},
+        network={"num_units": UNITS, "weight_scale": weight_scale, "num_seeds": seeds}
+        | ({"input_scale": "weight_scale", "output_scale": "weight_scale"} if tied else {}),
+        learning=learning
+        if tied
+        else {"learning_rate": learning_rate, "num_steps": 80} | (learning or {}),
+        record={"num": RECORDS, "spacing": spacing, "weights": "all" if tied else "none"},
         theory={"models": tuple({re.sub(r"_\d$", "", m): None for m in models})},
     )
     dims = tuple(experiment.dimensions.values())
@@ -92,6 +101,12 @@ def made_up(
         },
         coords=coordinates | {"network_time": network_time},
     )
+    if tied:
+        saved, of = (*member, "weights_record"), (*shape, RECORDS)
+        dataset["W"] = ((*saved, "unit", "from_unit"), rng.normal(size=(*of, UNITS, UNITS)) / 9)
+        for name in "uv":
+            dataset[name] = ((*saved, "unit"), rng.normal(size=(*of, UNITS)))
+        dataset.coords["weights_record"] = np.arange(RECORDS)
     if not models:
         return MadeUp(experiment, dataset, xr.Dataset(coords=coordinates | {"model": []}))
     less = np.array([0.9, 0.7])[: len(models)].reshape(-1, *(1,) * loss.ndim)

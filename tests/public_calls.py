@@ -247,6 +247,18 @@ CALLS = [
         )
         for function in (theory.spectral_motion, theory.eigenvalue_velocity)
     ),
+    (theory.minimal_norm, {"rnn": target}, {"rnn": RNN}),
+    (
+        theory.staircase,
+        {"target": target, "max_modes": 1},
+        {"target": UNSTABLE, "max_modes": COUNT.filter(lambda x: x is not None)}
+        | {"loss": NO_OBJECT | st.none()},
+    ),
+    (
+        theory.escape,
+        {"rnn": net, "target": target},
+        {**LOSS, "loss": NO_OBJECT | st.none()},
+    ),
     (theory.word_subspace, {"rnn": net, "max_length": 1}, {"rnn": RNN, "max_length": LENGTH}),
     (theory.num_words, {"max_length": 1}, {"max_length": LENGTH}),
     (

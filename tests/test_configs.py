@@ -16,6 +16,7 @@ FIGURES = {
     "rich_to_lazy": "rich_to_lazy",
     "sampled_noise": "noise",
     "perfect_integrator": "horizons",
+    "staircase": "staircase",
 }
 
 

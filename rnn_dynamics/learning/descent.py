@@ -1,7 +1,7 @@
 """Training of one network by the steps of an optimiser."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from rnn_dynamics.learning.optimizers import MakeOptimizer
 from rnn_dynamics.learning.rates import Rates
 from rnn_dynamics.learning.schedules import checked_rate, learning_times
 from rnn_dynamics.learning.stopping import Stop
+from rnn_dynamics.learning.templates import take_apart
 from rnn_dynamics.learning.trajectory import Trajectory, Words, check_common, record
 from rnn_dynamics.loss import AbstractLoss, PopulationLoss, SampledLoss
 from rnn_dynamics.model import LinearRNN
@@ -51,7 +52,8 @@ def gradient_descent(
         optimizer: any optax gradient transformation, for example `optax.adam(0.02)`; by default
             plain gradient descent, Δ = -learning_rate · gradient. It gets a gradient of 0 for a
             parameter that is frozen, and the arguments `value`, `grad` and `value_fn` of a line
-            search: the loss after updates Δ as a function of the parameters plus Δ.
+            search: the loss after updates Δ as a function of the parameters plus Δ. Optimisers
+            that differ in real numbers alone share a compiled program.
         num_steps: number of steps, positive.
         record_every: steps between records, positive.
         rates: multiply the updates, by default 1; 0 freezes a parameter.
@@ -100,19 +102,21 @@ def gradient_descent(
     if learning_rate is not None:
         rate = checked_rate(learning_rate, rnn.dtype)
         train_time, clock = learning_times(rate, steps), "learning time"
-    make: Any = MakeOptimizer("sgd") if optimizer is None else _Given(optimizer)
-    numbers = {"learning_rate": rate} if optimizer is None else {}
-    learner = GradientDescent(loss, rates, make, numbers, key, stop)
     noise = "relative noise" if isinstance(loss, SampledLoss) else "relative error"
-    return record(learner, rnn, target, steps, train_time, Words(clock, error=noise))
 
+    if optimizer is None:
+        learner = GradientDescent(
+            loss, rates, MakeOptimizer("sgd"), {"learning_rate": rate}, key, stop
+        )
+        return record(learner, rnn, target, steps, train_time, Words(clock, error=noise))
 
-class _Given(NamedTuple):
-    """Makes the optimiser that was given; equal, for the compile cache, if the optimiser is the
-    same.
-    """
+    def train(traced: bool) -> Trajectory:
+        """With the optimiser's numbers as arguments of the program, or as parts of it."""
+        make, numbers = take_apart(optimizer, traced)
+        learner = GradientDescent(loss, rates, make, {"numbers": numbers}, key, stop)
+        return record(learner, rnn, target, steps, train_time, Words(clock, error=noise))
 
-    optimizer: Any
-
-    def __call__(self) -> optax.GradientTransformation:
-        return self.optimizer
+    try:
+        return train(traced=True)
+    except (TypeError, jax.errors.JAXTypeError):  # it wants to see its numbers
+        return train(traced=False)

@@ -52,7 +52,8 @@ def gradient_flow(
         The trajectory. Failure is a status, never an exception.
 
     Raises:
-        TypeError: if the loss samples noise, of which a flow knows nothing.
+        TypeError: if the loss samples fresh noise, of which a flow knows nothing; one batch of it
+            is `SampledLoss.fixed(key)`.
         ValueError: if `train_time` is not increasing or the target has an infinite loss.
 
     Source: section 2 of the theory note.
@@ -61,7 +62,7 @@ def gradient_flow(
     if isinstance(loss, SampledLoss):
         raise TypeError(
             "Argument `loss` must be a PopulationLoss for a gradient flow, such as "
-            "`loss.expected`, but is a SampledLoss."
+            "`loss.expected`, or on one batch of noise, `loss.fixed(key)`, but is a SampledLoss."
         )
     check_common(loss, rates, stop)
     require_type("method", method, ode.AbstractSolver, "a method of `ode`")

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnn_dynamics.learning.templates import Filled
 from rnn_dynamics.model.arguments import check_real, show
 
 
@@ -43,14 +44,18 @@ def checked_rate(learning_rate: Any, dtype: Any) -> Rate:
     if not callable(learning_rate):
         check_real("learning_rate", learning_rate, positive=True)
         return jnp.asarray(learning_rate, dtype)
-    schedule = GivenSchedule(learning_rate, dtype)
-    try:
-        found = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
-    except Exception as error:  # whatever a caller's function raises
-        raise _no_schedule(learning_rate) from error
-    if found.shape != ():
-        raise _no_schedule(learning_rate)
-    return schedule
+    # with its numbers as arguments of programs; else, if it wants to see them, as parts
+    for traced in (True, False):
+        schedule = GivenSchedule(Filled.of(learning_rate, traced), dtype)
+        try:
+            found = eqx.filter_eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
+        except Exception as error:  # whatever a caller's function raises
+            if traced:
+                continue
+            raise _no_schedule(learning_rate) from error
+        if found.shape == ():
+            return schedule
+    raise _no_schedule(learning_rate)
 
 
 def _no_schedule(given: Any) -> TypeError:

@@ -125,7 +125,7 @@ class Trajectory(eqx.Module):
             if reason and (reasons == reason).any()
         ]
         lines = [
-            f"Trajectories of {size} members of {self.rnn.u.shape[-1]} units, {records} records to "
+            f"Trajectories of {size} members of {self.rnn.num_units} units, {records} records to "
             f"{self.words.clock} {_range(self.train_time[..., -1])}: {', '.join(counts)}"
         ]
         # nothing helps who fails at the start

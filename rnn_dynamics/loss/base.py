@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from rnn_dynamics.loss.estimate import SKIP, Estimate, Evaluation, only_way, where_wanted
-from rnn_dynamics.model import LinearRNN
 
 
 class AbstractLoss(eqx.Module):
@@ -46,7 +45,7 @@ class AbstractLoss(eqx.Module):
         By default JAX differentiates the loss, in reverse mode, and both errors are eps of the
         dtype: what rounding does is not known.
         """
-        value, gradient = jax.value_and_grad(self)(network, target, key)
+        value, gradient = eqx.filter_value_and_grad(lambda one: self(one, target, key))(network)
         eps = jnp.asarray(jnp.finfo(value.dtype).eps, value.dtype)
         return Evaluation(value, gradient, eps, eps)
 
@@ -98,8 +97,3 @@ class AbstractLoss(eqx.Module):
     def steps_are_stable(self, network: Any, target: Any) -> jax.Array:
         """Whether the loss's time steps, if it has any, follow both networks, () bool."""
         return jnp.ones((), bool)
-
-
-def transposed(rnn: LinearRNN) -> LinearRNN:
-    """The network (Wᵀ, v, u), which has the same impulse response."""
-    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, (rnn.W.T, rnn.v, rnn.u))

@@ -1,9 +1,11 @@
 """The energy ½∫k(t)² dt of an impulse response and its exact gradient, by doubling in time.
 
 With A = I - W, the two Gramians P = ∫ q qᵀ dt of q(t) = e^{-At} u and Q = ∫ p pᵀ dt of p(t) =
-e^{-Aᵀt} v carry everything (section 2 of the theory note):
+e^{-Aᵀt} v carry everything (sections 2 and 8 of the theory note):
 
-    energy = ½ vᵀ P v,    ∂/∂W = Q P,    ∂/∂u = Q u,    ∂/∂v = P v
+    energy = ½ tr vᵀ P v,    ∂/∂W = Q P,    ∂/∂u = Q u,    ∂/∂v = P v
+
+Here u is (N,) or, of several channels, (N, m), and v is (N,) or (N, p).
 
 They are built in time, not by a Lyapunov solver. One panel of length h is integrated by
 Gauss-Legendre quadrature, which is exact to rounding there; with E = e^{-Ah}, every further step
@@ -40,7 +42,7 @@ import jax.numpy as jnp
 
 from rnn_dynamics.loss.panels import euler_step, gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.balancing import balancing_units, in_units
+from rnn_dynamics.model.balancing import balancing_units, in_units, scaled
 
 NUM_PANELS = 64  # panels on which k(t) is sampled; most networks have forgotten their input by then
 # Powers of e by which rounding may have moved ‖E‖. Unstable networks were missed from 16 on.
@@ -54,7 +56,7 @@ class Gramians(NamedTuple):
     Attributes:
         P: ∫ q qᵀ dt, (N, N).
         Q: ∫ p pᵀ dt, (N, N).
-        energy: ½ ∫ k² dt, (); infinite if the network is unstable, NaN if neither is proven.
+        energy: ½ ∫ |k|² dt, (); infinite if the network is unstable, NaN if neither is proven.
         stable: whether the network is proven to be stable, () bool.
         growth: the largest ‖E‖/√N on the way, (): how much of rounding e^{-At} amplifies in
             balanced units.
@@ -89,14 +91,30 @@ def gramians(rnn: LinearRNN, time_step: Any = None) -> Gramians:
     """
     with jax.default_matmul_precision("highest"):
         own, d = balanced(rnn)
-        G = _gramians(own, d, time_step)
+        G = _gramians(columns(own), d, time_step)
         return G._replace(P=G.P / d[:, None] / d[None, :], Q=G.Q * d[:, None] * d[None, :])
 
 
 def balanced(rnn: LinearRNN) -> tuple[LinearRNN, jax.Array]:
     """The network in balanced units, and these, (N,)."""
     d = balancing_units(rnn.W)
-    return LinearRNN(in_units(rnn.W, d), d * rnn.u, rnn.v / d), d
+    return rescaled(rnn, d), d
+
+
+def rescaled(rnn: LinearRNN, d: jax.Array) -> LinearRNN:
+    """The network in the units d of its state, (N,), which has the same impulse response."""
+    parts = in_units(rnn.W, d), scaled(d, rnn.u), scaled(1 / d, rnn.v)
+    return eqx.tree_at(lambda r: (r.W, r.u, r.v), rnn, parts)
+
+
+def columns(rnn: LinearRNN) -> LinearRNN:
+    """The network with u and v as matrices of as many columns, (N, max(m, p)): those that it does
+    not have are 0.
+    """
+    u, v = (x.reshape(rnn.num_units, -1) for x in (rnn.u, rnn.v))
+    most = max(u.shape[1], v.shape[1])
+    u, v = (jnp.pad(x, ((0, 0), (0, most - x.shape[1]))) for x in (u, v))
+    return eqx.tree_at(lambda r: (r.u, r.v), rnn, (u, v))
 
 
 def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
@@ -104,26 +122,26 @@ def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
     one = jnp.ones((), dtype)
     if time_step is None:
         F, X, Z = gauss_panels(W, rnn.u, rnn.v, longest_panel(W))
-        columns = jnp.stack([X, Z])
+        roots = jnp.stack([X, Z])
     else:
         dt = jnp.asarray(time_step, dtype)
         F = dt * (W - jnp.eye(num_units, dtype=dtype))
-        columns = jnp.sqrt(dt) * jnp.stack([rnn.u, rnn.v])[:, :, None]
+        roots = jnp.sqrt(dt) * jnp.stack([rnn.u, rnn.v])
 
     # While they are few, the columns of P = X Xᵀ and Q = Z Zᵀ are cheaper to carry than the
     # Gramians themselves: (2, N, J).
     panels = 1
-    while 2 * columns.shape[2] <= 1.5 * num_units:
-        columns = jnp.concatenate([columns, _onward(F, columns)], axis=2)
+    while 2 * roots.shape[2] <= 1.5 * num_units:
+        roots = jnp.concatenate([roots, _onward(F, roots)], axis=2)
         F, panels = 2 * F + F @ F, 2 * panels
-    PQ = columns @ jnp.swapaxes(columns, 1, 2)
+    PQ = roots @ jnp.swapaxes(roots, 1, 2)
 
     # Rows vᵀe^{-At} at the starts of blocks as long as X give samples k(t) = rows · X: the energy
     # is a sum of squares.
     remote, rows = jax.lax.scan(
-        lambda row, _: (row + row @ F, row), rnn.v, None, length=max(1, NUM_PANELS // panels)
+        lambda row, _: (row + row @ F, row), rnn.v.T, None, length=max(1, NUM_PANELS // panels)
     )
-    samples = rows @ columns[0]
+    samples = rows @ roots[0]
 
     tolerance = float(jnp.finfo(dtype).eps) ** 0.25  # squared twice: by the last doubling, and in P
 
@@ -169,7 +187,7 @@ def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
     stable = last.stable
     unstable = _grows(F, ~stable)
     # rounding can leave less than nothing of what is far away
-    energy = (jnp.sum(samples**2) + jnp.maximum(remote @ P @ remote, 0)) / 2
+    energy = (jnp.sum(samples**2) + jnp.maximum(jnp.sum((remote @ P) * remote), 0)) / 2
     nan, infinite = jnp.asarray(jnp.nan, dtype), jnp.asarray(jnp.inf, dtype)
     return Gramians(
         P=jnp.where(stable, P, nan),
@@ -178,13 +196,13 @@ def _gramians(rnn: LinearRNN, d: jax.Array, time_step: Any) -> Gramians:
         stable=stable,
         growth=last.growth / math.sqrt(num_units),
         panels=2 * last.panels,
-        tail=(jnp.abs(remote) @ jnp.sqrt(jnp.maximum(jnp.diagonal(P), 0))) ** 2 / 2,
+        tail=jnp.sum((jnp.abs(remote) @ jnp.sqrt(jnp.maximum(jnp.diagonal(P), 0))) ** 2) / 2,
     )
 
 
-def _onward(F: jax.Array, columns: jax.Array) -> jax.Array:
+def _onward(F: jax.Array, roots: jax.Array) -> jax.Array:
     """E and Eᵀ of E = 1 + F times columns, (2, N, J): one product of both is cheaper than two."""
-    return columns + jnp.stack([F, F.T]) @ columns
+    return roots + jnp.stack([F, F.T]) @ roots
 
 
 class _Propagator(NamedTuple):
@@ -265,7 +283,7 @@ def _spoiled(size: jax.Array, num_units: int) -> jax.Array:
 
 @jax.custom_vjp
 def energy(rnn: LinearRNN, time_step: Any = None) -> jax.Array:
-    """½∫₀^∞ k(t)² dt of one network, infinite if it is unstable; its gradient is exact, not
+    """½∫₀^∞ |k(t)|² dt of one network, infinite if it is unstable; its gradient is exact, not
     differentiated code.
 
     In discrete time ½ dt Σ k_n², with k_n = vᵀ M^n u.

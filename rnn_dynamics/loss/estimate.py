@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -68,17 +69,26 @@ def where_wanted(rnn: LinearRNN, wanted: jax.Array) -> LinearRNN:
     """The network, or one without weights: what has failed takes longest, and its batch would wait
     for it.
     """
-    return jax.tree.map(lambda x: jnp.where(wanted, x, jnp.zeros_like(x)), rnn)
+
+    def choose(x: Any) -> Any:
+        return jnp.where(wanted, x, jnp.zeros_like(x)) if eqx.is_inexact_array(x) else x
+
+    return jax.tree.map(choose, rnn)
 
 
 def all_finite(rnn: LinearRNN) -> jax.Array:
     """Whether every parameter is finite, () bool."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(rnn)]))
+    leaves = jax.tree.leaves(eqx.filter(rnn, eqx.is_inexact_array))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
 
 
 def norm(x: Any) -> jax.Array:
     """Norm of all numbers of a pytree, ()."""
-    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(x)))
+
+    def square(leaf: jax.Array) -> jax.Array:
+        return jnp.sum((jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf) ** 2)
+
+    return jnp.sqrt(sum(square(leaf) for leaf in jax.tree.leaves(x)))
 
 
 def relative(error: jax.Array, size: jax.Array) -> jax.Array:

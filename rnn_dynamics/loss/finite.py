@@ -1,4 +1,4 @@
-"""½∫₀ᵀ m(t) k(t)² dt of an impulse response over a finite horizon, and its exact gradient, by
+"""½∫₀ᵀ m(t) |k(t)|² dt of an impulse response over a finite horizon, and its exact gradient, by
 doubling in time.
 
 With q(t) = e^{-At} u, the horizon is 2ⁿ panels of length T/2ⁿ, each exact by itself, and two spans
@@ -8,7 +8,7 @@ of length τ make one of 2τ:
     R ← R + τ P + E R Eᵀ        R(τ) = ∫₀^τ (τ - t) q qᵀ dt
     E ← E²                      E(τ) = e^{-Aτ}
 
-so that ½ vᵀ P(T) v is the loss of weight m = 1, and ½ vᵀ R(T) v / T that of m = 1 - t/T. The
+so that ½ tr vᵀ P(T) v is the loss of weight m = 1, and ½ tr vᵀ R(T) v / T that of m = 1 - t/T. The
 gradient is the adjoint of this recursion, written out: 8 matrix products per doubling for m = 1, 13
 for m = 1 - t/T, and no time grid. Nothing needs the network to be stable. The value itself is
 summed from squares of k(t), because vᵀ P v cancels where student and target nearly agree.
@@ -16,7 +16,12 @@ summed from squares of k(t), because vᵀ P v cancels where student and target n
 In discrete time a panel is one Euler step, and a horizon of any number of steps is reached by
 doubling and appending single steps: E ← E M, P ← P + dt q qᵀ with q = E u, R ← R + dt P.
 
-Source: sections 1 and 2 of the theory note.
+A state that does not start at rest but with the covariance s sᵀ adds to the error at the last time,
+or to the average over the horizon,
+
+    ½ |vᵀ E(T) s|²,    or    ½∫₀ᵀ |vᵀ E(t) s|² dt / T
+
+Source: sections 1, 2 and 8 of the theory note.
 """
 
 from functools import partial
@@ -28,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
+from rnn_dynamics.loss.estimate import all_finite
 from rnn_dynamics.loss.panels import Panel, euler_panel, gauss_panel, longest_panel
 from rnn_dynamics.model import LinearRNN
 
@@ -58,30 +64,53 @@ class Cut(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def finite_energy(
-    rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any = None
+    rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any = None, start: Any = None
 ) -> jax.Array:
-    """½∫₀ᵀ m(t) k(t)² dt, (), as a sum of squares, with m = 1 - t/T if `averaged`, else 1.
+    """½∫₀ᵀ m(t) |k(t)|² dt, (), as a sum of squares, with m = 1 - t/T if `averaged`, else 1.
 
     Infinite where it overflows, or where the horizon has more than 2²⁰ panels or steps.
+
+    Args:
+        rnn: the network, with u and v as matrices, (N, m) and (N, p).
+        horizon: T, ().
+        averaged: which weighting.
+        time_step: of the Euler scheme, or None.
+        start: s, (N, k), of the state's covariance s sᵀ at the start; None is at rest.
     """
-    parts = _cut(rnn, horizon, time_step, jnp.zeros((), bool))
-    with jax.default_matmul_precision("highest"):
-        return _value(rnn, _panel(rnn, parts, time_step), parts, horizon, averaged)
+    none = jnp.zeros((), bool)
+    return finite_energy_and_gradient(rnn, horizon, averaged, time_step, none, start)[0]
 
 
 def finite_energy_and_gradient(
-    rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any, finer: jax.Array
+    rnn: LinearRNN,
+    horizon: jax.Array,
+    averaged: bool,
+    time_step: Any,
+    finer: jax.Array,
+    start: Any = None,
 ) -> tuple[jax.Array, LinearRNN]:
     """The same, (), and its gradient in the network; `finer` halves the panels of continuous
     time.
     """
+    last = None if start is None or (averaged and time_step is None) else start
+    if averaged and last is not None:  # the average is over the ends of steps
+        last = last * jnp.sqrt(jnp.asarray(time_step, rnn.dtype) / horizon)
     with jax.default_matmul_precision("highest"):
-        return _value_and_gradient(rnn, horizon, averaged, time_step, finer)
+        own = _value_and_gradient(rnn, horizon, averaged, time_step, finer, last)
+        if start is None or not averaged:
+            return own
+        begun = eqx.tree_at(lambda r: r.u, rnn, start / jnp.sqrt(horizon))
+        value, others = _value_and_gradient(begun, horizon, False, time_step, finer, None)
+        others = eqx.tree_at(lambda r: r.u, others, jnp.zeros_like(rnn.u))
+        return own[0] + value, jax.tree.map(jnp.add, own[1], others)
 
 
-def _forward(rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any) -> Any:
-    both = finite_energy_and_gradient(rnn, horizon, averaged, time_step, jnp.zeros((), bool))
-    return both[0], (both[1], horizon, time_step)
+def _forward(
+    rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any, start: Any = None
+) -> Any:
+    none = jnp.zeros((), bool)
+    both = finite_energy_and_gradient(rnn, horizon, averaged, time_step, none, start)
+    return both[0], (both[1], horizon, time_step, start)
 
 
 def _backward(_: bool, kept: Any, cotangent: jax.Array) -> Any:
@@ -110,8 +139,14 @@ def _panel(rnn: LinearRNN, parts: Cut, time_step: Any) -> Panel:
 
 
 def _value_and_gradient(
-    rnn: LinearRNN, horizon: jax.Array, averaged: bool, time_step: Any, finer: jax.Array
+    rnn: LinearRNN,
+    horizon: jax.Array,
+    averaged: bool,
+    time_step: Any,
+    finer: jax.Array,
+    start: Any,
 ) -> tuple[jax.Array, LinearRNN]:
+    """½∫₀ᵀ m(t) |k(t)|² dt + ½ |vᵀ E(T) s|² and its gradient, where s is `start`, or 0."""
     parts = _cut(rnn, horizon, time_step, finer)
     panel, pull = jax.vjp(lambda rnn: _panel(rnn, parts, time_step), rnn)
     rest = (panel.length - panel.times)[None, :]
@@ -124,9 +159,16 @@ def _value_and_gradient(
     step = None if time_step is None else (panel.E, rnn.u)
     last, starts = _ascend(first, step, parts)
 
-    outer, zero = jnp.outer(rnn.v, rnn.v) / 2, jnp.zeros_like(panel.E)
+    value = _value(rnn, panel, parts, horizon, averaged)
+    outer, zero = rnn.v @ rnn.v.T / 2, jnp.zeros_like(panel.E)
     P_bar, R_bar = (zero, outer / horizon) if averaged else (outer, None)
-    top = Span(zero, P_bar, R_bar, jnp.zeros_like(panel.length))
+    E_bar, v_bar = zero, (last.R / horizon if averaged else last.P) @ rnn.v
+    if start is not None:
+        ends = last.E @ start
+        more = jnp.sum((rnn.v.T @ ends) ** 2) / 2
+        value = value + jnp.where(jnp.isnan(more), jnp.inf, more)  # of what overflows
+        E_bar, v_bar = 2 * (outer @ ends) @ start.T, v_bar + ends @ (ends.T @ rnn.v)
+    top = Span(E_bar, P_bar, R_bar, jnp.zeros_like(panel.length))
     bottom, M_bar, u_bar = _descend(top, starts, step, parts)
     X_bar = 2 * (bottom.P @ panel.X)
     if averaged:
@@ -134,11 +176,10 @@ def _value_and_gradient(
     (gradient,) = pull(
         Panel(bottom.E + M_bar, X_bar, jnp.zeros_like(panel.times), jnp.zeros_like(panel.length))
     )
-    v_bar = (last.R / horizon if averaged else last.P) @ rnn.v
     gradient = eqx.tree_at(lambda g: (g.u, g.v), gradient, (gradient.u + u_bar, v_bar))
     in_range = parts.doublings <= MAX_DOUBLINGS
     gradient = jax.tree.map(lambda x: jnp.where(in_range, x, jnp.nan), gradient)
-    return _value(rnn, panel, parts, horizon, averaged), gradient
+    return value, gradient
 
 
 def _value(
@@ -156,15 +197,14 @@ def _value(
         t = times + done.astype(times.dtype) * panel.length
         m = 1 - t / horizon if averaged else jnp.ones_like(t)
         inside = jnp.asarray(number) + done < parts.panels
-        squares = jnp.where(inside, m * (row @ X) ** 2, jnp.zeros_like(t))
+        squares = jnp.where(inside, m * jnp.sum((row @ X) ** 2, axis=0), jnp.zeros_like(t))
         return done + panels, row @ E, total + jnp.sum(squares) / 2
 
-    start = (jnp.zeros((), jnp.int32), rnn.v, jnp.zeros((), rnn.dtype))
+    start = (jnp.zeros((), jnp.int32), rnn.v.T, jnp.zeros((), rnn.dtype))
     total = jax.lax.while_loop(lambda carry: carry[0] < parts.panels, add, start)[2]
     known = jnp.isfinite(total) & (parts.doublings <= MAX_DOUBLINGS)
-    finite = jnp.all(jnp.isfinite(rnn.W)) & jnp.all(jnp.isfinite(rnn.u) & jnp.isfinite(rnn.v))
     overflow = jnp.asarray(jnp.inf, rnn.dtype)
-    return jnp.where(known, total, jnp.where(finite, overflow, jnp.nan))
+    return jnp.where(known, total, jnp.where(all_finite(rnn), overflow, jnp.nan))
 
 
 def _ascend(span: Span, step: Any, parts: Cut) -> tuple[Span, Span]:
@@ -191,7 +231,7 @@ def _append(span: Span, step: Any, dt: jax.Array) -> Span:
     """A span and one Euler step more."""
     M, u = step
     q = span.E @ u
-    P = span.P + dt * jnp.outer(q, q)
+    P = span.P + dt * (q @ q.T)
     return Span(span.E @ M, P, None if span.R is None else span.R + dt * P, span.length + dt)
 
 
@@ -223,7 +263,8 @@ def _descend(bar: Span, starts: Span, step: Any, parts: Cut) -> tuple[Span, jax.
         return _where(active, Span(E_bar, P_bar, R_bar, bar.length), bar), M_bar, u_bar
 
     zero = jnp.zeros_like(bar.E)
-    return jax.lax.fori_loop(0, levels, level, (bar, zero, zero[0]))
+    u_zero = zero[:, :1] if step is None else jnp.zeros_like(step[1])
+    return jax.lax.fori_loop(0, levels, level, (bar, zero, u_zero))
 
 
 def _append_adjoint(bar: Span, E: jax.Array, step: Any, dt: jax.Array) -> Any:
@@ -231,7 +272,7 @@ def _append_adjoint(bar: Span, E: jax.Array, step: Any, dt: jax.Array) -> Any:
     M, u = step
     P_bar = bar.P if bar.R is None else bar.P + dt * bar.R
     q_bar = 2 * dt * (P_bar @ (E @ u))
-    E_bar = bar.E @ M.T + jnp.outer(q_bar, u)
+    E_bar = bar.E @ M.T + q_bar @ u.T
     return Span(E_bar, P_bar, bar.R, bar.length), E.T @ bar.E, E.T @ q_bar
 
 

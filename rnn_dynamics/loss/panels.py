@@ -27,12 +27,12 @@ NUM_NODES = 8  # Gauss-Legendre nodes per panel: exact to 1e-15 for rates up to 
 
 
 class Panel(NamedTuple):
-    """One panel of a network (W, x).
+    """One panel of a network (W, x) of m channels.
 
     Attributes:
         E: what the panel does to the state, (N, N).
-        X: columns √w_j q(t_j) with q(t) = e^{-A t} x, (N, J).
-        times: t_j from the start of the panel, (J,).
+        X: columns √w_j q(t_j) with q(t) = e^{-A t} x, of m channels, (N, J m).
+        times: their t_j from the start of the panel, (J m,).
         length: of the panel, ().
     """
 
@@ -51,16 +51,18 @@ def longest_panel(W: jax.Array) -> jax.Array:
 
 
 def gauss_panel(W: jax.Array, x: jax.Array, h: jax.Array) -> Panel:
-    """The panel of (W, x) in continuous time, (N, N), (N,), ()."""
+    """The panel of (W, x) in continuous time, (N, N), (N, m), ()."""
     powers = taylor_powers(h * W)
-    return _gauss(powers, h, _columns([power[None] for power in powers], x[None], h)[0])
+    X = _columns([power[None] for power in powers], x[None], h)[0]
+    nodes = jnp.asarray(np.repeat(gauss_nodes()[0], x.shape[1]), h.dtype)
+    return Panel(jnp.exp(-h) * taylor_exponential(powers), X, h * nodes, h)
 
 
 def gauss_panels(
     W: jax.Array, u: jax.Array, v: jax.Array, h: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """e^{-Ah} - I, (N, N), to the digits of its smallest rates, and the columns of (W, u) and of
-    (Wᵀ, v), (N, J).
+    (Wᵀ, v), (N, J m), where u and v have m columns.
     """
     powers = taylor_powers(h * (W - jnp.eye(len(W), dtype=W.dtype)))
     both = [jnp.stack([power, power.T]) for power in powers]
@@ -69,8 +71,8 @@ def gauss_panels(
 
 
 def euler_panel(W: jax.Array, x: jax.Array, dt: jax.Array) -> Panel:
-    """The panel of (W, x) in discrete time, one step of length dt, (N, N), (N,), ()."""
-    return Panel(euler_step(W, dt), jnp.sqrt(dt) * x[:, None], jnp.zeros((1,), W.dtype), dt)
+    """The panel of (W, x) in discrete time, one step of length dt, (N, N), (N, m), ()."""
+    return Panel(euler_step(W, dt), jnp.sqrt(dt) * x, jnp.zeros(x.shape[1], W.dtype), dt)
 
 
 def euler_step(W: jax.Array, dt: jax.Array) -> jax.Array:
@@ -85,11 +87,6 @@ def gauss_nodes(num: int = NUM_NODES) -> tuple[np.ndarray, np.ndarray]:
     return (nodes + 1) / 2, weights / 2
 
 
-def _gauss(powers: list[jax.Array], h: jax.Array, X: jax.Array) -> Panel:
-    nodes = jnp.asarray(gauss_nodes()[0], h.dtype)
-    return Panel(jnp.exp(-h) * taylor_exponential(powers), X, h * nodes, h)
-
-
 def _columns(
     powers: list[jax.Array],
     x: jax.Array,
@@ -98,18 +95,20 @@ def _columns(
     leak: float = 1.0,
 ) -> jax.Array:
     """Columns √w_i e^{(B/h - leak) t_i} x at the nodes of the panel [0, h], of several networks:
-    powers of B, (S, N, N), (S, N) → (S, N, NUM_NODES).
+    powers of B, (S, N, N), (S, N, m) → (S, N, NUM_NODES m), channels of one node side by side.
     """
-    block = x[:, :, None]
+    S, N, m = x.shape
+    block = x
     for power in powers[1:3]:
         block = jnp.concatenate([block, power @ block], axis=2)
     blocks = [block]
     for _ in range(degree // 4):
         blocks.append(powers[4] @ blocks[-1])
-    krylov = jnp.concatenate(blocks, axis=2)
+    krylov = jnp.concatenate(blocks, axis=2).reshape(S, N, -1, m)
     nodes, weights = gauss_nodes()
     degrees = np.arange(krylov.shape[2])
     factorials = np.array([math.factorial(k) for k in degrees], dtype=float)
     taylor = nodes[None, :] ** degrees[:, None] / factorials[:, None] * np.sqrt(weights)
     decays = jnp.exp(-leak * h * jnp.asarray(nodes, x.dtype)) * jnp.sqrt(h)
-    return (krylov @ jnp.asarray(taylor, x.dtype)) * decays[None, None, :]
+    at_nodes = jnp.asarray(taylor, x.dtype) * decays[None, :]
+    return jnp.einsum("snkm,kj->snjm", krylov, at_nodes).reshape(S, N, -1)

@@ -69,9 +69,9 @@ def count_steps(horizon: ArrayLike, time_step: ArrayLike) -> int:
     return number
 
 
-def check_stable_target(target: LinearRNN, time_step: Any) -> None:
-    """Refuse a target that has an infinite loss over an infinite horizon, with or without Euler
-    steps.
+def check_stable(name: str, rnn: LinearRNN, time_step: Any, reason: str) -> None:
+    """Refuse a network that is unstable, with or without Euler steps, where `reason` needs a stable
+    one.
 
     Eigenvalues that rounding may have moved over the edge, as those of Jordan blocks, are passed
     over.
@@ -79,7 +79,7 @@ def check_stable_target(target: LinearRNN, time_step: Any) -> None:
     Raises:
         ValueError: if it is unstable.
     """
-    W = np.asarray(target.W, float)
+    W = np.asarray(rnn.W, float)
     eigenvalues, vectors = np.linalg.eig(W)
     try:
         conditions = np.linalg.norm(np.linalg.inv(vectors), axis=1)
@@ -90,7 +90,7 @@ def check_stable_target(target: LinearRNN, time_step: Any) -> None:
     largest = float(np.max(eigenvalues.real - errors))
     if largest >= 1:
         raise ValueError(
-            "Argument `target` must be stable for an infinite horizon (every eigenvalue of W with "
+            f"Argument `{name}` must be stable for {reason} (every eigenvalue of W with "
             f"a real part below 1), but has one at {largest:.6g}."
         )
     if time_step is not None:
@@ -98,7 +98,7 @@ def check_stable_target(target: LinearRNN, time_step: Any) -> None:
         factor = float(np.max(np.abs(1 + dt * (eigenvalues - 1)) - dt * errors))
         if factor >= 1:
             raise ValueError(
-                "Argument `target` must be stable in steps of `time_step` for an infinite horizon, "
+                f"Argument `{name}` must be stable in steps of `time_step` for {reason}, "
                 f"but grows by a factor of {factor:.6g} per step."
             )
 
@@ -115,7 +115,7 @@ def steps_are_stable(W: jax.Array, time_step: Any) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         W, dt = in_units(W, balancing_units(W)), jnp.asarray(time_step, W.dtype)
         h = longest_panel(W)
-        zero = jnp.zeros_like(W[0])
+        zero = jnp.zeros_like(W[:, :1])
         exact = _growth_rate(gauss_panel(W, zero, h).E, h)
         return _growth_rate(euler_step(W, dt), dt) <= jnp.maximum(exact, 0) + SLACK
 

@@ -2,6 +2,7 @@
 
 from rnn_dynamics.model.initialisation import random_rnn
 from rnn_dynamics.model.linear_rnn import LinearRNN
+from rnn_dynamics.model.nonlinear_rnn import NonlinearRNN
 from rnn_dynamics.model.spectrum import (
     Modes,
     bulk_radius,
@@ -11,14 +12,20 @@ from rnn_dynamics.model.spectrum import (
     modes,
     track_eigenvalues,
 )
-from rnn_dynamics.model.targets import damped_oscillator, leaky_integrator, parallel
+from rnn_dynamics.model.structured import DiagonalRNN, LowRankRNN, StackedRNN
+from rnn_dynamics.model.targets import damped_oscillator, fir, leaky_integrator, parallel
 
 __all__ = [
+    "DiagonalRNN",
     "LinearRNN",
+    "LowRankRNN",
     "Modes",
+    "NonlinearRNN",
+    "StackedRNN",
     "bulk_radius",
     "damped_oscillator",
     "edge_margin",
+    "fir",
     "is_outlier",
     "leaky_integrator",
     "match_eigenvalues",

@@ -117,9 +117,11 @@ def positive_int(name: str, value: Any, *, minimum: int = 1, maximum: int = 2**3
     return int(value)
 
 
-def real_array(name: str, value: Any, shape: tuple[int | str, ...]) -> jax.Array:
-    """Return `value` as a real floating-point JAX array of the given shape (a string matches any
-    size).
+def real_array(
+    name: str, value: Any, *shapes: tuple[int | str, ...], beside: str = ""
+) -> jax.Array:
+    """Return `value` as a real floating-point JAX array of one of the given shapes (a string
+    matches any size); `beside` says what these come from.
 
     Raises:
         TypeError: if it is not a real floating-point array (complex and integer arrays are
@@ -131,17 +133,20 @@ def real_array(name: str, value: Any, shape: tuple[int | str, ...]) -> jax.Array
         raise TypeError(
             f"Argument `{name}` must be a real floating-point array, but has dtype {array.dtype}."
         )
-    fits = array.ndim == len(shape) and all(
-        isinstance(want, str) or have == want for have, want in zip(array.shape, shape, strict=True)
-    )
-    wanted = "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
-    if not fits:
+    if not any(_fits(array.shape, shape) for shape in shapes):
+        wanted = " or ".join(str(shape).replace("'", "") for shape in shapes)
         raise ValueError(
-            f"Argument `{name}` must have shape {wanted}, but has shape {array.shape}."
+            f"Argument `{name}` must have shape {wanted}{beside}, but has shape {array.shape}."
         )
     if not is_traced(array) and not np.all(np.isfinite(np.asarray(array))):
         raise ValueError(f"Argument `{name}` must be finite, but has a NaN or an infinity in it.")
     return jnp.asarray(array)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        isinstance(want, str) or have == want for have, want in zip(shape, wanted, strict=True)
+    )
 
 
 def numbers(name: str, value: Any, *, real: bool = True) -> Any:

@@ -53,3 +53,8 @@ def balancing_units(W: jax.Array) -> jax.Array:
 def in_units(W: jax.Array, d: jax.Array) -> jax.Array:
     """D W D⁻¹, (N, N), (N,) → (N, N)."""
     return d[:, None] * W / d[None, :]
+
+
+def scaled(d: jax.Array, x: jax.Array) -> jax.Array:
+    """D x of a vector or of columns, (N,), (N,) or (N, m) → the shape of x."""
+    return d * x if x.ndim == 1 else d[:, None] * x

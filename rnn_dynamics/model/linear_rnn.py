@@ -6,16 +6,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from rnn_dynamics.model.arguments import float_dtype, numbers, real_array, show
-from rnn_dynamics.model.balancing import balancing_units, in_units
+from rnn_dynamics.model.arguments import (
+    float_dtype,
+    numbers,
+    real_array,
+    real_scalar,
+    require,
+    show,
+)
+from rnn_dynamics.model.balancing import balancing_units, in_units, scaled
 from rnn_dynamics.model.propagator import propagator
 
 
 class LinearRNN(eqx.Module):
-    """A linear recurrent network with leak 1, driven by one input and read out by one output.
+    """A linear recurrent network with leak 1.
 
-        h'(t) = -h + W h + u x(t),    y = v . h,    impulse response k(t) = v^T exp(-(I - W) t) u
+        h'(t) = -h + W h + u x(t),    y = v^T h,    impulse response k(t) = v^T exp(-(I - W) t) u
+
+    One input is a vector u, m inputs are the columns of a matrix u; outputs likewise.
 
     Time is measured in leak time constants. A target is a (small) `LinearRNN` too, and so is a
     gradient: its fields then hold ∂L/∂W, ∂L/∂u and ∂L/∂v. Batches are made by `jax.vmap`, never by
@@ -23,15 +33,18 @@ class LinearRNN(eqx.Module):
 
     Attributes:
         W: recurrent weights, (N, N).
-        u: input weights, (N,).
-        v: read-out weights, (N,).
+        u: input weights, (N,) or (N, m).
+        v: read-out weights, (N,) or (N, p).
 
     Raises:
         TypeError: if an array is complex or integer, or if the three differ in dtype.
-        ValueError: if `W` is not square, `u` or `v` has the wrong length, or a number is not
-            finite.
+        ValueError: if `W` is not square, `u` or `v` has another number of rows or no column, or a
+            number is not finite.
 
-    Source: section 1 of the theory note; arXiv:2503.18754, eq. 1.
+    Example:
+        >>> rd.LinearRNN([[0.5, 0.1], [0.0, 0.3]], [1.0, 0.0], [0.0, 1.0])
+
+    Source: sections 1 and 8.1 of the theory note; arXiv:2503.18754, eq. 1.
     """
 
     W: jax.Array
@@ -43,8 +56,11 @@ class LinearRNN(eqx.Module):
         if W.shape[0] != W.shape[1] or W.shape[0] == 0:
             raise ValueError(f"Argument `W` must be square, but has shape {W.shape}.")
         self.W = W
-        self.u = real_array("u", u, (W.shape[0],))
-        self.v = real_array("v", v, (W.shape[0],))
+        N, beside = W.shape[0], f" beside `W` of shape {W.shape}"
+        self.u = real_array("u", u, (N,), (N, "m"), beside=beside)
+        self.v = real_array("v", v, (N,), (N, "p"), beside=beside)
+        for name, x in (("u", self.u), ("v", self.v)):
+            require(0 not in x.shape, name, "have a column", f"of shape {x.shape}")
         if not self.W.dtype == self.u.dtype == self.v.dtype:
             raise TypeError(
                 "Arguments `W`, `u` and `v` must have one dtype, but have "
@@ -54,7 +70,17 @@ class LinearRNN(eqx.Module):
     @property
     def num_units(self) -> int:
         """The number of units N."""
-        return int(self.u.shape[-1])
+        return int(self.W.shape[-1])
+
+    @property
+    def num_inputs(self) -> int:
+        """The number of inputs m, 1 where `u` is a vector."""
+        return int(self.u.shape[-1]) if self.u.ndim == self.W.ndim else 1
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of outputs p, 1 where `v` is a vector."""
+        return int(self.v.shape[-1]) if self.v.ndim == self.W.ndim else 1
 
     @property
     def dtype(self) -> np.dtype:
@@ -66,6 +92,10 @@ class LinearRNN(eqx.Module):
         dtype = float_dtype("dtype", dtype)
         return jax.tree.map(lambda x: x.astype(dtype), self)
 
+    def system(self) -> "LinearRNN":
+        """The network itself. Whatever has `.system()` is a network, see `LowRankRNN`."""
+        return self
+
     def impulse_response(self, t: jax.Array) -> jax.Array:
         """k(t) = v^T exp(-(I - W) t) u, at any times of either sign.
 
@@ -73,7 +103,8 @@ class LinearRNN(eqx.Module):
             t: times in leak time constants, (T,).
 
         Returns:
-            The response, (T,).
+            The response of each output to each input, (T, p, m); (T,) if both `u` and `v` are
+            vectors.
         """
         t = jnp.asarray(numbers("t", t), dtype=self.dtype)
         if t.ndim != 1:
@@ -86,6 +117,84 @@ class LinearRNN(eqx.Module):
         Uses LAPACK: take spectra outside of a learning program.
         """
         return jnp.linalg.eigvals(self.W)
+
+    def residues(self) -> jax.Array:
+        """ρ_i of each of the `eigenvalues()`, in their order: k(t) = Σ_i ρ_i e^{-(1 - λ_i) t}.
+
+        Returns:
+            (N,) complex; (N, p, m) unless both `u` and `v` are vectors. See `rd.modes`.
+        """
+        # networks come before their spectra
+        from rnn_dynamics.model.spectrum import match_eigenvalues, modes
+
+        found = modes(self)
+        return found.residues[match_eigenvalues(self.eigenvalues(), found.eigenvalues)]
+
+    def zeros(self) -> jax.Array:
+        """The finite transmission zeros z: where det ∫ k(t) e^{-zt} dt, continued, is 0.
+
+        They are the finite generalised eigenvalues of ([[W - I, u], [vᵀ, 0]], diag(I, 0)). A mode
+        is silent where a zero sits on its pole, z = λ - 1. In steps of 1, zeros of Σ_n k_n s^{-n}
+        are at s = 1 + z.
+
+        Returns:
+            (N - m,) complex, in no particular order; infinite ones stand for those that there are
+            not, as k(0) = vᵀ u is 0 or singular.
+
+        Raises:
+            ValueError: if there are not as many outputs as inputs.
+
+        Source: section 12 of the theory note.
+        """
+        from rnn_dynamics.model.spectrum import zeros
+
+        return zeros(self)
+
+    def simulate(self, x: Any, time_step: ArrayLike) -> jax.Array:
+        """The output to an input, from rest, by the Euler scheme of `SampledLoss`.
+
+            h ← h + time_step (W h - h + u x_n),    y_n = vᵀ h
+
+        White noise of unit power is `normal(key, shape) / sqrt(time_step)`.
+
+        Args:
+            x: input at each time step, (..., T), or (..., T, m) if `u` is a matrix.
+            time_step: in leak time constants, positive; 1 is h ← W h + u x.
+
+        Returns:
+            The output after each step, (..., T), or (..., T, p) if `v` is a matrix.
+
+        Raises:
+            ValueError: if `x` has another shape or `time_step` is not positive.
+        """
+        x = jnp.asarray(numbers("x", x), self.dtype)
+        dt = real_scalar("time_step", time_step, positive=True).astype(self.dtype)
+        want = "(..., T)" if self.u.ndim == 1 else f"(..., T, {self.num_inputs})"
+        fits = x.ndim >= self.u.ndim and (self.u.ndim == 1 or x.shape[-1] == self.num_inputs)
+        require(fits, "x", f"have shape {want} beside `u` of shape {self.u.shape}", x.shape)
+        return _simulate(self, x, dt)
+
+
+def system_of(name: str, network: Any) -> LinearRNN:
+    """The `LinearRNN` that a network stands for, of whatever has `.system()`.
+
+    Raises:
+        TypeError: if there is no `.system()`, or it returns something else.
+        ValueError: if that is a batch.
+    """
+    if not callable(getattr(network, "system", None)):
+        raise TypeError(
+            f"Argument `{name}` must be a LinearRNN, or have a method `.system()` that returns "
+            f"one, but is {show(network)}."
+        )
+    system = network.system()
+    if not isinstance(system, LinearRNN):
+        raise TypeError(
+            f"Argument `{name}` must have a method `.system()` that returns a LinearRNN, but it "
+            f"returns {show(system)}."
+        )
+    require_rnns(**{name: system})
+    return system
 
 
 def require_rnns(**rnns: Any) -> None:
@@ -106,8 +215,24 @@ def require_rnns(**rnns: Any) -> None:
 
 
 @jax.jit
+def _simulate(rnn: LinearRNN, x: jax.Array, dt: jax.Array) -> jax.Array:
+    U = rnn.u.reshape(rnn.num_units, -1)
+    x = jnp.moveaxis(x[..., None] if rnn.u.ndim == 1 else x, -2, 0)
+
+    def step(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = (1 - dt) * h + dt * (h @ rnn.W.T + x @ U.T)
+        return h, h @ rnn.v
+
+    with jax.default_matmul_precision("highest"):
+        _, y = jax.lax.scan(step, jnp.zeros((*x.shape[1:-1], rnn.num_units), rnn.dtype), x)
+    return jnp.moveaxis(y, 0, y.ndim - rnn.v.ndim)
+
+
+@jax.jit
 def _impulse_response(rnn: LinearRNN, t: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):
         d = balancing_units(rnn.W)
-        W, u, v = in_units(rnn.W, d), d * rnn.u, rnn.v / d
-        return jax.lax.map(lambda time: v @ (propagator(W, time) @ u), t)
+        W, u, v = in_units(rnn.W, d), scaled(d, rnn.u), scaled(1 / d, rnn.v)
+        k = jax.lax.map(lambda time: v.T @ (propagator(W, time) @ u), t)
+    channels = () if rnn.u.ndim == rnn.v.ndim == 1 else (rnn.num_outputs, rnn.num_inputs)
+    return k.reshape(len(t), *channels)

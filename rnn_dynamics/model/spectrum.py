@@ -5,6 +5,7 @@ record to record, and from theory to simulation, they are matched by assignment 
 distance), never by sort order.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,8 @@ class Modes(NamedTuple):
 
     Attributes:
         eigenvalues: λ_i of W, (N,) complex.
-        residues: ρ_i = (v·r_i)(l_i·u), (N,) complex; they add up to u·v.
+        residues: ρ_i = (vᵀ r_i)(l_i u), (N,) complex, (N, p, m) unless both `u` and `v` are
+            vectors; they add up to k(0) = vᵀ u.
         right: right eigenvectors r_i, columns, (N, N) complex.
         left: left eigenvectors l_i with l_i·r_j = δ_ij, rows, (N, N) complex.
     """
@@ -42,8 +44,55 @@ def modes(rnn: LinearRNN) -> Modes:
     require_rnns(rnn=rnn)
     eigenvalues, right = jnp.linalg.eig(rnn.W)
     left = jnp.linalg.inv(right)
-    residues = (rnn.v.astype(right.dtype) @ right) * (left @ rnn.u.astype(right.dtype))
+    seen, driven = rnn.v.astype(right.dtype).T @ right, left @ rnn.u.astype(right.dtype)
+    if rnn.u.ndim == rnn.v.ndim == 1:
+        return Modes(eigenvalues, seen * driven, right, left)
+    N = rnn.num_units
+    residues = seen.reshape(-1, N).T[:, :, None] * driven.reshape(N, 1, -1)
     return Modes(eigenvalues, residues, right, left)
+
+
+def zeros(rnn: LinearRNN) -> jax.Array:
+    """`LinearRNN.zeros`."""
+    N, m = rnn.num_units, rnn.num_inputs
+    shapes = f"`u` of shape {rnn.u.shape} and `v` of shape {rnn.v.shape}"
+    require(m == rnn.num_outputs, "rnn", "have as many outputs as inputs", shapes)
+    nothing = jnp.zeros((0,), rnn.dtype)
+    return _zeros(rnn) if m < N else jax.lax.complex(nothing, nothing)
+
+
+@jax.jit
+def _zeros(rnn: LinearRNN) -> jax.Array:
+    N, m = rnn.num_units, rnn.num_inputs
+    A = rnn.W - jnp.eye(N, dtype=rnn.dtype)
+    U, V = rnn.u.reshape(N, m), rnn.v.reshape(N, m)
+    eps = float(jnp.finfo(rnn.dtype).eps)
+    with jax.default_matmul_precision("highest"):
+        # the pencil between states that no output sees and directions that no input drives
+        left, right = (jnp.linalg.qr(x, mode="complete")[0][:, m:] for x in (U, V))
+        F, G = left.T @ A @ right, left.T @ right
+        size = jnp.linalg.norm(A)
+        shift = size / math.e  # a zero of no network
+        inverse = jnp.linalg.eigvals(jnp.linalg.solve(F - shift * G, G))
+        count = jnp.sum(jnp.abs(inverse) * size > math.sqrt(eps))
+        if m == 1:
+            # Infinite zeros of one channel are one multiple eigenvalue, which rounding scatters.
+            # Their number is sharp: that of the derivatives of k(t) that vanish at 0.
+
+            def derive(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+                return _unit(A @ x), jnp.abs(V[:, 0] @ x) > N * eps * jnp.linalg.norm(V)
+
+            _, seen = jax.lax.scan(derive, _unit(U[:, 0]), None, length=N)
+            count = jnp.where(jnp.any(seen), N - 1 - jnp.argmax(seen), 0)
+    inverse = inverse[jnp.argsort(-jnp.abs(inverse))]
+    finite = jnp.arange(N - m) < count
+    return jnp.where(
+        finite, shift.astype(inverse.dtype) + 1 / jnp.where(finite, inverse, 1), jnp.inf
+    )
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    return x / jnp.linalg.norm(x)
 
 
 def bulk_radius(W: jax.Array) -> jax.Array:

@@ -22,12 +22,15 @@ from rnn_dynamics.plotting.needs import (
     lacks_plane,
     lacks_regimes,
     lacks_responses,
+    lacks_staircase,
+    lacks_zeros,
 )
 from rnn_dynamics.plotting.noise import noise
 from rnn_dynamics.plotting.pairs import pair_paths
 from rnn_dynamics.plotting.phase import phase_plane
 from rnn_dynamics.plotting.regimes import rich_to_lazy
 from rnn_dynamics.plotting.spectra import save_animation, spectra, spectrum_animation
+from rnn_dynamics.plotting.staircase import poles_and_zeros, staircase
 from rnn_dynamics.sweep.run import Run, require_run
 from rnn_dynamics.sweep.storage.files import StoreError, in_the_way, obstacle, temporary, writing
 from rnn_dynamics.sweep.storage.manifest import FIGURES as FOLDER
@@ -44,10 +47,12 @@ __all__ = [
     "outlier_curves",
     "pair_paths",
     "phase_plane",
+    "poles_and_zeros",
     "rich_to_lazy",
     "save_figures",
     "spectra",
     "spectrum_animation",
+    "staircase",
 ]
 
 Draw = Callable[[Run], Figure]
@@ -69,6 +74,8 @@ FIGURES: dict[str, Draw] = {
     "rich_to_lazy": rich_to_lazy,
     "noise": noise,
     "horizons": horizons,
+    "staircase": staircase,
+    "poles_and_zeros": poles_and_zeros,
 }
 # what a run lacks for a figure, as a sentence: nothing if the figure fits
 NEEDS: dict[str, Callable[[Run], str]] = {
@@ -80,6 +87,8 @@ NEEDS: dict[str, Callable[[Run], str]] = {
     "rich_to_lazy": lacks_regimes,
     "noise": lacks_noise,
     "horizons": lacks_horizons,
+    "staircase": lacks_staircase,
+    "poles_and_zeros": lacks_zeros,
 }
 
 

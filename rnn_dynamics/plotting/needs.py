@@ -11,6 +11,7 @@ from rnn_dynamics.plotting.selection import (
     target_modes,
     weight_scales,
 )
+from rnn_dynamics.sweep.config.schema import TIED
 from rnn_dynamics.sweep.run import Run
 
 
@@ -107,6 +108,37 @@ def lacks_horizons(run: Run) -> str:
         count = "one" if finite else "none"
         return f"The run must have several finite horizons for this figure, but has {count}."
     return _lacks_kept(run, "eigenvalues")
+
+
+def lacks_staircase(run: Run) -> str:
+    """A sentence if a run is no gradient flow from several small scales of W, u and v, over an
+    infinite horizon, nothing if it is.
+    """
+    network, numbers = run.experiment.network, run.experiment.numbers
+    if (network.input_scale, network.output_scale) != (TIED, TIED):
+        return (
+            f'The run must have `input_scale` and `output_scale` of "{TIED}" for this figure, but '
+            "has not."
+        )
+    rates = all(np.all(np.asarray(numbers[f"learning.rates.{x}"]) == 1) for x in "Wuv")
+    flows = (
+        run.experiment.learning.method == "gradient_flow" and "learning.time_step" not in numbers
+    )
+    if not (rates and flows and np.all(np.isinf(numbers[HORIZON]))):
+        return (
+            "The run must have the gradient flow of rates 1 over an infinite horizon for this "
+            "figure, but has another learning."
+        )
+    if largest := [scale for scale in weight_scales(run) if not 0 < scale < 1]:
+        return f"The run must have scales from 0 to 1 for this figure, but has {largest[0]:g}."
+    return lacks_weight_scales(run)
+
+
+def lacks_zeros(run: Run) -> str:
+    """A sentence if there is no staircase or weights are not saved, nothing otherwise."""
+    saved = run.experiment.record.weights != "none"
+    word = "The run must have saved weights for this figure, but has none (`record.weights`)."
+    return lacks_staircase(run) or ("" if saved else word)
 
 
 def _lacks_kept(run: Run, *names: str) -> str:

@@ -134,6 +134,8 @@ def _matched(source: Plan, layout: Plan) -> tuple[np.ndarray, list[str]]:
     old, place, problems = source.experiment, {}, []
     for key in dict.fromkeys([*DRAWN, *old.axes]):
         there, own = old.numbers.get(key), layout.values.get(key)
+        if there is None and key in source.values:  # it was that of W
+            there = tuple(np.unique(source.values[key]).tolist())
         if there is None and own is None:
             continue
         if there is None:

@@ -4,12 +4,19 @@ of the theory note).
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import is_traced, positive_int, real_scalar, require
+from rnn_dynamics.model import LinearRNN, LowRankRNN
+from rnn_dynamics.model.arguments import (
+    is_traced,
+    positive_int,
+    real_array,
+    real_scalar,
+    require,
+)
 
 LONGEST = 12  # 16382 units
 
@@ -72,6 +79,68 @@ def infinite_width(
         sigma * jnp.asarray(np.kron(np.eye(2), one_copy), dtype),
         alpha * jnp.concatenate([vacuum, nothing]),
         beta * jnp.concatenate([rho * vacuum, jnp.sqrt(1 - rho**2) * vacuum]),
+    )
+
+
+def low_rank_infinite_width(
+    overlaps: ArrayLike, weight_scale: ArrayLike, max_length: int = 3
+) -> LowRankRNN:
+    """The low-rank network on a fixed random bulk of infinitely many units, without random numbers.
+
+        bulk = σ (l₁ + l₂ᵀ) ⊗ I,    [m, U | z, V] = √n Ω ⊗ √G
+
+    on the words of length ≤ ℓ as in `infinite_width`, with a copy for each of the 2 + 2r vectors:
+    n = (2 + 2r)(2^{ℓ+1} - 1) units. Trained as every low-rank network, with its own number of units
+    n as the rate of every vector, it has the learning curve of W = σ J/√N + U Vᵀ/N, rates N, for
+    N → ∞, where J is Gaussian, fixed, and independent of the vectors. The error of the truncation
+    falls geometrically with ℓ. Single networks of N units scatter around it by 1/√N, and the mean
+    loss is above it by 1/N: at σ = 0.6, N = 240 by 3 % of itself while the loss halves.
+
+    Without a bulk, ℓ = 0 is exact: it is the smallest network with the overlaps.
+
+    Args:
+        overlaps: G = Θᵀ Θ/N of Θ = [m, U | z, V], (2 + 2r, 2 + 2r), symmetric, positive
+            semi-definite; gradients in it exist where its eigenvalues differ and are positive.
+        weight_scale: σ, radius of the bulk, positive or zero; from 1 on the network is unstable.
+        max_length: longest word ℓ, static, 0 or more.
+
+    Raises:
+        TypeError: if `overlaps` is no real array or `max_length` not an integer.
+        ValueError: if `overlaps` cannot be those of vectors, or `weight_scale` or `max_length` is
+            negative.
+
+    Example:
+        >>> rnn = rd.theory.low_rank_infinite_width(overlaps, weight_scale=0.6)
+        >>> rates = jax.tree.map(lambda _: float(len(rnn.U)), rnn)
+        >>> rd.gradient_flow(rnn, target, [0.0, 1.0], rates=rates)
+
+    Source: sections 3.5 and 10 of the theory note.
+    """
+    max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
+    G = real_array("overlaps", overlaps, ("2+2r", "2+2r"))
+    size, dtype = len(G), G.dtype
+    shape_fits = G.shape == (size, size) and size >= 4 and size % 2 == 0
+    require(shape_fits, "overlaps", "have shape (2+2r, 2+2r)", f"of shape {G.shape}")
+    sigma = real_scalar("weight_scale", weight_scale, minimum=0).astype(dtype)
+    values, vectors = jnp.linalg.eigh((G + G.T) / 2)
+    if not is_traced(G):
+        rounding = 100 * size * float(jnp.finfo(dtype).eps) * float(jnp.max(jnp.abs(G)))
+        skew, least = float(jnp.max(jnp.abs(G - G.T))), float(values[0])
+        require(skew <= rounding, "overlaps", "be symmetric", f"skew by {skew:g}")
+        must, but = "be positive semi-definite", f"of a lowest eigenvalue {least:g}"
+        require(least >= -rounding, "overlaps", must, but)
+    one_copy: Any = _circular(max_length)
+    units, half = size * len(one_copy), size // 2
+    with jax.default_matmul_precision("highest"):
+        root = (vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]) @ vectors.T
+    vacuum = len(one_copy) * np.arange(size)  # the empty word of each copy
+    m_U_z_V = jnp.zeros((units, size), dtype).at[vacuum].set(root * np.sqrt(units).astype(dtype))
+    return LowRankRNN(
+        m_U_z_V[:, 0],
+        m_U_z_V[:, 1:half],
+        m_U_z_V[:, half],
+        m_U_z_V[:, half + 1 :],
+        sigma * jnp.asarray(np.kron(np.eye(size), one_copy), dtype),
     )
 
 

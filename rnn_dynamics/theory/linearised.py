@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
-from rnn_dynamics.model.arguments import real_scalar
+from rnn_dynamics.model.arguments import positive_int, real_scalar
 from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.theory.arguments import check_rates
 
@@ -79,21 +79,54 @@ def linearised_rates(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> ja
     return _rates(rnn, target, rates)
 
 
-def largest_learning_rate(rnn: LinearRNN, target: LinearRNN, rates: Any = None) -> jax.Array:
-    """The learning rate below which plain gradient descent is stable at a solution, (): 2 / the
-    fastest rate.
+def largest_learning_rate(
+    rnn: LinearRNN, target: LinearRNN, batch_size: int | None = None, *, rates: Any = None
+) -> jax.Array:
+    """The learning rate below which plain gradient descent is stable at a solution, ().
 
-    About 8 c*³ for a leaky integrator of small decay c* and equal rates.
+    Without noise 2 / the fastest rate: about 8 c*³ for a leaky integrator of small decay c* and
+    equal rates. On minibatches of B white noise sequences, with the error at the last time as loss,
+    the second moments of the distance obey
+
+        Σ ← Σ - η(FΣ + ΣF) + η²[(1 + 1/B) FΣF + tr(FΣ) F/B]
+
+    and fall, as the mean loss does, if Σ_j η λ_j / (2 - η(1 + 1/B) λ_j) < B, λ_j the rates. An
+    average over times ("time_averaged") is less noisy, and allows more. Single runs may settle
+    above: the mean grows first.
 
     Args:
         rnn: a solution, such as the target itself or a trained network.
         target: any stable `LinearRNN`.
+        batch_size: B; None is without noise.
         rates: `Rates`, by default all 1.
 
     Raises:
-        ValueError: if the target is unstable.
+        TypeError: if `batch_size` is not an integer.
+        ValueError: if it is below 1, or the target is unstable.
+
+    Example:
+        >>> target = rd.leaky_integrator(0.3)
+        >>> rd.theory.largest_learning_rate(target, target)  # 0.1783
+        >>> rd.theory.largest_learning_rate(target, target, batch_size=1)  # 0.0585
+
+    Source: sections 3.1 and 11 of the theory note.
     """
-    return 2 / linearised_rates(rnn, target, rates)[0]
+    B = None if batch_size is None else positive_int("batch_size", batch_size)
+    speeds = linearised_rates(rnn, target, rates)
+    if B is None:
+        return 2 / speeds[0]
+    shares = jnp.maximum(speeds / speeds[0], 0)
+
+    # of x = η (1 + 1/B) λ_max/2, between 0 and 1: Σ_j x r_j / (1 - x r_j) = B + 1, by bisection
+    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends
+        x = (low + high) / 2
+        stable = jnp.sum(x * shares / (1 - x * shares)) < B + 1
+        return jnp.where(stable, x, low), jnp.where(stable, high, x)
+
+    zero = jnp.zeros_like(speeds[0])
+    x, _ = jax.lax.fori_loop(0, jnp.finfo(speeds.dtype).nmant + 1, halve, (zero, zero + 1))
+    return 2 * x * B / ((B + 1) * speeds[0])
 
 
 @jax.jit

@@ -38,6 +38,24 @@ def test_parallel_adds_impulse_responses():
     np.testing.assert_allclose(both.impulse_response(TIMES), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("channels", [(2, None), (None, 3), (2, 3)])
+def test_every_output_answers_every_input(channels):
+    rnn = rd.random_rnn(jax.random.key(2), 9, 0.7, 0.5, 2.0, None, *channels)
+    assert rnn.u.shape == (9, 2)[: 2 if channels[0] else 1]
+    assert rnn.v.shape == (9, 3)[: 2 if channels[1] else 1]
+    U, V = np.asarray(rnn.u).reshape(9, -1), np.asarray(rnn.v).reshape(9, -1)
+    expected = [[rd.LinearRNN(rnn.W, b, c).impulse_response(TIMES) for b in U.T] for c in V.T]
+    expected = np.moveaxis(np.asarray(expected), -1, 0)
+    assert (rnn.num_outputs, rnn.num_inputs) == expected.shape[1:]
+    np.testing.assert_allclose(rnn.impulse_response(TIMES), expected, rtol=1e-12, atol=1e-15)
+    both = rd.parallel(rnn, rnn)
+    np.testing.assert_allclose(both.impulse_response(TIMES), 2 * expected, rtol=1e-11, atol=1e-14)
+    many = jax.vmap(lambda key: rd.random_rnn(key, 9, 0.7, num_inputs=2))(
+        jax.random.split(jax.random.key(1), 4)
+    )
+    assert (many.num_units, many.num_inputs, many.num_outputs) == (9, 2, 1)
+
+
 def test_a_perfect_integrator_never_forgets():
     np.testing.assert_allclose(rd.leaky_integrator(0).impulse_response(TIMES), 1.0, rtol=1e-13)
 
@@ -68,8 +86,13 @@ W, u = np.zeros((3, 3)), np.zeros(3)
         ((np.zeros((3, 2)), u, u), ValueError, "Argument `W` must be square, but has shape"),
         ((np.zeros(3), u, u), ValueError, r"Argument `W` must have shape \(N, N\), but has shape"),
         ((np.zeros((0, 0)), u[:0], u[:0]), ValueError, "Argument `W` must be square"),
-        ((W, np.zeros(2), u), ValueError, r"Argument `u` must have shape \(3,\), but has shape"),
-        ((W, u, np.zeros((3, 1))), ValueError, r"Argument `v` must have shape \(3,\)"),
+        (
+            (W, np.zeros(2), u),
+            ValueError,
+            r"`u` must have shape \(3,\) or \(3, m\) beside `W` of shape \(3, 3\), .* \(2,\)",
+        ),
+        ((W, u, np.zeros((2, 3))), ValueError, r"`v` .*\(3, p\).*, but has shape \(2, 3\)"),
+        ((W, u, np.zeros((3, 0))), ValueError, r"`v` must have a column, but is of shape \(3, 0\)"),
         ((W * np.nan, u, u), ValueError, "Argument `W` must be finite"),
         ((W, u + np.inf, u), ValueError, "Argument `u` must be finite"),
         ((W + 0j, u, u), TypeError, "Argument `W` must be a real floating-point array.*complex"),
@@ -92,6 +115,16 @@ def test_bad_arrays_are_refused(arguments, error, message):
         (lambda: rd.leaky_integrator(np.ones(2)), ValueError, "`decay` must be a scalar"),
         (lambda: rd.damped_oscillator(0.1, np.nan), ValueError, "`frequency` must be finite"),
         (lambda: rd.parallel(), ValueError, "`rnns` must hold at least one network"),
+        (
+            lambda: rd.parallel(rd.leaky_integrator(0.1), rd.LinearRNN(W, np.zeros((3, 2)), u)),
+            ValueError,
+            r"`rnns` must have equal inputs.*`u` of shapes \(1,\) and \(3, 2\)",
+        ),
+        (
+            lambda: rd.random_rnn(jax.random.key(0), 4, 0.5, overlap=0.1, num_inputs=2),
+            ValueError,
+            "`overlap` must be None with `num_inputs` or `num_outputs`, but is 0.1",
+        ),
         (lambda: rd.parallel(3), TypeError, "`rnns` must hold LinearRNNs, but has a int"),
         (
             lambda: rd.leaky_integrator(0.1).impulse_response(1.0),

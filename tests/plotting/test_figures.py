@@ -4,7 +4,18 @@ numbers.
 
 import numpy as np
 import pytest
-from made_up import LENGTHS, MODELS, NOISE, OSCILLATOR, RECORDS, SCALES, UNITS, lines, made_up
+from made_up import (
+    LENGTHS,
+    MODELS,
+    NOISE,
+    OSCILLATOR,
+    RECORDS,
+    SCALES,
+    STAIRS,
+    UNITS,
+    lines,
+    made_up,
+)
 
 import rnn_dynamics as rd
 from rnn_dynamics.model import edge_margin
@@ -20,6 +31,7 @@ from rnn_dynamics.plotting.figures import (
 )
 
 FITTING = {"pair_paths": {"target": OSCILLATOR}, "noise": NOISE, "horizons": LENGTHS}
+FITTING |= dict.fromkeys(("staircase", "poles_and_zeros"), STAIRS)
 
 
 def test_losses_are_the_medians_of_the_datasets():
@@ -280,7 +292,9 @@ def test_figures_are_offered_only_to_runs_that_they_fit():
     general = {"loss_curves", "outlier_curves", "spectra", "impulse_responses"}
     assert set(fitting(made_up())) == general | {"phase_plane", "rich_to_lazy"}
     assert set(fitting(made_up(weight_scale=0.1))) == general | {"phase_plane"}
-    assert set(fitting(made_up(OSCILLATOR))) == set(FIGURES) - {"noise", "horizons"}
+    special = {"noise", "horizons", "staircase", "poles_and_zeros"}
+    assert set(fitting(made_up(OSCILLATOR))) == set(FIGURES) - special
+    assert set(fitting(made_up(**STAIRS))) >= {"staircase", "poles_and_zeros"}
     assert set(fitting(made_up(**NOISE))) == general | {"noise"}
     assert set(fitting(made_up(**LENGTHS))) == general | {"horizons"}
     still = made_up({**OSCILLATOR, "frequency": 0.0})

@@ -81,7 +81,7 @@ def test_what_is_kept_is_compared(directory):
 @pytest.mark.parametrize(("name", "lost"), GIVEN.items())
 def test_figures_that_need_what_was_not_kept_do_not_fit(name, lost):
     run = without(made_up(OSCILLATOR), name)
-    others = {"noise", "horizons"}  # of sampled noise, and of finite horizons
+    others = {"noise", "horizons", "staircase", "poles_and_zeros"}  # of other sweeps
     assert set(fitting(run)) == set(FIGURES) - lost - others
     for figure, draw in FIGURES.items():
         if figure in others:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,3 +202,15 @@ def test_every_named_optimizer_exists_and_takes_a_learning_rate():
             state = optimizer.init(parameters)
             updates, _ = optimizer.update(parameters, state, parameters)
             assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(updates)), name
+
+
+def test_scales_of_u_and_v_can_be_that_of_W(tmp_path):
+    tied = ("network.input_scale=weight_scale", "network.output_scale=weight_scale")
+    experiment = load(tmp_path, GOOD, *tied)
+    assert experiment.num_members == 6
+    assert load(tmp_path, to_toml(experiment)) == experiment
+    values = rd.plan(experiment).values
+    for name in ("input_scale", "output_scale"):
+        np.testing.assert_array_equal(values[f"network.{name}"], values["network.weight_scale"])
+    with pytest.raises(rd.ConfigError, match=r"`network.input_scale` must be a number"):
+        load(tmp_path, GOOD, "network.input_scale=weight_scal")

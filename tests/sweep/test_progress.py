@@ -49,7 +49,7 @@ def test_a_chunk_goes_on_from_any_record_with_the_same_bits(config, tmp_path, mo
     original = training.train
 
     def train(*arguments, progress=None, **options):
-        begun.append(0 if progress is None else checkpoint.num_records)
+        begun.append(0 if progress is None else progress.num_records)
         return original(*arguments, progress=progress, **options)
 
     monkeypatch.setattr(chunks, "train", train)

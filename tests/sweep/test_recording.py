@@ -19,7 +19,7 @@ from rnn_dynamics.sweep.config.recording import (
     SPECTRA,
     saved_records,
 )
-from rnn_dynamics.sweep.engine import programs
+from rnn_dynamics.sweep.engine import programs, training
 from rnn_dynamics.sweep.storage.dataset import LONG_NAMES
 
 TARGET = rd.leaky_integrator(0.3)
@@ -118,7 +118,7 @@ def test_what_is_chosen_has_the_bits_of_the_full_run(finished, tmp_path):
 
 
 def test_what_is_left_out_is_not_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "_modes", lambda *_: pytest.fail("it was computed"))
+    monkeypatch.setattr(training, "_modes", lambda *_: pytest.fail("it was computed"))
     advance = programs.advance
 
     def watched(*arguments):

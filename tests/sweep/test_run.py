@@ -201,7 +201,6 @@ def test_no_lapack_in_the_learning_segment(finished):
     text = programs.advance.lower(*of).as_text()
     assert "lapack" not in text
     assert all("@rnn_dynamics" in line for line in text.splitlines() if "custom_call" in line)
-    assert "lapack" in programs._modes.lower(begun.rnns).as_text()
 
 
 def test_a_run_keeps_the_programs_of_few_compile_groups(tmp_path, monkeypatch):

@@ -307,3 +307,13 @@ def test_the_command_line_says_what_is_wrong_and_where_a_run_began(source, tmp_p
     assert cli.main(["info", str(out)]) == cli.DONE
     sha = json.loads((out / "manifest.json").read_text())["provenance"]["warm_start"]["sha256"]
     assert f"start       {source.directory}, record -1, sha256 {sha}" in capsys.readouterr().out
+
+
+def test_tied_scales_are_those_of_the_source(tmp_path):
+    tied = {"network__input_scale": "weight_scale", "network__output_scale": "weight_scale"}
+    source = rd.run(experiment(**HALF | tied), tmp_path / "source", progress=False)
+    warm = experiment(**HALF | tied | {"network__warm_start": str(source.directory)})
+    np.testing.assert_array_equal(
+        rd.run(warm, tmp_path / "run", progress=False).dataset.loss.isel(record=0),
+        source.dataset.loss.isel(record=-1),
+    )

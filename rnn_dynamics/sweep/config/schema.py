@@ -28,6 +28,9 @@ THEORIES = (
 )
 
 
+TIED = "weight_scale"
+
+
 class Decay(Number):
     """A positive number; 0, of a perfect integrator, is for a finite horizon."""
 
@@ -78,17 +81,25 @@ class Modes(ConfigModel):
         return modes
 
 
+class Scale(Number):
+    """A number, or "weight_scale" for that of W."""
+
+    def check(self, value: Any) -> Any:
+        return value if value == TIED else super().check(value)
+
+
 class Network(ConfigModel):
     """Initial networks: W = weight_scale G/√N, u = input_scale g/√N, v = output_scale g'/√N.
 
+    The scales of u and v may be "weight_scale": then they are that of W, on its axis too.
     With `warm_start` they are those that the run in that directory saved at `warm_start_record`
     (the last, if absent), and the scales say what these were drawn with.
     """
 
     num_units: Annotated[Values, Number(integer=True, minimum=1, maximum=16384)]
     weight_scale: Annotated[Values, Number(minimum=0)]
-    input_scale: Annotated[Values, Number(minimum=0)] = 1.0
-    output_scale: Annotated[Values, Number(minimum=0)] = 1.0
+    input_scale: Annotated[Any, Scale(minimum=0)] = 1.0
+    output_scale: Annotated[Any, Scale(minimum=0)] = 1.0
     overlap: Annotated[Values, Number(minimum=-1, maximum=1)] | None = None
     num_seeds: Annotated[int, Number(integer=True, minimum=1, maximum=10_000_000, axis=False)] = 1
     warm_start: Annotated[str, Text()] | None = None

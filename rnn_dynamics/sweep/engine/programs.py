@@ -8,7 +8,6 @@ rounds differently in the last bit.
 """
 
 import dataclasses
-import threading
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,7 +28,6 @@ from rnn_dynamics.model import (
     LinearRNN,
     damped_oscillator,
     leaky_integrator,
-    modes,
     parallel,
     random_rnn,
 )
@@ -52,8 +50,6 @@ from rnn_dynamics.sweep.engine.learners import (
 INITIALISATION = 0  # purpose of a random key, folded in after the seed
 
 Values = dict[str, jax.Array]
-
-_one_at_a_time = threading.Lock()
 
 
 class Begun(NamedTuple):
@@ -155,16 +151,6 @@ def in_expectation(learner: GradientDescent | GradientFlow) -> GradientDescent |
     return dataclasses.replace(learner, stop=Stop(), **changes)
 
 
-def spectra(rnns: LinearRNN) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues and residues, (B, N); on the host: accelerators are slow at general eigenvalues,
-    or cannot.
-    """
-    host = jax.local_devices(backend="cpu")[0]
-    # LAPACK calls of several threads can wait for each other's
-    with _one_at_a_time:
-        return tuple(np.array(values) for values in _modes(jax.device_put(rnns, host)))  # type: ignore[return-value]
-
-
 @partial(jax.jit, static_argnames=("kind", "num_units", "dtype"))
 def _begin(
     learner: Any,
@@ -249,12 +235,6 @@ def advance(
     return *jax.vmap(one)(learner, state, targets, times), responses
 
 
-@jax.jit
-def _modes(rnns: LinearRNN) -> tuple[jax.Array, jax.Array]:
-    found = jax.vmap(modes)(rnns)
-    return found.eigenvalues, found.residues
-
-
 def _impulse_responses(state: State, targets: LinearRNN, step: jax.Array) -> jax.Array:
     @jax.jit  # traced once for initial and present networks
     def of(rnns: LinearRNN) -> jax.Array:
@@ -276,4 +256,4 @@ def _impulse_responses(state: State, targets: LinearRNN, step: jax.Array) -> jax
     return jax.lax.cond(step > 0, make, nothing)
 
 
-PROGRAMS: tuple[Any, ...] = (_begin, start, advance, _modes)
+PROGRAMS: tuple[Any, ...] = (_begin, start, advance)

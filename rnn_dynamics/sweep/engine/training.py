@@ -3,7 +3,10 @@ with.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Container
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import jax
@@ -105,6 +108,7 @@ def train(
     ticks = ticks if ticks.dtype.kind == "i" else ticks.astype(dtype)
     step = None if grid is None else np.zeros((), dtype)
     columns: list[Records] = []
+    spectra: list[Future[None]] = []  # of the last record, under way
     networks: list[Records] = []
     if progress is not None and _fits(state, progress.leaves):
         state = _with_leaves(state, progress.leaves)
@@ -120,7 +124,10 @@ def train(
                 most_bytes = None
             # memory of the state before is used again: what is kept of a state is a copy
             state, seen, _ = programs.advance(learner, state, targets, *at)
-            column = _column(state, seen, keeps)
+            column = {name: np.asarray(value) for name, value in vars(seen).items()}
+            _wait(spectra)
+            if any(keeps(name) for name in SPECTRA):
+                spectra = _begin_spectra(state, column)
         else:  # every member has failed or come to rest
             seen_last = columns[-1].items()
             column = {k: np.full_like(x, np.nan) for k, x in seen_last if k != "num_gradients"}
@@ -135,7 +142,8 @@ def train(
             for values in network.values():
                 values[lost] = np.nan
             networks.append(network)
-        watch(_teller(state, columns, networks))
+        watch(_teller(state, columns, networks, spectra))
+    _wait(spectra)
     records = _stacked(columns) | _stacked(networks)
     reason = np.array(state.rest.reason)
     records |= {"status": np.array(state.status), "stop_reason": reason}
@@ -157,22 +165,56 @@ def _learns(state: State) -> np.ndarray:
     return going & (np.asarray(state.status) == Status.ok)
 
 
-def _column(state: State, seen: Any, keeps: Callable[[str], bool]) -> Records:
-    """What one record holds."""
-    column = {name: np.asarray(value) for name, value in vars(seen).items()}
-    if any(keeps(name) for name in SPECTRA):
-        for name, values in zip(SPECTRA, programs.spectra(state.rnn), strict=True):
-            values[np.isnan(column["loss"])] = np.nan
-            column[name] = values
-    return column
+def _begin_spectra(state: State, column: Records) -> list[Future[None]]:
+    """Add spectra to a record, which threads fill in while the device goes on."""
+    W, u, v = (np.array(getattr(state.rnn, name)) for name in NETWORK)
+    good = np.flatnonzero(np.isfinite(column["loss"]))
+    for name in SPECTRA:
+        column[name] = np.full(u.shape, np.nan, np.result_type(W, np.complex64))
+
+    def fill(members: np.ndarray) -> None:
+        for i in members.tolist():
+            found = _modes(W[i], u[i], v[i])
+            for name, values in zip(SPECTRA, found, strict=True):
+                column[name][i] = values
+
+    return [_threads().submit(fill, members) for members in np.array_split(good, _cores())]
+
+
+def _modes(W: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[Any, Any]:
+    """Eigenvalues of W and their residues, (N,); what LAPACK does not find is NaN, as residues
+    where W cannot be diagonalised.
+    """
+    eigenvalues: Any = np.nan
+    try:
+        eigenvalues, right = np.linalg.eig(W)
+        return eigenvalues, (v @ right) * np.linalg.solve(right, u.astype(right.dtype))
+    except np.linalg.LinAlgError:
+        return eigenvalues, np.nan
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_cores(), "spectra")
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _wait(spectra: list[Future[None]]) -> None:
+    for one in spectra:
+        one.result()
 
 
 def _teller(
-    state: State, columns: list[Records], networks: list[Records]
+    state: State, columns: list[Records], networks: list[Records], spectra: list[Future[None]]
 ) -> Callable[[], Progress]:
     count, saved = len(columns), len(networks)
 
     def progress() -> Progress:
+        _wait(spectra)
         leaves = [np.array(leaf) for leaf in jax.tree.leaves(state)]
         return Progress(count, leaves, _stacked(columns[:count]), _stacked(networks[:saved]))
 

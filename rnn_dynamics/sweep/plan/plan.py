@@ -13,7 +13,7 @@ from rnn_dynamics.sweep.config.fields import number_text, show
 from rnn_dynamics.sweep.config.record_times import record_ticks
 from rnn_dynamics.sweep.config.recording import SCALARS, SPECTRA
 from rnn_dynamics.sweep.config.sampling import shapes
-from rnn_dynamics.sweep.config.schema import Compute, Experiment, GradientDescentTable
+from rnn_dynamics.sweep.config.schema import TIED, Compute, Experiment, GradientDescentTable
 from rnn_dynamics.sweep.plan import costs
 from rnn_dynamics.sweep.plan.memory import NARROWEST, SHARE, OutOfMemoryError, size_text
 from rnn_dynamics.sweep.plan.summary import summary
@@ -239,6 +239,9 @@ def plan(experiment: Experiment, num_devices: int = 1, platform: str = "cpu") ->
         else np.broadcast_to(np.asarray(value), indices.shape[1])
         for key, value in experiment.numbers.items()
     }
+    for name in ("input_scale", "output_scale"):
+        if getattr(experiment.network, name) == TIED:
+            values[f"network.{name}"] = values["network.weight_scale"]
     # seeds share everything: one of each cell tells the groups
     cells = {key: value[:: shape[-1]] for key, value in values.items()}
     descends = isinstance(experiment.learning, GradientDescentTable)
