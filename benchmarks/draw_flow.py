@@ -11,7 +11,6 @@ from rnn_dynamics.plotting import style
 Row = dict[str, Any]
 NAMES = {
     "AUTO": "AUTO, the default",
-    "RKG3": "stabilised method alone",
     "TSIT5": "explicit pair alone",
 }
 

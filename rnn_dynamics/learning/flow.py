@@ -12,7 +12,6 @@ from rnn_dynamics.learning.stopping import Stop
 from rnn_dynamics.learning.trajectory import Observe, Trajectory, Words, check_common, record
 from rnn_dynamics.loss import AbstractLoss, PopulationLoss, SampledLoss
 from rnn_dynamics.model.arguments import check_real, positive_int, record_times, require_type
-from rnn_dynamics.ode.arguments import suited_method
 
 
 def gradient_flow(
@@ -49,10 +48,9 @@ def gradient_flow(
             in float32.
         max_steps: most attempted steps; then the status is `max_steps` and later records are NaN.
         method: a method of `rnn_dynamics.ode`, or an `AbstractSolver` of your own. The default is
-            `TSIT5`, or `DOP853` where `rtol` is below 1e-7 and not traced, and, where the flow is
-            stiff, as it is towards a long memory, an exponential method of order 4: it takes the
-            few directions that are stiff from the Jacobian, and the rest as an explicit method
-            does. Where more than five are stiff, it is the stabilised `RKG3`.
+            `TSIT5`, and, where the flow is stiff, as it is towards a long memory, an exponential
+            method of order 4: it takes up to five directions that are stiff from the Jacobian, and
+            the rest as an explicit method does.
         stop: criteria to stop at a record before the last.
         observe: what else is recorded, functions (network, target) → array by name.
         record_weights: whether the networks of all records are kept.
@@ -87,7 +85,6 @@ def gradient_flow(
         if tolerance is not None:
             check_real(name, tolerance, positive=True)
     limit = positive_int("max_steps", max_steps)
-    method = suited_method(method, rtol, dtype)
     learner = GradientFlow(loss, rates, rtol, atol, limit, method, stop)
     words = Words(remedy="another tolerance")
     return record(learner, network, target, times, times, words, observe, record_weights)

@@ -202,18 +202,20 @@ def float_dtype(name: str, value: Any) -> np.dtype:
     return dtype
 
 
-def record_times(train_time: ArrayLike, dtype: Any) -> jax.Array:
-    """Learning times of records as an array, (R,): finite, increasing, positive or zero.
+def record_times(
+    times: ArrayLike, dtype: Any, *, name: str = "train_time", minimum: float = 0.0
+) -> jax.Array:
+    """Times of records as an array, (R,): finite, increasing, and at least the minimum.
 
     Raises:
         TypeError: if they are no real numbers.
         ValueError: if they are not.
     """
-    times = jnp.asarray(numbers("train_time", train_time), dtype)
-    require(times.ndim == 1 and times.size > 0, "train_time", "have shape (R,)", times.shape)
+    times = jnp.asarray(numbers(name, times), dtype)
+    require(times.ndim == 1 and times.size > 0, name, "have shape (R,)", times.shape)
     if not is_traced(times):
         values = np.asarray(times)
-        require(bool(np.all(np.isfinite(values))), "train_time", "be finite", values)
-        require(bool(np.all(np.diff(values) > 0)), "train_time", "increase", values)
-        require(bool(values[0] >= 0), "train_time", "be positive or zero", values[0])
+        require(bool(np.all(np.isfinite(values))), name, "be finite", values)
+        require(bool(np.all(np.diff(values) > 0)), name, "increase", values)
+        require(bool(values[0] >= minimum), name, "be positive or zero", values[0])
     return times

@@ -1,17 +1,14 @@
-"""Adaptive solvers of ordinary differential equations, explicit, stabilised, exponential and
-stiff.
-"""
+"""Adaptive solvers of ordinary differential equations: explicit, exponential and stiff."""
 
-from rnn_dynamics.ode.methods import AUTO, DOP853, RKG3, RODAS5P, TSIT5
-from rnn_dynamics.ode.solution import Solution, State, Stats
+from rnn_dynamics.ode.auto import AUTO
+from rnn_dynamics.ode.erk import TSIT5
+from rnn_dynamics.ode.rosenbrock import RODAS5P
+from rnn_dynamics.ode.solution import Solution, State, Stats, Status
 from rnn_dynamics.ode.solve import advance, solve, start
 from rnn_dynamics.ode.solver import AbstractSolver, Context, Step
-from rnn_dynamics.ode.status import Status
 
 __all__ = [
     "AUTO",
-    "DOP853",
-    "RKG3",
     "RODAS5P",
     "TSIT5",
     "AbstractSolver",

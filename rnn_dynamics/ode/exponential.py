@@ -1,6 +1,4 @@
-"""An explicit exponential Runge-Kutta method, as data, and the functions that its coefficients are
-made of.
-"""
+"""An explicit exponential Runge-Kutta method: its tableau and its phi functions."""
 
 import dataclasses
 import math
@@ -10,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnn_dynamics.ode.tableau import Coefficients, check, frozen
+from rnn_dynamics.ode.erk import Coefficients, check, frozen
 
 # Terms of the series of phi_k that count where |z| < 1.
 _TERMS = {"float32": 10, "float64": 18}
-# Of the square of the lower of two errors.
-SHARE_OF_LOW = 0.1
+# Share of the squared error of lower order in the denominator of the error estimate.
+_LOW_ORDER_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,14 +38,15 @@ class ExponentialMethod:
 
     Compared and hashed by identity, so that it can be a static argument of a compiled function.
 
-    `gains` are the integral and proportional exponents that suit step-size control of the method.
+    Args:
+        name: in messages.
+        nodes: c_1 to c_5, of which c_3 = 1.
 
-    **Arguments:** `name`; `nodes`, c_1 to c_5, of which c_3 = 1.
+    Raises:
+        ValueError: if a condition of order 4, or one of those of order 5 that are meant to be met,
+            is violated.
 
-    **Raises:** `ValueError` where a condition of order 4, or one of those of order 5 that are meant
-    to be met, is violated.
-
-    **Source:** Hochbruck and Ostermann (2010), Exponential integrators, Acta Numerica 19, 209-286;
+    Source: Hochbruck and Ostermann (2010), Exponential integrators, Acta Numerica 19, 209-286;
     the form is that of Luan (2021), Efficient exponential Runge-Kutta methods of high order, BIT
     Numerical Mathematics 61, 535-560; the error, Hairer, Norsett and Wanner, Solving Ordinary
     Differential Equations I, II.10.
@@ -91,28 +90,38 @@ class ExponentialMethod:
 
     @property
     def stages(self) -> Coefficients:
-        """What U_i - y has of h k_0 and of h D_j where L is 0, (8, 7)."""
+        """Coefficients of h k_0 and h D_j in U_i - y where L is 0, (8, 7)."""
         stages = self.A / 2 + self.B / 6
         stages[:, 0] = self.c
         return frozen(stages)
 
-    @property
-    def num_evaluations(self) -> int:
-        """Vector field evaluations of one attempted step."""
-        return 6
+    def corrections(self, z: Array) -> Array:
+        """Coefficients of h k_0 and h D_j in U_i - y along eigenvectors of L with the eigenvalues
+        z / h, (p,), minus `stages`, (8, 7, p).
+        """
+        c, A, B = (jnp.asarray(x, z.dtype) for x in (self.c, self.A, self.B))
+        one, two, three = phi_minus_limit(c[:, None] * z[None])
+        stages = A[:, :, None] * two[:, None, :] + B[:, :, None] * three[:, None, :]
+        return stages.at[:, 0].add(c[:, None] * one)
 
     def __repr__(self) -> str:
         return f"<exponential method {self.name}>"
 
 
-def coefficients(method: ExponentialMethod, z: Array) -> Array:
-    """What U_i - y has of h k_0 and of h D_j in eigenvectors of L, less what it has where L is 0,
-    (8, 7, p), for eigenvalues z / h, (p,).
+def error_estimate(high: Array, low: Array) -> Array:
+    """Error of a solution from its differences from two others, the second of lower order.
+
+        high |high| / sqrt(|high|^2 + |low|^2 / 10)
+
+    Args:
+        high, low: (N,).
     """
-    c, A, B = (jnp.asarray(x, z.dtype) for x in (method.c, method.A, method.B))
-    one, two, three = _less_at_zero(c[:, None] * z[None])
-    stages = A[:, :, None] * two[:, None, :] + B[:, :, None] * three[:, None, :]
-    return stages.at[:, 0].add(c[:, None] * one)
+    # squares of numbers that have a unit may overflow
+    largest = jnp.maximum(jnp.max(jnp.abs(high)), jnp.max(jnp.abs(low)))
+    largest = jnp.where(largest > 0.0, largest, 1.0)
+    squares = jnp.sum(jnp.square(high / largest)), jnp.sum(jnp.square(low / largest))
+    total = squares[0] + _LOW_ORDER_SHARE * squares[1]
+    return high * jnp.sqrt(squares[0] / jnp.where(total > 0.0, total, 1.0))
 
 
 def _through(
@@ -128,7 +137,7 @@ def _through(
     return A, B
 
 
-def _less_at_zero(z: Array) -> tuple[Array, Array, Array]:
+def phi_minus_limit(z: Array) -> tuple[Array, Array, Array]:
     """phi_k(z) - 1/k! for k = 1, 2, 3, of the shape of z, where phi_k(z) = (phi_(k-1)(z) -
     1/(k-1)!) / z and phi_0 = exp.
 
@@ -148,3 +157,10 @@ def _less_at_zero(z: Array) -> tuple[Array, Array, Array]:
     far_values = one - 1.0, two - 0.5, (two - 0.5) / large - 1.0 / 6.0
     one, two, three = (jnp.where(near, *at) for at in zip(near_values, far_values, strict=True))
     return one, two, three
+
+
+# Radau's nodes, and such before them that all but one condition of order 5 is met.
+EXPONENTIAL = ExponentialMethod(
+    name="EXPONENTIAL",
+    nodes=np.array((0.4, 0.4, 1.0, (6.0 - 6.0**0.5) / 10.0, (6.0 + 6.0**0.5) / 10.0)),
+)

@@ -1,5 +1,6 @@
-"""An integration under way, and what it returns."""
+"""State, statistics, status and result of an integration."""
 
+import enum
 from typing import Any
 
 import equinox as eqx
@@ -7,9 +8,33 @@ import jax
 import numpy as np
 from jax import Array
 
-from rnn_dynamics.ode.arguments import concrete
-from rnn_dynamics.ode.control import Control
-from rnn_dynamics.ode.status import Status
+from rnn_dynamics.model.arguments import is_traced
+from rnn_dynamics.ode.controller import ControllerState
+
+
+class Status(enum.IntEnum):
+    """How a run ended. A failure is a value in the result, never an exception.
+
+    - `ok`: every record was reached.
+    - `diverged`: the state became non-finite, or no step size was acceptable any more.
+    - `unstable`: the dynamics of the network lost stability (set by learning, never by `ode`).
+    - `max_steps`: the budget of attempted steps ran out before the last record.
+    - `not_run`: nothing was computed yet.
+    - `not_proven`: the network is neither proven to be stable nor shown to be unstable (set by
+    learning, never by `ode`).
+    """
+
+    ok = 0
+    diverged = 1
+    unstable = 2
+    max_steps = 3
+    not_run = 4
+    not_proven = 5
+
+    @property
+    def words(self) -> str:
+        """The name as it is printed."""
+        return self.name.replace("_", " ")
 
 
 class Stats(eqx.Module):
@@ -23,18 +48,23 @@ class Stats(eqx.Module):
 
 
 class State(eqx.Module):
-    """An integration under way; arrays only, so it can be vmapped, scanned and stored.
+    """State of an integration; arrays only, so it can be vmapped, scanned and stored.
 
-    `t`: time reached, scalar. `y` and `derivative` = f(t, y): the structure of `y0`. `control`:
-    memory of the step-size control. `memory`: of the method, None where it has none. `status`:
-    integer scalar, a `Status`. `stats`: counters over the whole life of the state.
+    Attributes:
+        t: time reached, ().
+        y: the structure of `y0`.
+        derivative: f(t, y), likewise.
+        control: state of the step-size control.
+        solver_state: of the method, None where it has none.
+        status: a `Status`, () int32.
+        stats: counters over the whole life of the state.
     """
 
     t: Array
     y: Any
     derivative: Any
-    control: Control
-    memory: Any
+    control: ControllerState
+    solver_state: Any
     status: Array
     stats: Stats
 
@@ -42,10 +72,11 @@ class State(eqx.Module):
 class Solution(eqx.Module):
     """Result of `solve`; `print` summarises it.
 
-    - `ys`: the structure of `y0`, each leaf with a leading axis R of records. NaN after the last
-      good record of a run that failed.
-    - `status`: integer scalar, a `Status`.
-    - `stats`: a `Stats`.
+    Attributes:
+        ys: the structure of `y0`, each leaf with a leading axis R of records; NaN after the last
+            good record of a run that failed.
+        status: a `Status`, () int32.
+        stats: a `Stats`.
     """
 
     ys: Any
@@ -53,9 +84,9 @@ class Solution(eqx.Module):
     stats: Stats
 
     def __str__(self) -> str:
-        status = concrete(self.status)
-        if status is None:
+        if is_traced(self.status):
             return repr(self)
+        status = np.asarray(self.status)
         names, counts = np.unique(status, return_counts=True)
         if status.ndim == 0:
             head = f"Solution: {Status(int(status)).name}"

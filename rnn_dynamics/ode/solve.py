@@ -1,6 +1,7 @@
 """Adaptive integration of one initial value problem, from record to record."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,14 +13,23 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from rnn_dynamics.ode import arguments
-from rnn_dynamics.ode.attempt import Goal, Within, attempt, nothing_within
-from rnn_dynamics.ode.batch import any_member
-from rnn_dynamics.ode.control import euler_step, initial_control
-from rnn_dynamics.ode.methods import TSIT5
-from rnn_dynamics.ode.solution import Solution, State, Stats
-from rnn_dynamics.ode.solver import AbstractSolver
-from rnn_dynamics.ode.status import Status
+from rnn_dynamics.model.arguments import check_real, positive_int, record_times, require_type
+from rnn_dynamics.ode.arguments import (
+    checked_derivative,
+    checked_problem,
+    checked_tolerances,
+    checked_y0,
+)
+from rnn_dynamics.ode.batching import any_member
+from rnn_dynamics.ode.controller import euler_step, initial_control
+from rnn_dynamics.ode.erk import TSIT5
+from rnn_dynamics.ode.solution import Solution, State, Stats, Status
+from rnn_dynamics.ode.solver import (
+    AbstractSolver,
+    RecordInterval,
+    StepInterpolant,
+    attempt_step,
+)
 
 _OK, _DIVERGED, _MAX_STEPS = int(Status.ok), int(Status.diverged), int(Status.max_steps)
 
@@ -37,43 +47,41 @@ def solve(
 ) -> Solution:
     """Solve dy/dt = f(t, y, args), y(ts[0]) = y0, at the times `ts`.
 
-    Steps of `TSIT5` are as long as they may be, and records within them are read from an
-    interpolant of order 4; those of other methods end at every record, and the natural step size
-    survives the truncation. Local errors are held at RMS(error / (atol + rtol |y|)) <= 1 per step.
+    Steps of `TSIT5`, and of `AUTO` where it is that, are as long as they may be, and records within
+    them are read from an interpolant of order 4; those of other methods end at every record, and
+    the natural step size survives the truncation. Local errors are held at
+    RMS(error / (atol + rtol |y|)) <= 1 per step.
 
-    **Arguments:**
+    Args:
+        vector_field: f(t, y, args), returns the structure, shapes and dtype of `y0`.
+        y0: pytree of float32 or float64 arrays, all of one dtype. Time has the same dtype.
+        ts: (R,), increasing.
+        args: passed to the vector field; arrays and floats in it are traced.
+        method: `TSIT5`, of order 5; for stiff problems `RODAS5P`, which factorises the Jacobian, or
+            `AUTO`, which is `TSIT5` for as long as that is not limited by its stability, and then,
+            where up to five directions are stiff and the Jacobian is symmetric in them, an
+            exponential method; or any other `AbstractSolver`.
+        rtol, atol: by default 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
+        max_steps: attempted steps over all records.
 
-    - `vector_field`: f(t, y, args), returns the structure, shapes and dtype of `y0`.
-    - `y0`: pytree of float32 or float64 arrays, all of one dtype. Time has the same dtype.
-    - `ts`: (R,), increasing.
-    - `args`: passed to the vector field; arrays and floats in it are traced.
-    - `method`: `TSIT5`, of order 5, or `DOP853`, of order 8; for stiff problems `RODAS5P`, which
-      factorises the Jacobian, or, where the spectrum of the Jacobian is near the negative real
-      axis, `RKG3`, which does not, or `AUTO`, which is `TSIT5` for as long as that is not limited
-      by its stability, and then, where up to five directions are stiff and the Jacobian is
-      symmetric in them, an exponential method, else `RKG3`; or any other `AbstractSolver`.
-    - `rtol`, `atol`: default to 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
-    - `max_steps`: attempted steps over all records.
+    Returns:
+        A `Solution`; its `ys` have a leading axis R, with ys[0] = y0, and NaN from the first record
+        that was not reached. Its status is `ok`, `max_steps` or `diverged`.
 
-    **Returns:** a `Solution`; its `ys` have a leading axis R, with ys[0] = y0, and NaN from the
-    first record that was not reached. Its status is `ok`, `max_steps` or `diverged`.
+    Raises:
+        ValueError: if `ts` is not 1-D, finite and increasing, a tolerance is not positive,
+            `max_steps` is below 1, or `y0` is empty or not finite. Values are checked only where
+            they are not traced.
+        TypeError: if `y0` or the result of `vector_field` is not of one real dtype and structure,
+            or `method` is no `AbstractSolver`.
 
-    **Raises:** `ValueError` where `ts` is not 1-D, finite and increasing, a tolerance is not
-    positive, `max_steps` is below 1, or `y0` is empty or not finite; `TypeError` where `y0` or
-    the result of `vector_field` is not of one real dtype and structure, or `method` is none.
-    Values are checked only where they are not traced.
-
-    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I and II.
+    Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I and II.
     """
-    arguments.checked_field(vector_field)
-    method = arguments.checked_method(method)
-    y0 = arguments.checked_y0(y0)
-    dtype = jax.tree.leaves(y0)[0].dtype
-    ts = arguments.checked_times(ts, dtype)
-    tolerances = arguments.checked_tolerances(rtol, atol, dtype)
-    limit = arguments.checked_max_steps(max_steps)
-    vector_field, args = arguments.traced_numbers((vector_field, args))
-    return _solve(vector_field, args, y0, ts, method, tolerances, limit)
+    vector_field, args = checked_problem(vector_field, args, method)
+    y0, dtype = checked_y0(y0)
+    ts = record_times(ts, dtype, name="ts", minimum=-math.inf)
+    tolerances, limit = checked_tolerances(rtol, atol, dtype), positive_int("max_steps", max_steps)
+    return _solve(vector_field, args, y0, ts, method, tolerances, jnp.int32(limit))
 
 
 def start(
@@ -90,16 +98,13 @@ def start(
 
     The status is `diverged` where y0 or f(t0, y0) is not finite.
 
-    **Arguments, raises:** as in `solve`; `t0` is a scalar.
+    Arguments and errors are those of `solve`; `t0` is ().
     """
-    arguments.checked_field(vector_field)
-    method = arguments.checked_method(method)
-    y0 = arguments.checked_y0(y0)
-    dtype = jax.tree.leaves(y0)[0].dtype
-    t0 = arguments.checked_time("t0", t0, dtype)
-    tolerances = arguments.checked_tolerances(rtol, atol, dtype)
-    vector_field, args = arguments.traced_numbers((vector_field, args))
-    return _start(vector_field, args, t0, y0, method, tolerances)
+    vector_field, args = checked_problem(vector_field, args, method)
+    y0, dtype = checked_y0(y0)
+    check_real("t0", t0)
+    tolerances = checked_tolerances(rtol, atol, dtype)
+    return _start(vector_field, args, jnp.asarray(t0, dtype), y0, method, tolerances)
 
 
 def advance(
@@ -121,16 +126,14 @@ def advance(
 
     Under `jax.vmap` each member has steps, errors and an end of its own.
 
-    **Arguments, raises:** as in `solve`; `t1` is a scalar.
+    Arguments and errors are those of `solve`; `t1` is ().
     """
-    arguments.checked_field(vector_field)
-    method = arguments.checked_method(method)
-    if not isinstance(state, State):
-        raise TypeError(f"Argument `state` must come from `start`, but is {arguments.show(state)}.")
-    t1 = arguments.checked_time("t1", t1, state.t.dtype)
-    tolerances = arguments.checked_tolerances(rtol, atol, state.t.dtype)
-    limit = arguments.checked_max_steps(max_steps)
-    vector_field, args = arguments.traced_numbers((vector_field, args))
+    vector_field, args = checked_problem(vector_field, args, method)
+    require_type("state", state, State, "a state of `start`")
+    check_real("t1", t1)
+    dtype = state.t.dtype
+    tolerances, limit = checked_tolerances(rtol, atol, dtype), positive_int("max_steps", max_steps)
+    t1, limit = jnp.asarray(t1, dtype), jnp.int32(limit)
     return _advance(vector_field, args, state, t1, method, tolerances, limit)
 
 
@@ -138,39 +141,39 @@ def advance(
 def _solve(vector_field, args, y0, ts, method, tolerances, limit) -> Solution:
     num, f = len(ts), _flat_field(vector_field, args, y0)
 
-    def unfinished(carry: tuple[State, Within, Array, Array]) -> Array:
+    def unfinished(carry: tuple[State, StepInterpolant, Array, Array]) -> Array:
         return (carry[0].status == _OK) & (carry[2] < num)
 
     # Each member of a batch has a next record of its own, and all stop as soon as one of them has
     # come to its record or has failed. In a scan over records, all would wait at every record for
     # the one with most steps: four times as long for a batch at rtol 1e-10.
-    def to_record(carry: tuple[State, Within, Array, Array]) -> Any:
-        state, within, index, ys = carry
+    def to_record(carry: tuple[State, StepInterpolant, Array, Array]) -> Any:
+        state, interpolant, index, ys = carry
         here = jnp.minimum(index, num - 1)
-        goal = Goal(ts[here - 1], ts[here], ts[-1])
-        state = _without_nan(state, goal.following)
-        live = _going(state, goal.following, limit)
+        interval = RecordInterval(ts[here - 1], ts[here], ts[-1])
+        state = _limited(state, interval.next, limit)
+        live = _going(state, interval.next)
 
-        def try_on(at: tuple[State, Within]) -> tuple[State, Within]:
-            chosen = partial(jnp.where, _going(at[0], goal.following, limit))
-            return jax.tree.map(chosen, attempt(f, method, tolerances, goal, at[0]), at)
+        def attempt(at: tuple[State, StepInterpolant]) -> tuple[State, StepInterpolant]:
+            after, step = attempt_step(f, method, tolerances, interval, at[0])
+            chosen = partial(jnp.where, _going(at[0], interval.next))
+            return jax.tree.map(chosen, (_limited(after, interval.next, limit), step), at)
 
-        state, within = jax.lax.while_loop(
-            lambda at: any_member(live) & ~any_member(live & ~_going(at[0], goal.following, limit)),
-            try_on,
-            (state, within),
+        state, interpolant = jax.lax.while_loop(
+            lambda at: any_member(live) & ~any_member(live & ~_going(at[0], interval.next)),
+            attempt,
+            (state, interpolant),
         )
-        state = _without_more_steps(state, goal.following, limit)
-        reached = (state.status == _OK) & (state.t >= goal.following)
-        ys = ys.at[here].set(within.at(goal.following))
-        return state, within, jnp.where(reached, here + 1, index), ys
+        reached = (state.status == _OK) & (state.t >= interval.next)
+        ys = ys.at[here].set(interpolant.evaluate(interval.next))
+        return state, interpolant, jnp.where(reached, here + 1, index), ys
 
     state, y, unravel = _flat(_start(vector_field, args, ts[0], y0, method, tolerances))
     ys = jnp.zeros((num, y.size), y.dtype).at[0].set(y)
     state, _, index, ys = jax.lax.while_loop(
         lambda carry: any_member(unfinished(carry)),
         to_record,
-        (state, nothing_within(method, state), jnp.int32(1), ys),
+        (state, StepInterpolant.empty(method, state), jnp.int32(1), ys),
     )
     # What was written last is no record where it was not reached.
     missing = jnp.arange(num, dtype=jnp.int32) >= index
@@ -201,7 +204,7 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
         y=y0,
         derivative=unravel(dy),
         control=control,
-        memory=method.init(dy),
+        solver_state=method.init(dy),
         status=jnp.where(finite, _OK, _DIVERGED).astype(jnp.int32),
         stats=Stats(num_steps=zero, num_rejected=zero, num_evaluations=zero + 2),
     )
@@ -209,14 +212,14 @@ def _start(vector_field, args, t0, y0, method, tolerances) -> State:
 
 @eqx.filter_jit
 def _advance(vector_field, args, state, t1, method, tolerances, limit) -> State:
-    f, goal = _flat_field(vector_field, args, state.y), Goal(state.t, t1, t1)
+    f, interval = _flat_field(vector_field, args, state.y), RecordInterval(state.t, t1, t1)
     state, _, unravel = _flat(state)
-    state = jax.lax.while_loop(
-        lambda state: _going(state, t1, limit),
-        lambda state: attempt(f, method, tolerances, goal, state)[0],
-        _without_nan(state, t1),
-    )
-    state = _without_more_steps(state, t1, limit)
+
+    def attempt(state: State) -> State:
+        return _limited(attempt_step(f, method, tolerances, interval, state)[0], t1, limit)
+
+    start = _limited(state, t1, limit)
+    state = jax.lax.while_loop(lambda state: _going(state, t1), attempt, start)
     y, derivative = unravel(state.y), unravel(state.derivative)
     return dataclasses.replace(state, y=y, derivative=derivative)
 
@@ -228,23 +231,18 @@ def _flat(state: State) -> tuple[State, Array, Callable[[Array], Any]]:
     return dataclasses.replace(state, y=y, derivative=derivative), y, unravel
 
 
-def _going(state: State, t1: Array, limit: Array) -> Array:
-    return (state.status == _OK) & (state.t < t1) & ~_spent(state, limit)
+def _going(state: State, t1: Array) -> Array:
+    return (state.status == _OK) & (state.t < t1)
 
 
-def _spent(state: State, limit: Array) -> Array:
-    return state.stats.num_steps + state.stats.num_rejected >= limit
-
-
-def _without_nan(state: State, t1: Array) -> State:
-    """A time that is traced may be NaN, which would otherwise pass for one already reached."""
-    status = jnp.where((state.status == _OK) & jnp.isnan(t1), _DIVERGED, state.status)
-    return dataclasses.replace(state, status=status)
-
-
-def _without_more_steps(state: State, t1: Array, limit: Array) -> State:
-    short = (state.status == _OK) & (state.t < t1) & _spent(state, limit)
-    return dataclasses.replace(state, status=jnp.where(short, _MAX_STEPS, state.status))
+def _limited(state: State, t1: Array, limit: Array) -> State:
+    """The state with the status `max_steps` where the budget is spent before t1, and `diverged`
+    where a traced t1 is NaN, which would otherwise pass for one already reached.
+    """
+    attempts = state.stats.num_steps + state.stats.num_rejected
+    status = jnp.where(jnp.isnan(t1), _DIVERGED, state.status)
+    status = jnp.where((state.t < t1) & (attempts >= limit), _MAX_STEPS, status)
+    return dataclasses.replace(state, status=jnp.where(state.status == _OK, status, state.status))
 
 
 def _flat_field(vector_field, args, like) -> Callable[[Array, Array], Array]:
@@ -255,6 +253,6 @@ def _flat_field(vector_field, args, like) -> Callable[[Array, Array], Array]:
     @jax.jit
     def f(t: Array, y: Array) -> Array:
         dy = vector_field(t, unravel(y), args)
-        return arguments.checked_derivative(dy, like, flat.dtype)
+        return checked_derivative(dy, like, flat.dtype)
 
     return f

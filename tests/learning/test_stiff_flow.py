@@ -88,15 +88,13 @@ def test_a_stiff_flow_agrees_with_the_explicit_pair(learned):
 )
 def test_unequal_rates_are_no_obstacle(rates):
     target, times = rd.leaky_integrator(0.05), jnp.asarray([0.0, 20.0])
-    auto, stabilised = (
+    auto, pair = (
         rd.gradient_flow(network(), target, times, rates=rates, rtol=1e-5, atol=1e-7, method=method)
-        for method in (rd.ode.AUTO, rd.ode.RKG3)
+        for method in (rd.ode.AUTO, rd.ode.TSIT5)
     )
-    assert 2 * int(auto.num_gradients[-1]) < int(stabilised.num_gradients[-1])
+    assert 10 * int(auto.num_gradients[-1]) < int(pair.num_gradients[-1])
     for part in "Wuv":
-        np.testing.assert_allclose(
-            getattr(auto.rnn, part), getattr(stabilised.rnn, part), atol=1e-4
-        )
+        np.testing.assert_allclose(getattr(auto.rnn, part), getattr(pair.rnn, part), atol=1e-4)
     assert float(auto.relative_change[0]) == 0.0
     assert float(auto.gradient_error[-1]) < 1e-6
 
@@ -109,8 +107,7 @@ def test_long_memories_are_within_reach():
 
 
 # Rounding of a gradient of float32, 1e-7, is as large as what moves along the stiffest direction:
-# it kept the stabilised method to steps of a thousandth, 100,000 gradients, where the exponential
-# method takes it with what is stiff.
+# the exponential method takes it with what is stiff.
 def test_a_stiff_flow_of_float32_does_not_chase_its_rounding():
     rnn = jax.tree.map(lambda x: x.astype(jnp.float32), network())
     target = jax.tree.map(lambda x: x.astype(jnp.float32), rd.leaky_integrator(0.05))
@@ -121,19 +118,6 @@ def test_a_stiff_flow_of_float32_does_not_chase_its_rounding():
     # losses of 1e-7 of the first one: what moves them is rounding, by 5 % here, and what is left is
     # of the right size
     np.testing.assert_allclose(got.loss, exact.loss, rtol=0.2)
-
-
-# The pair of order 8 takes 422 gradients on the way to where the flow is stiff, that of order 5
-# takes 494.
-def test_a_tight_tolerance_takes_fewer_gradients_by_a_pair_of_order_eight():
-    def flow(method):
-        return rd.gradient_flow(
-            network(), rd.leaky_integrator(0.2), jnp.asarray([0.0, 3.0]), method=method
-        )
-
-    default, order_five = flow(rd.ode.AUTO), flow(rd.ode.TSIT5)
-    np.testing.assert_allclose(default.rnn.W, order_five.rnn.W, atol=1e-7)
-    assert int(default.num_gradients[-1]) < 0.9 * int(order_five.num_gradients[-1])
 
 
 # One stiff member costs its neighbours time and nothing else.

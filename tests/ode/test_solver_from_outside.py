@@ -63,7 +63,7 @@ def test_it_remembers_and_limits_its_steps():
     state = rd.ode.start(lambda t, y, args: -y, 0.0, jnp.ones(1), method=CAUTIOUS, rtol=1e-2)
     state = rd.ode.advance(lambda t, y, args: -y, state, 1.0, method=CAUTIOUS, rtol=1e-2)
     assert int(state.stats.num_steps) >= 64
-    assert int(state.memory) == int(state.stats.num_steps + state.stats.num_rejected)
+    assert int(state.solver_state) == int(state.stats.num_steps + state.stats.num_rejected)
 
 
 def test_a_flow_takes_it():

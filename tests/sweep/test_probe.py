@@ -167,7 +167,6 @@ def test_gradients_of_a_flow_and_its_end_are_foreseen(compare, monkeypatch):
     estimate, true = compare(make_experiment(tables | {"learning": flow}), 500.0)
     seconds = true()
     assert estimate.probe_seconds < seconds
-    # 1,534 for 1,294: attempts of the pair of order 8 cost 12 gradients each, rejected ones too
     assert estimate.run_seconds == pytest.approx(seconds, rel=0.25)
     assert estimate.compile_seconds == 7
 

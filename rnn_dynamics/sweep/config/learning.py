@@ -130,13 +130,13 @@ class GradientDescentTable(LearningTable):
 
 
 class GradientFlowTable(LearningTable):
-    """Gradient flow to a learning time, by an explicit method, a stabilised one, or in turns by
-    these and an exponential one, each where it is better.
+    """Gradient flow to a learning time, by an explicit method, or in turns by this and an
+    exponential one, each where it is better.
     """
 
     method: Literal["gradient_flow"] = "gradient_flow"
     train_time: Annotated[Values, Number(positive=True)]
-    solver: Annotated[str, Choice("auto", "tsit5", "rkg3")] = "auto"
+    solver: Annotated[str, Choice("auto", "tsit5")] = "auto"
     rtol: Annotated[float, Number(positive=True, maximum=0.1, axis=False)] | None = None
     atol: Annotated[float, Number(positive=True, axis=False)] | None = None
     max_steps: Annotated[

@@ -24,7 +24,7 @@ from rnn_dynamics.sweep.storage.manifest import CHUNKS
 from rnn_dynamics.sweep.storage.store import Store
 
 # Raised where the numbers of a state come to mean something else, or where there are others.
-MEANING = 3
+MEANING = 4
 SECONDS_BETWEEN_SAVES = 60.0
 LEAST_PAUSE = (
     30  # times what saving takes: large networks on slow disks shall not spend their time with it

@@ -32,7 +32,6 @@ from rnn_dynamics.model import (
     random_rnn,
 )
 from rnn_dynamics.model.propagator import propagator
-from rnn_dynamics.ode.arguments import suited_method
 from rnn_dynamics.sweep.config.record_times import GRID
 from rnn_dynamics.sweep.config.sampling import identities
 from rnn_dynamics.sweep.config.schema import (
@@ -125,7 +124,7 @@ def make_learner(
             batch(learning.rtol),
             batch(learning.atol),
             max_steps=int(learning.max_steps),
-            method=suited_method(getattr(ode, learning.solver.upper()), learning.rtol, dtype),
+            method=getattr(ode, learning.solver.upper()),
             stop=stop,
         )
     numbers = hyperparameters(learning, values, dtype)

@@ -26,9 +26,8 @@ def gradients(experiment: Experiment, values: dict[str, np.ndarray]) -> np.ndarr
 
     Near a solution that decays at s the fastest rate is 1/(4 s³) (section 3.1 of the theory note);
     a horizon T acts like a decay of 1/T. An explicit pair takes steps of at most 3.3 / rate, of 6
-    gradients; stabilised methods need 6.7 times the square root of learning time and rate
-    (measured at a tolerance of 1e-5), and what is stiff in few directions only 300 for each power
-    of ten of them (at 1e-8, benchmarks/flow.py).
+    gradients; the exponential method 300 for each power of ten of learning time times rate (at
+    1e-8, benchmarks/flow.py).
     """
     learning = experiment.learning
     if isinstance(learning, GradientDescentTable):
@@ -39,9 +38,7 @@ def gradients(experiment: Experiment, values: dict[str, np.ndarray]) -> np.ndarr
     explicit = 600 + 6 * stiffness / 3.3
     if learning.solver == "tsit5":
         return explicit
-    stabilised = 300 + 6.7 * np.sqrt(stiffness)
-    few = np.maximum(600, 300 * np.log10(1 + stiffness))
-    return stabilised if learning.solver == "rkg3" else np.minimum(explicit, few)
+    return np.minimum(explicit, np.maximum(600, 300 * np.log10(1 + stiffness)))
 
 
 def flops_per_gradient(experiment: Experiment, values: dict[str, np.ndarray]) -> np.ndarray:

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ode_methods import METHODS, SLACK
+from ode_methods import METHODS
 
-from rnn_dynamics.ode import RKG3, Status, advance, solve, start
+from rnn_dynamics.ode import Status, advance, solve, start
 
 
 # y = 1/(1 - t): up to t = 0.9 the condition of the problem amplifies 1e-8 by 1/(1 - t) = 10.
@@ -14,9 +14,9 @@ from rnn_dynamics.ode import RKG3, Status, advance, solve, start
 def test_finite_time_blow_up_is_diverged(method):
     solution = solve(lambda t, y, a: y**2, 1.0, [0.0, 0.5, 0.9, 2.0, 3.0], method=method)
     assert int(solution.status) == Status.diverged
-    np.testing.assert_allclose(solution.ys[:3], [1.0, 2.0, 10.0], rtol=1e-6 * SLACK[method])
+    np.testing.assert_allclose(solution.ys[:3], [1.0, 2.0, 10.0], rtol=1e-6)
     assert np.all(np.isnan(solution.ys[3:]))
-    assert int(solution.stats.num_steps) < 2000 * (2 if method is RKG3 else 1)
+    assert int(solution.stats.num_steps) < 2000
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
@@ -82,7 +82,7 @@ def test_a_field_that_ends_in_nan_is_diverged(method):
 
     solution = solve(f, 1.0, [0.0, 0.5, 1.5], method=method)
     assert int(solution.status) == Status.diverged
-    np.testing.assert_allclose(solution.ys[1], np.exp(0.5), rtol=1e-7 * SLACK[method])
+    np.testing.assert_allclose(solution.ys[1], np.exp(0.5), rtol=1e-7)
     assert np.isnan(solution.ys[2])
 
 

@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ode_methods import METHODS, SLACK
+from ode_methods import METHODS
 
-from rnn_dynamics.ode import AUTO, DOP853, RKG3, RODAS5P, TSIT5, Status, advance, solve, start
-from rnn_dynamics.ode.arguments import suited_method
+from rnn_dynamics.ode import Status, advance, solve, start
 
 
 def decay(t, y, rate):
@@ -28,7 +27,7 @@ def test_any_pytree(method):
     assert solution.ys.rest[1]["empty"].shape == (3, 0)
     # Ten times rtol.
     expected = 2.0 * np.exp([0.0, -0.5, -1.0])
-    np.testing.assert_allclose(solution.ys.rest[0], expected, rtol=1e-7 * SLACK[method])
+    np.testing.assert_allclose(solution.ys.rest[0], expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
@@ -80,7 +79,7 @@ def test_forward_mode_suffices(method):
 
     solution = solve(root, jnp.ones(2), [0.0, 1.0], method=method)
     # y = (1 - t/2)^2; ten times rtol.
-    np.testing.assert_allclose(solution.ys[1], 0.25, rtol=1e-7 * SLACK[method])
+    np.testing.assert_allclose(solution.ys[1], 0.25, rtol=1e-7)
 
 
 def test_constant_field_and_equilibrium():
@@ -110,17 +109,13 @@ def good(**changes):
     [
         ({"rtol": -0.1}, ValueError, "Argument `rtol` must be positive, but is -0.1."),
         ({"atol": 0.0}, ValueError, "Argument `atol` must be positive, but is 0.0."),
-        ({"rtol": [1e-3]}, ValueError, r"Argument `rtol` must be a scalar, but has the shape \(1,"),
-        ({"max_steps": 0}, ValueError, "Argument `max_steps` must be between 1 and .*, but is 0."),
+        ({"rtol": [1e-3]}, TypeError, "Argument `rtol` must be a real number, but is"),
+        ({"max_steps": 0}, ValueError, "Argument `max_steps` must be at least 1, but is 0."),
         ({"max_steps": 1.5}, TypeError, "Argument `max_steps` must be an integer, but is 1.5."),
-        (
-            {"ts": [0.0, 1.0, 1.0]},
-            ValueError,
-            r"`ts` must be increasing, but ts\[2\] = 1.0 follows",
-        ),
+        ({"ts": [0.0, 1.0, 1.0]}, ValueError, "Argument `ts` must increase, but is"),
         ({"ts": [0.0, np.inf]}, ValueError, "Argument `ts` must be finite"),
-        ({"ts": 1.0}, ValueError, r"Argument `ts` must be 1-D .* but has the shape \(\)."),
-        ({"ts": []}, ValueError, "Argument `ts` must be 1-D and not empty"),
+        ({"ts": 1.0}, ValueError, r"Argument `ts` must have shape \(R,\), but is \(\)."),
+        ({"ts": []}, ValueError, r"Argument `ts` must have shape \(R,\), but is \(0,\)."),
         ({"y0": 1}, TypeError, "`y0` must hold float32 or float64 numbers, but holds int"),
         ({"y0": 1j}, TypeError, "`y0` must hold float32 or float64 numbers, but holds complex"),
         ({"y0": np.nan}, ValueError, "Argument `y0` must be finite"),
@@ -129,8 +124,7 @@ def good(**changes):
         (
             {"method": "TSIT5"},
             TypeError,
-            "`method` must be TSIT5, DOP853, RKG3, AUTO, RODAS5P or another AbstractSolver, but "
-            "is 'TSIT5'.",
+            "`method` must be AUTO, TSIT5, RODAS5P or another AbstractSolver, but is 'TSIT5'.",
         ),
         (
             {"vector_field": lambda t, y, a: (y,)},
@@ -155,7 +149,7 @@ def test_wrong_arguments_are_named(changes, error, message):
 
 
 def test_times_that_float32_cannot_tell_apart_are_refused():
-    with pytest.raises(ValueError, match=r"must be increasing.*\(in float32\)"):
+    with pytest.raises(ValueError, match="`ts` must increase"):
         good(y0=np.float32(1.0), ts=[1.0, 1.0 + 1e-9])
 
 
@@ -163,20 +157,7 @@ def test_wrong_arguments_of_the_lower_level():
     with pytest.raises(ValueError, match=r"Argument `t0` must be finite, but is nan\."):
         start(decay, np.nan, 1.0, 0.5)
     state = start(decay, 0.0, 1.0, 0.5)
-    with pytest.raises(ValueError, match=r"Argument `t1` must be a scalar"):
+    with pytest.raises(TypeError, match="Argument `t1` must be a real number"):
         advance(decay, state, [1.0, 2.0], 0.5)
-    with pytest.raises(TypeError, match="Argument `state` must come from `start`"):
+    with pytest.raises(TypeError, match="Argument `state` must be a state of `start`"):
         advance(decay, 1.0, 1.0, 0.5)
-
-
-def test_auto_has_the_pair_of_order_eight_where_the_tolerance_is_known_to_be_tight():
-    def pair(rtol, dtype="float64"):
-        return suited_method(AUTO, rtol, dtype).explicit
-
-    assert pair(None) is pair(1e-8) is pair(np.float64(1e-10)) is DOP853
-    assert pair(None, "float32") is pair(1e-7) is pair(jnp.asarray(1e-3)) is TSIT5
-    traced = []
-    jax.eval_shape(lambda rtol: traced.append(pair(rtol)), 1e-8)
-    assert traced == [TSIT5]
-    for method in (TSIT5, RKG3, RODAS5P, AUTO.tight):
-        assert suited_method(method, 1e-12, "float64") is method

@@ -10,17 +10,18 @@ _SAFETY = 0.9
 _STRONGEST_SHRINK = 0.2
 _STRONGEST_GROWTH = 5.0
 # One very accurate step must not make the controller distrust the next ordinary one.
-_SMALLEST_MEMORY = 1e-4
+_SMALLEST_LAST_ERROR = 1e-4
 _SMALLEST_ERROR = 1e-12
 
 
-class Control(eqx.Module):
-    """What the controller remembers; every field is a scalar array.
+class ControllerState(eqx.Module):
+    """State of the step-size control; every field is ().
 
-    `step_size`: the natural step, untouched by truncation at a record; infinite before the first
-    step where nothing is known of it. `last_error`: scaled error
-    of the last accepted step that was not truncated. `rejected`: whether the last attempt was
-    rejected.
+    Attributes:
+        step_size: the natural step, untouched by truncation at a record; infinite before the first
+            step where nothing is known of it.
+        last_error: scaled error of the last accepted step that was not truncated.
+        rejected: whether the last attempt was rejected.
     """
 
     step_size: Array
@@ -29,8 +30,8 @@ class Control(eqx.Module):
 
 
 class Decision(NamedTuple):
-    """What becomes of an attempted step: `accepted`, or rejected and, where no smaller step can be
-    tried any more, `hopeless`. Both are boolean scalars.
+    """Whether a step is `accepted`, or rejected and `hopeless`, as no smaller step can be tried;
+    each () bool.
     """
 
     accepted: Array
@@ -42,7 +43,7 @@ def error_norm(error: Array, y0: Array, y1: Array, rtol: Array, atol: Array) -> 
 
     A step is acceptable where this is at most 1.
 
-    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
+    Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
     """
     return _rms(error / (atol + rtol * jnp.maximum(jnp.abs(y0), jnp.abs(y1))))
 
@@ -67,7 +68,7 @@ def euler_step(y: Array, dy: Array, *, rtol: Array, atol: Array) -> Array:
 
 def initial_control(
     t: Array, y: Array, dy: Array, ahead: Array, *, order: int, rtol: Array, atol: Array
-) -> Control:
+) -> ControllerState:
     """First step from the sizes of y, its derivative and an Euler estimate of its curvature.
 
         h = T min(1, (0.01 / max(|y|, T |y'|, T² |y''|))^(1/k)),    T = |y| / |y'|
@@ -76,14 +77,14 @@ def initial_control(
     unit of time changes nothing. `dy` is the derivative at y, and `ahead` that after a step of
     `euler_step`. Where the vector field is zero the step is infinite: as far as there is to go.
 
-    **Source:** Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
+    Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
     """
     scale, time = atol + rtol * jnp.abs(y), 100.0 * euler_step(y, dy, rtol=rtol, atol=atol)
     bend = 100.0 * time * _rms_of_any_size((ahead - dy) / scale)
     steepest = jnp.maximum(_size(y, rtol, atol), bend)
     h = time * jnp.minimum((0.01 / steepest) ** (1.0 / order), 1.0)
     h = jnp.where(jnp.isfinite(h) & (h > 0.0), h, 1e-5 * time)
-    return Control(
+    return ControllerState(
         step_size=jnp.where(time > 0.0, jnp.maximum(h, smallest_step(t)), jnp.inf),
         last_error=jnp.ones_like(t),
         rejected=jnp.zeros_like(t, dtype=bool),
@@ -91,7 +92,7 @@ def initial_control(
 
 
 def adapt(
-    control: Control,
+    control: ControllerState,
     t: Array,
     step: Array,
     error: Array,
@@ -101,7 +102,7 @@ def adapt(
     spans: Array,
     order: Array | int,
     gains: tuple[Array | float, Array | float],
-) -> tuple[Decision, Control]:
+) -> tuple[Decision, ControllerState]:
     """Accept or reject an attempted step, and choose the next.
 
         accepted:  h' = h clip(0.9 error^(-i/k) last_error^(p/k), 0.2, 5)
@@ -111,14 +112,21 @@ def adapt(
     never grows. A truncated step that is accepted leaves the natural step as it was, or enlarges
     it where records are denser than steps.
 
-    **Arguments:** `t`, where the attempt ended; `step`, its size; `error`, its scaled error;
-    `finite`, whether the new state and its derivative are finite; `truncated`, whether a record
-    cut the step short; `spans`, whether the step began at the record before. All scalars. `order`:
-    k. `gains`: i and p.
+    Args:
+        control: state before the attempt.
+        t: where the attempt ended, ().
+        step: its size, ().
+        error: its scaled error, ().
+        finite: whether the new state and its derivative are finite, () bool.
+        truncated: whether a record cut the step short, () bool.
+        spans: whether the step began at the record before, () bool.
+        order: k.
+        gains: i and p.
 
-    **Returns:** the decision, and the new memory.
+    Returns:
+        The decision, and the new state.
 
-    **Source:** Gustafsson (1991), ACM Transactions on Mathematical Software 17, 533-554; Hairer
+    Source: Gustafsson (1991), ACM Transactions on Mathematical Software 17, 533-554; Hairer
     and Wanner, Solving Ordinary Differential Equations II, IV.2.
     """
     finite = finite & jnp.isfinite(error)
@@ -141,9 +149,11 @@ def adapt(
 
     floor = smallest_step(t)
     remember = accepted & ~truncated
-    return Decision(accepted, ~accepted & (after_rejected < floor)), Control(
+    return Decision(accepted, ~accepted & (after_rejected < floor)), ControllerState(
         step_size=jnp.where(accepted, jnp.maximum(after_accepted, floor), after_rejected),
-        last_error=jnp.where(remember, jnp.maximum(usable, _SMALLEST_MEMORY), control.last_error),
+        last_error=jnp.where(
+            remember, jnp.maximum(usable, _SMALLEST_LAST_ERROR), control.last_error
+        ),
         rejected=~accepted,
     )
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnn_dynamics.ode.batch import put, row
+from rnn_dynamics.ode.batching import put, row
 
 ROWS = np.arange(48.0).reshape(2, 3, 4, 2)
 
