@@ -1,5 +1,5 @@
 """Figures and a table of all results on speed: `results/*.jsonl` to `results/speed_*.png` and to
-the README, between two markers.
+`README.md` beside this script, between two markers.
 
     peers     what a user would write instead, in times of the engine
     ode       work against precision of the ODE solvers
@@ -241,7 +241,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--results", type=Path, default=HERE / "results", help="folder")
-    options.add_argument("--readme", type=Path, default=HERE.parent / "README.md", help="file")
+    options.add_argument("--readme", type=Path, default=HERE / "README.md", help="file")
     chosen = options.parse_args()
     found = read(chosen.results)
     for name in FIGURES:

@@ -1,4 +1,6 @@
-"""What README.md shows runs as it is pasted, but for blocks below a comment that says why not."""
+"""The code blocks of the documents run as they are pasted, except below a comment that says why
+not.
+"""
 
 import os
 import re
@@ -13,13 +15,14 @@ import pytest
 from rnn_dynamics.sweep.config.loading import load_experiment
 
 ROOT = Path(__file__).parent.parent
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
 BLOCK = re.compile(
     r"^(<!-- not run by tests/test_readme\.py: .+ -->\n)?```(\w+)\n(.*?)^```$", re.M | re.S
 )
 
 
 def blocks(language):
-    found = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    found = [found for path in DOCUMENTS for found in BLOCK.findall(path.read_text("utf-8"))]
     return [text for skipped, name, text in found if name == language and not skipped]
 
 
@@ -45,10 +48,18 @@ def test_python_runs_block_after_block(folder):
     assert (folder / "loss.pdf").stat().st_size > 1000
 
 
-def test_the_config_is_one(folder):
-    (text,) = blocks("toml")
-    (folder / "sweep.toml").write_text(text, encoding="utf-8")
-    load_experiment(folder / "sweep.toml")
+def test_configs_are_valid(folder):
+    texts = blocks("toml")
+    assert len(texts) >= 2
+    for text in texts:
+        (folder / "sweep.toml").write_text(text, encoding="utf-8")
+        load_experiment(folder / "sweep.toml")
+
+
+def test_links_lead_to_files():
+    for path in DOCUMENTS:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8")):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(3, True), (0, False), (1, False)])
