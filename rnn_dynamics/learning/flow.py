@@ -70,7 +70,7 @@ def gradient_flow(
         ...     rnn, target, times, observe={"gain": lambda rnn, target: rnn.v @ rnn.u}
         ... ).observed["gain"]
 
-    Source: sections 2 and 8 of the theory note.
+    Source: sections 2 and 8 of docs/theory.md.
     """
     if isinstance(loss, SampledLoss):
         raise TypeError(

@@ -95,7 +95,7 @@ class Rates(LeafRates):
         C is constant along a gradient flow if all rates are positive; a frozen parameter makes both
         results NaN.
 
-        Source: sections 2 and 8.1 of the theory note.
+        Source: sections 2 and 8.1 of docs/theory.md.
         """
 
         def inverse(rate: Any) -> jax.Array:

@@ -44,7 +44,7 @@ class Plant(eqx.Module):
     Example:
         plant = rd.Plant([[0.0, 1.0], [0.0, 0.0]], [0.0, 1.0], [1.0, 0.0])  # double integrator
 
-    Source: section 8.3 of the theory note.
+    Source: section 8.3 of docs/theory.md.
     """
 
     A: jax.Array
@@ -92,7 +92,7 @@ class ControlLoss(SystemLoss):
         loss = rd.ControlLoss(plant, np.eye(2), 0.1, np.eye(2), horizon=20.0)
         rd.gradient_flow(rnn, None, [0.0, 10.0], loss=loss)
 
-    Source: section 8.3 of the theory note.
+    Source: section 8.3 of docs/theory.md.
     """
 
     plant: Plant

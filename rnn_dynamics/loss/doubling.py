@@ -134,7 +134,7 @@ def lyapunov(A: ArrayLike, B: ArrayLike) -> jax.Array:
         rd.lyapunov(jnp.eye(2), jnp.ones((2, 1)))  # all entries 0.5
         jax.vmap(rd.lyapunov)(many_A, many_B)
 
-    Source: section 8 of the theory note.
+    Source: section 8 of docs/theory.md.
     """
     A = real_array("A", A, ("N", "N"))
     if A.shape[0] != A.shape[1] or A.size == 0:

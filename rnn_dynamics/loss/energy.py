@@ -1,7 +1,7 @@
 """The energy ½∫k(t)² dt of an impulse response and its exact gradient, by doubling in time.
 
 With A = I - W, the two Gramians P = ∫ q qᵀ dt of q(t) = e^{-At} u and Q = ∫ p pᵀ dt of p(t) =
-e^{-Aᵀt} v carry everything (sections 2 and 8 of the theory note):
+e^{-Aᵀt} v carry everything (sections 2 and 8 of docs/theory.md):
 
     energy = ½ tr vᵀ P v,    ∂/∂W = Q P,    ∂/∂u = Q u,    ∂/∂v = P v
 

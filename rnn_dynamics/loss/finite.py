@@ -19,7 +19,7 @@ doubling and appending single steps: E ← E M, P ← P + dt q qᵀ with q = E u
 A state that starts with the covariance s sᵀ, not at rest, adds ½ |vᵀ E(T) s|² to the error at the
 last time, or ½∫₀ᵀ |vᵀ E(t) s|² dt / T to the average.
 
-Source: sections 1, 2 and 8 of the theory note.
+Source: sections 1, 2 and 8 of docs/theory.md.
 """
 
 from functools import partial

@@ -39,7 +39,7 @@ class FrequencyLoss(AbstractLoss):
     Example:
         loss = rd.FrequencyLoss([0.0, 0.5, 1.0])
 
-    Source: section 8.5 of the theory note.
+    Source: section 8.5 of docs/theory.md.
     """
 
     frequencies: jax.Array

@@ -116,7 +116,7 @@ def filtered_noise(rnn: Any, feedthrough: ArrayLike = 0.0) -> ColouredNoise:
     Example:
         loss = rd.PopulationLoss(input=rd.filtered_noise(rd.damped_oscillator(0.3, 1.0)))
 
-    Source: section 8.2 of the theory note.
+    Source: section 8.2 of docs/theory.md.
     """
     rnn = system_of("rnn", rnn)
     p, m = rnn.num_outputs, rnn.num_inputs
@@ -145,7 +145,7 @@ def ornstein_uhlenbeck(rate: ArrayLike) -> ColouredNoise:
     Example:
         loss = rd.PopulationLoss(input=rd.ornstein_uhlenbeck(0.7))
 
-    Source: section 8.2 of the theory note.
+    Source: section 8.2 of docs/theory.md.
     """
     rate = real_scalar("rate", rate, positive=True).reshape(1)
     return filtered_noise(LinearRNN((1 - rate)[:, None], jnp.sqrt(2 * rate), jnp.ones_like(rate)))

@@ -71,7 +71,7 @@ class PopulationLoss(SystemLoss):
             of steps, the weighting unknown or "time_averaged" over an infinite horizon, or the
             input's filter unstable in steps of `time_step`.
 
-    Source: sections 1, 2 and 8 of the theory note.
+    Source: sections 1, 2 and 8 of docs/theory.md.
     """
 
     input: Any

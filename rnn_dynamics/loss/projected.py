@@ -15,7 +15,7 @@ corners
 
     P ≈ Vᵀ X V,    Q ≈ Uᵀ Y U          (X, Y: Gramians of n × n systems, by doubling)
 
-and the gradient (section 2 of the theory note) is
+and the gradient (section 2 of docs/theory.md) is
 
     ∂L/∂W = Uᵀ C V,    C = Y_ss (U Vᵀ) X_ss + Y_s* X_*s        (s: student, *: target)
 

@@ -55,7 +55,7 @@ class SampledLoss(AbstractLoss):
         ValueError: if one is not positive, the horizon infinite or not a whole number of steps, or
             the weighting unknown, or the input's filter unstable.
 
-    Source: sections 1 and 8 of the theory note.
+    Source: sections 1 and 8 of docs/theory.md.
     """
 
     horizon: Any

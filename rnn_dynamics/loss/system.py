@@ -6,7 +6,7 @@ An assembly puts the arrays of a network, of its target, its input or its plant 
 W, u and v. The gradient in the network's own parameters is the system's, read back from the blocks:
 a new kind of network or task is a new assembly, never a new gradient.
 
-Source: section 8 of the theory note.
+Source: section 8 of docs/theory.md.
 """
 
 import math

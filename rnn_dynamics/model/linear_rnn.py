@@ -44,7 +44,7 @@ class LinearRNN(eqx.Module):
     Example:
         >>> rd.LinearRNN([[0.5, 0.1], [0.0, 0.3]], [1.0, 0.0], [0.0, 1.0])
 
-    Source: sections 1 and 8.1 of the theory note; arXiv:2503.18754, eq. 1.
+    Source: sections 1 and 8.1 of docs/theory.md; arXiv:2503.18754, eq. 1.
     """
 
     W: jax.Array
@@ -144,7 +144,7 @@ class LinearRNN(eqx.Module):
         Raises:
             ValueError: if there are not as many outputs as inputs.
 
-        Source: section 12 of the theory note.
+        Source: section 12 of docs/theory.md.
         """
         from rnn_dynamics.model.spectrum import zeros
 

@@ -59,7 +59,7 @@ class NonlinearRNN(eqx.Module):
         ...     "error": lambda network, target: loss.reference(network, target).value_error,
         ... }
 
-    Source: section 10 of the theory note.
+    Source: section 10 of docs/theory.md.
     """
 
     W: jax.Array

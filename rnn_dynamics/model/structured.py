@@ -38,7 +38,7 @@ class LowRankRNN(eqx.Module):
         >>> rates = jax.tree.map(lambda _: float(N), network)
         >>> rd.gradient_flow(network, target, [0.0, 1.0], rates=rates)
 
-    Source: sections 8.4 and 10 of the theory note.
+    Source: sections 8.4 and 10 of docs/theory.md.
     """
 
     input: jax.Array
@@ -89,7 +89,7 @@ class DiagonalRNN(eqx.Module):
     Example:
         >>> rd.DiagonalRNN([0.3 + 1.0j, 0.5], [1.0, 0.2j])
 
-    Source: section 8.4 of the theory note.
+    Source: section 8.4 of docs/theory.md.
     """
 
     decays: jax.Array
@@ -130,7 +130,7 @@ class StackedRNN(eqx.Module):
     Example:
         >>> rd.StackedRNN([rd.random_rnn(key, 8, 0.5) for key in jax.random.split(key, 3)])
 
-    Source: section 8.4 of the theory note.
+    Source: section 8.4 of docs/theory.md.
     """
 
     layers: tuple[Any, ...]

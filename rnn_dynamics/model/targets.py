@@ -1,5 +1,5 @@
-"""Targets: small linear networks with a closed-form impulse response (section 1 of the theory
-note).
+"""Targets: small linear networks with a closed-form impulse response (section 1 of
+docs/theory.md).
 """
 
 from typing import Any
@@ -77,7 +77,7 @@ def fir(values: Any) -> LinearRNN:
         ...     rnn, rd.fir([0.0, 0.0, 1.0]), loss=rd.PopulationLoss(time_step=1.0), **options
         ... )
 
-    Source: section 8.5 of the theory note.
+    Source: section 8.5 of docs/theory.md.
     """
     k = numbers("values", values)
     k = k if jnp.issubdtype(k.dtype, jnp.floating) else jnp.asarray(k, float)

@@ -1,5 +1,5 @@
-"""The best fit of a target by one mode: the plateau of the loss (section 3.2 of the theory
-note).
+"""The best fit of a target by one mode: the plateau of the loss (section 3.2 of
+docs/theory.md).
 """
 
 import math
@@ -48,7 +48,7 @@ def best_one_mode(target: LinearRNN) -> OneMode:
     Raises:
         ValueError: if the target is unstable.
 
-    Source: sections 3.1 and 3.2 of the theory note.
+    Source: sections 3.1 and 3.2 of docs/theory.md.
     """
     PopulationLoss().check(target)
     return _best(target)

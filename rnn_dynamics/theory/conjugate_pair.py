@@ -1,4 +1,4 @@
-"""A conjugate pair: learning an oscillator with two units (section 3.2 of the theory note)."""
+"""A conjugate pair: learning an oscillator with two units (section 3.2 of docs/theory.md)."""
 
 from typing import Any
 

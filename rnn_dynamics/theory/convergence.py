@@ -75,7 +75,7 @@ def converged_length(
         TypeError: if `longest` is not an integer.
         ValueError: if `tolerance` is not positive or `longest` is below 2.
 
-    Source: sections 3.4 and 3.5 of the theory note.
+    Source: sections 3.4 and 3.5 of docs/theory.md.
     """
     for name, call in (("reduce", reduce), ("train", train)):
         if not callable(call):

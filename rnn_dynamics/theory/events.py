@@ -1,5 +1,5 @@
-"""The events on the way to an oscillator: plateau, collision, arrival (section 3.2 of the theory
-note).
+"""The events on the way to an oscillator: plateau, collision, arrival (section 3.2 of
+docs/theory.md).
 """
 
 from collections.abc import Callable

@@ -31,7 +31,7 @@ class ClosedRNN(eqx.Module):
     Attributes:
         overlaps: G = Θᵀ Θ/N of Θ = [m, U | z, V], (2 + 2r, 2 + 2r).
 
-    Source: section 10 of the theory note.
+    Source: section 10 of docs/theory.md.
     """
 
     overlaps: jax.Array
@@ -135,7 +135,7 @@ def gaussian_closure(
         >>> fixed = loss.fixed(jax.random.key(0))
         >>> rd.theory.gaussian_closure(network, target, fixed, jnp.linspace(0, 10, 21)).loss
 
-    Source: section 10 of the theory note.
+    Source: section 10 of docs/theory.md.
     """
     vectors = _vectors(network)
     require_type("loss", loss, AbstractLoss, "a loss, such as `SampledLoss(...).fixed(key)`")

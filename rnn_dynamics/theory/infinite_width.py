@@ -1,5 +1,5 @@
 """Infinite width at any weight scale: a deterministic network, without random numbers (section 3.5
-of the theory note).
+of docs/theory.md).
 """
 
 from typing import Any
@@ -72,7 +72,7 @@ def infinite_width(
         >>> gram = np.eye(4)  # two inputs and two outputs
         >>> rd.theory.infinite_width(0.4, gram=gram, num_inputs=2)
 
-    Source: sections 3.5 and 8.1 of the theory note; Voiculescu's model of a circular element on
+    Source: sections 3.5 and 8.1 of docs/theory.md; Voiculescu's model of a circular element on
         the full Fock space.
     """
     max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)
@@ -149,7 +149,7 @@ def low_rank_infinite_width(
         >>> rates = jax.tree.map(lambda _: float(len(rnn.U)), rnn)
         >>> rd.gradient_flow(rnn, target, [0.0, 1.0], rates=rates)
 
-    Source: sections 3.5 and 10 of the theory note.
+    Source: sections 3.5 and 10 of docs/theory.md.
     """
     G = real_array("overlaps", overlaps, ("2+2r", "2+2r"))
     size, half = len(G), len(G) // 2

@@ -1,5 +1,5 @@
 """The flow near a solution: its rates, and the largest stable learning rate of gradient descent
-(section 3.1 of the theory note).
+(section 3.1 of docs/theory.md).
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ def outlier_rates(
     Raises:
         ValueError: if `decay` or `gain_ratio` is not positive.
 
-    Source: section 3.1 of the theory note.
+    Source: section 3.1 of docs/theory.md.
     """
     c = real_scalar("decay", decay, positive=True)
     ratio = real_scalar("gain_ratio", gain_ratio, positive=True).astype(c.dtype)
@@ -109,7 +109,7 @@ def largest_learning_rate(
         >>> rd.theory.largest_learning_rate(target, target)  # 0.1783
         >>> rd.theory.largest_learning_rate(target, target, batch_size=1)  # 0.0585
 
-    Source: sections 3.1 and 11 of the theory note.
+    Source: sections 3.1 and 11 of docs/theory.md.
     """
     B = None if batch_size is None else positive_int("batch_size", batch_size)
     speeds = linearised_rates(rnn, target, rates)

@@ -1,4 +1,4 @@
-"""The network of least norm that has a given impulse response (section 9 of the theory note)."""
+"""The network of least norm that has a given impulse response (section 9 of docs/theory.md)."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +37,7 @@ def minimal_norm(rnn: LinearRNN) -> LinearRNN:
     Example:
         `rd.theory.minimal_norm(rd.damped_oscillator(0.3, 1.0))` has the squared norm 4.98.
 
-    Source: section 9 of the theory note.
+    Source: section 9 of docs/theory.md.
     """
     require_known(rnn=rnn)
     found = least(arrays(rnn))

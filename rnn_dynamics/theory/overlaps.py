@@ -1,4 +1,4 @@
-"""Low-rank networks: learning in the space of overlaps (section 10 of the theory note)."""
+"""Low-rank networks: learning in the space of overlaps (section 10 of docs/theory.md)."""
 
 from typing import Any
 
@@ -89,7 +89,7 @@ def overlaps(
         >>> other = rd.theory.low_rank_infinite_width(more, weight_scale=0.0, max_length=0)
         >>> rd.theory.overlaps(other, target, [0.0, 2.0]).loss
 
-    Source: section 10 of the theory note.
+    Source: section 10 of docs/theory.md.
     """
     require_type("network", network, LowRankRNN, "a LowRankRNN")
     require(network.bulk is None, "network", "have no bulk", "one with a bulk")

@@ -1,5 +1,5 @@
 """The two units of a random network that grow into a pair: the outlier's direction, and which of
-the others grows into the second mode (section 3.2 of the theory note).
+the others grows into the second mode (section 3.2 of docs/theory.md).
 """
 
 from typing import Any

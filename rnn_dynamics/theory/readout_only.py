@@ -1,5 +1,5 @@
 """The lazy regime: read-out training of a network of infinite width, in closed form (section 3.6 of
-the theory note).
+docs/theory.md).
 
 With W(0) = σ G/√N and u fixed, the error e = k - k* obeys e' = -|u|² K e with the kernel K(t, t') =
 e^{-(t+t')} I₀(2σ√(tt')). By the formula of Hille and Hardy this kernel is diagonal in Laguerre
@@ -67,7 +67,7 @@ def readout_only(
         ValueError: if the target is unstable, σ is outside of [0, 1), or `train_time` does not
             increase.
 
-    Source: section 3.6 of the theory note.
+    Source: section 3.6 of docs/theory.md.
     """
     sigma, alpha = _scales(target, weight_scale, input_scale)
     if not is_traced(sigma):
@@ -97,7 +97,7 @@ def required_readout_norm(
     Raises:
         ValueError: if a scale is negative or not finite.
 
-    Source: section 3.6 of the theory note.
+    Source: section 3.6 of docs/theory.md.
     """
     sigma, alpha = _scales(target, weight_scale, input_scale)
     return _required(target, sigma, alpha)

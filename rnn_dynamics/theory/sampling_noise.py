@@ -1,5 +1,5 @@
 """Learning on sampled noise: the covariance of its gradients, and the mean loss near a solution
-(section 11 of the theory note).
+(section 11 of docs/theory.md).
 
 One sequence of white noise ξ gives ∂ℓ/∂k_n, quadratic in ξ, at every lag n of the impulse response.
 The errors e_t are Gaussian, so the covariance A of these K numbers is exact. It is linear in the
@@ -51,7 +51,7 @@ def gradient_covariance(rnn: LinearRNN, target: LinearRNN, loss: SampledLoss) ->
         >>> loss = rd.SampledLoss(15.0, 0.1, batch_size=1, weighting="uniform")
         >>> rd.theory.gradient_covariance(rnn, target, loss)
 
-    Source: section 11 of the theory note.
+    Source: section 11 of docs/theory.md.
     """
     _check(rnn, target, loss)
     return _covariance(rnn, target, loss)
@@ -76,7 +76,7 @@ def gradient_covariance_product(
         >>> _, gradient = loss.expected.value_and_grad(rnn, target)
         >>> rd.theory.gradient_covariance_product(rnn, target, loss, gradient)
 
-    Source: section 11 of the theory note.
+    Source: section 11 of docs/theory.md.
     """
     _check(rnn, target, loss)
     require_rnns(vector=vector)
@@ -128,7 +128,7 @@ def minibatch_loss(
         >>> loss = rd.SampledLoss(15.0, 0.1, batch_size=4)
         >>> rd.theory.minibatch_loss(trained, target, loss, learning_rate=0.05, num_steps=200)
 
-    Source: section 11 of the theory note.
+    Source: section 11 of docs/theory.md.
     """
     _check(rnn, target, loss)
     check_rates(rates)

@@ -1,5 +1,5 @@
-"""One outlier: a network of rank one, W = λ e eᵀ, u = p e, v = q e (section 3.1 of the theory
-note).
+"""One outlier: a network of rank one, W = λ e eᵀ, u = p e, v = q e (section 3.1 of
+docs/theory.md).
 """
 
 from typing import Any

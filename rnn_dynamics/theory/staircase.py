@@ -1,5 +1,5 @@
 """The staircase: plateaus, escapes and arrival times of learning from small weights (section 9 of
-the theory note).
+docs/theory.md).
 """
 
 from typing import NamedTuple
@@ -114,7 +114,7 @@ def staircase(
     Example:
         `rd.theory.staircase(rd.damped_oscillator(0.3, 1.0)).loss` is 0.45107, 0.17902, 0.
 
-    Source: section 9 of the theory note.
+    Source: section 9 of docs/theory.md.
     """
     require_known(target=target)
     most = target.num_units if max_modes is None else positive_int("max_modes", max_modes)
@@ -177,7 +177,7 @@ def escape(rnn: LinearRNN, target: LinearRNN, *, loss: PopulationLoss = Populati
     Example:
         `rd.theory.escape(staircase.rnns[1], target).rate`
 
-    Source: section 9 of the theory note.
+    Source: section 9 of docs/theory.md.
     """
     require_known(rnn=rnn, target=target)
     matching = _matching(target, loss)

@@ -1,5 +1,5 @@
-"""The subspace of words: a small network that learns like the full one (sections 3.3 and 3.4 of the
-theory note).
+"""The subspace of words: a small network that learns like the full one (sections 3.3 and 3.4 of
+docs/theory.md).
 """
 
 import jax
@@ -45,7 +45,7 @@ def word_subspace(rnn: LinearRNN, max_length: int) -> LinearRNN:
         TypeError: if `max_length` is not an integer.
         ValueError: if `max_length` is negative.
 
-    Source: sections 3.3, 3.4 and 8.1 of the theory note.
+    Source: sections 3.3, 3.4 and 8.1 of docs/theory.md.
     """
     require_rnns(rnn=rnn)
     max_length = positive_int("max_length", max_length, minimum=0, maximum=LONGEST)

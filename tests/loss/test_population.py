@@ -15,7 +15,7 @@ LOSS = rd.PopulationLoss()
 
 
 def lyapunov(rnn, target):
-    """Loss and gradient by SciPy's Bartels-Stewart solvers (section 2 of the theory note)."""
+    """Loss and gradient by SciPy's Bartels-Stewart solvers (section 2 of docs/theory.md)."""
     n = rnn.num_units
     W = scipy.linalg.block_diag(np.asarray(rnn.W, float), np.asarray(target.W, float))
     u = np.concatenate([rnn.u, target.u]).astype(float)

@@ -122,7 +122,7 @@ FILTER, FEEDTHROUGH = rd.damped_oscillator(0.4, 1.3, 0.5), 0.35
 
 
 def coloured_system(parameters: Any) -> tuple[Any, ...]:
-    """A, B, C of student, target and one filter per input, as section 8.2 of the theory note has
+    """A, B, C of student, target and one filter per input, as section 8.2 of docs/theory.md has
     them, and the filters' part of the state.
     """
     W, u, v = parameters

@@ -23,7 +23,7 @@ def test_reference_entries(reference, index):
 
 
 def taylor_flow(target, sigma, times, size):
-    """The flow in the basis (σt)ⁿ e⁻ᵗ/n! of the theory note, by a matrix exponential in 60 digits
+    """The flow in the basis (σt)ⁿ e⁻ᵗ/n! of docs/theory.md, by a matrix exponential in 60 digits
     less 15: for small σ only.
     """
     n = np.arange(40)

@@ -24,7 +24,7 @@ def gradients(experiment: Experiment, values: dict[str, np.ndarray]) -> np.ndarr
     """Gradients of each member, (M,): the steps of a descent; for a flow an estimate from its
     fastest rate.
 
-    Near a solution that decays at s the fastest rate is 1/(4 s³) (section 3.1 of the theory note);
+    Near a solution that decays at s the fastest rate is 1/(4 s³) (section 3.1 of docs/theory.md);
     a horizon T acts like a decay of 1/T. An explicit pair takes steps of at most 3.3 / rate, of 6
     gradients; the exponential method 300 for each power of ten of learning time times rate (at
     1e-8, benchmarks/flow.py).
