@@ -41,7 +41,7 @@ import peers_jax
 from peers_problem import TARGET
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import dispatch, kernel, projected
+from rnn_dynamics.loss.krylov import dispatch, kernel, projected
 from rnn_dynamics.sweep.engine.compiling import Program
 
 WEIGHT_SCALES = (0.1, 0.4)

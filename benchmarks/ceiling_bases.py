@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import projected
-from rnn_dynamics.loss.inverse import inverse
+from rnn_dynamics.loss.krylov import projected
+from rnn_dynamics.loss.krylov.inverse import inverse
 
 
 def in_bases(rnn: rd.LinearRNN, V: jax.Array, U: jax.Array, target: rd.LinearRNN) -> rd.LinearRNN:

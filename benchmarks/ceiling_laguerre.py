@@ -12,7 +12,7 @@ import numpy as np
 from peers_problem import TARGET
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss.inverse import inverse
+from rnn_dynamics.loss.krylov.inverse import inverse
 
 SHIFT = 0.8
 

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from ceiling_bases import in_bases
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import doubling, projected
-from rnn_dynamics.loss.inverse import inverse
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.krylov import projected
+from rnn_dynamics.loss.krylov.inverse import inverse
 
 DECAY, FREQUENCY = 0.1, 1.0
 SIZES = (12, 20)

@@ -30,7 +30,9 @@ from ceiling_laguerre import laguerre
 from peers_problem import LEARNING_RATE, TARGET
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, dispatch, doubling, projected
+from rnn_dynamics.loss import ANEW
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.krylov import dispatch, projected
 
 WEIGHT_SCALE = 0.5
 BLOCK, NUM_COLUMNS = 16, (12, 16, 24)

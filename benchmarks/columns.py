@@ -36,7 +36,9 @@ from references import by_scipy, in_digits
 
 import rnn_dynamics as rd
 from rnn_dynamics.learning.learner import where
-from rnn_dynamics.loss import ANEW, dispatch, doubling, kernel
+from rnn_dynamics.loss import ANEW
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.krylov import dispatch, kernel
 from rnn_dynamics.sweep.engine.compiling import Program
 
 LOSS = rd.PopulationLoss()

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
-from rnn_dynamics.plotting import style
+from rnn_dynamics.plotting.shared import style
 
 Row = dict[str, Any]
 

@@ -6,7 +6,7 @@ from draw_figures import LINE, finish, number, spread, unique
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rnn_dynamics.plotting import style
+from rnn_dynamics.plotting.shared import style
 
 Row = dict[str, Any]
 NAMES = {

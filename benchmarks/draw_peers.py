@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rnn_dynamics.plotting import style
+from rnn_dynamics.plotting.shared import style
 
 Row = dict[str, Any]
 UNITS, MEMBERS = 64, 64

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnn_dynamics as rd
-from rnn_dynamics.theory.pair import pair_velocity
+from rnn_dynamics.theory.pairs.pair import pair_velocity
 from rnn_dynamics.theory.single_outlier import outlier_loss
 
 FEW = 5  # members in SciPy's loop

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import doubling
+from rnn_dynamics.loss.gramian import doubling
 from rnn_dynamics.sweep.engine.compiling import Program
 
 MOST_OF_PRODUCT, MOST_OF_GRADIENT = 1e-6, 1e-5

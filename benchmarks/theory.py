@@ -31,8 +31,8 @@ import optax
 import xarray as xr
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss.doubling import difference
-from rnn_dynamics.loss.energy import gramians
+from rnn_dynamics.loss.gramian.doubling import difference
+from rnn_dynamics.loss.gramian.energy import gramians
 from rnn_dynamics.sweep.config.loading import make_experiment
 
 Rows = list[dict[str, Any]]

@@ -11,7 +11,7 @@ import pytest
 
 import rnn_dynamics as rd
 from rnn_dynamics.kernels import build
-from rnn_dynamics.loss import kernel
+from rnn_dynamics.loss.krylov import kernel
 
 # What `conftest` takes from XLA for the sake of compile time.
 FULLY_OPTIMISED: dict[str, Any] = {"xla_backend_optimization_level": 3}

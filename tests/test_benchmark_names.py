@@ -52,11 +52,11 @@ def test_all_names_are_there(script):
 
 
 def test_missing_names_are_found():
-    source = "import rnn_dynamics as rd\nfrom rnn_dynamics.loss import projected, nothing\n"
+    source = "import rnn_dynamics as rd\nfrom rnn_dynamics.loss.krylov import projected, nothing\n"
     count, missing = taken(source + "projected.probe, projected._bases, rd.ode.AUTO, rd.nothing")
     assert count == 6
     assert missing == [
-        "rnn_dynamics.loss.nothing",
-        "rnn_dynamics.loss.projected._bases",
+        "rnn_dynamics.loss.krylov.nothing",
+        "rnn_dynamics.loss.krylov.projected._bases",
         "rnn_dynamics.nothing",
     ]

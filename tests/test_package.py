@@ -71,6 +71,12 @@ def test_no_file_is_long():
         assert len(path.read_text().splitlines()) <= 300, path.name
 
 
+def test_no_folder_is_crowded():
+    for folder in (ROOT, *(path for path in ROOT.rglob("*") if path.is_dir())):
+        files = [path.name for path in folder.iterdir() if path.is_file()]
+        assert len(files) <= 12, folder
+
+
 def test_every_public_name_is_there():
     for name in rd.__all__:
         assert getattr(rd, name) is not None

@@ -2,7 +2,6 @@
 
 from rnn_dynamics.loss.base import AbstractLoss
 from rnn_dynamics.loss.control import ControlLoss, Plant
-from rnn_dynamics.loss.doubling import lyapunov
 from rnn_dynamics.loss.estimate import (
     ANEW,
     DENSE,
@@ -15,6 +14,7 @@ from rnn_dynamics.loss.estimate import (
     where_wanted,
 )
 from rnn_dynamics.loss.frequency import FrequencyLoss
+from rnn_dynamics.loss.gramian.doubling import lyapunov
 from rnn_dynamics.loss.input import filtered_noise, ornstein_uhlenbeck
 from rnn_dynamics.loss.population import PopulationLoss
 from rnn_dynamics.loss.sampled import SampledLoss

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.doubling import as_matrices
+from rnn_dynamics.loss.gramian.doubling import as_matrices
 from rnn_dynamics.loss.input import shape_of, square_root
 from rnn_dynamics.loss.system import SystemLoss
 from rnn_dynamics.model import LinearRNN

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rnn_dynamics.loss.panels import euler_step
+from rnn_dynamics.loss.gramian.panels import euler_step
 from rnn_dynamics.model import LinearRNN
 
 UNROLL = 4  # time steps per turn of the loops

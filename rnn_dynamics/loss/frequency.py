@@ -10,9 +10,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.loss.base import AbstractLoss
-from rnn_dynamics.loss.doubling import as_matrices, difference
-from rnn_dynamics.loss.energy import rescaled
 from rnn_dynamics.loss.estimate import Evaluation
+from rnn_dynamics.loss.gramian.doubling import as_matrices, difference
+from rnn_dynamics.loss.gramian.energy import rescaled
 from rnn_dynamics.loss.input import fit_channels
 from rnn_dynamics.loss.system import compared, other_units
 from rnn_dynamics.model import LinearRNN

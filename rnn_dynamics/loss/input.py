@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.energy import gramians
-from rnn_dynamics.loss.panels import euler_step
+from rnn_dynamics.loss.gramian.energy import gramians
+from rnn_dynamics.loss.gramian.panels import euler_step
 from rnn_dynamics.loss.simulated import is_simulated
 from rnn_dynamics.loss.timing import check_stable
 from rnn_dynamics.model import LinearRNN

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss import dispatch, kernel
-from rnn_dynamics.loss.doubling import as_matrices, difference
 from rnn_dynamics.loss.estimate import Estimate, norm, relative
+from rnn_dynamics.loss.gramian.doubling import as_matrices, difference
 from rnn_dynamics.loss.input import checked_input, fit_channels, in_series, stationary_root
+from rnn_dynamics.loss.krylov import dispatch, kernel
 from rnn_dynamics.loss.system import SystemLoss
 from rnn_dynamics.loss.timing import check_stable
 from rnn_dynamics.model import LinearRNN
@@ -35,9 +35,9 @@ class PopulationLoss(SystemLoss):
     target is cast to the student's dtype.
 
     Over an infinite horizon in continuous time the gradient of a `LinearRNN` comes from Krylov
-    bases (`loss.projected`), of as many vectors as a relative error of 1e-8 takes, in float32 4e-6;
+    bases (`loss.krylov`), of as many vectors as a relative error of 1e-8 takes, in float32 4e-6;
     several channels are pairs of an input and a read-out. Where bases do not do, and for other
-    networks, coloured input and many channels, it comes from doubling (`loss.doubling`), exact to
+    networks, coloured input and many channels, it comes from doubling (`loss.gramian`), exact to
     rounding. Near a solution, where what both networks share cancels, rounding makes an
     error of about eps over the slowest rate and the root of the relative loss. On CPUs `evaluate`,
     `value_and_grad`, `gradient_and_error` and records refine such gradients of a `LinearRNN` in

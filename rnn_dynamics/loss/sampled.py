@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 from rnn_dynamics.loss import simulated
 from rnn_dynamics.loss.base import AbstractLoss
 from rnn_dynamics.loss.convolved import mean_square, with_gradient
-from rnn_dynamics.loss.doubling import as_matrices, difference
-from rnn_dynamics.loss.energy import rescaled
 from rnn_dynamics.loss.estimate import Estimate, Evaluation, norm, only_way, relative
+from rnn_dynamics.loss.gramian.doubling import as_matrices, difference
+from rnn_dynamics.loss.gramian.energy import rescaled
 from rnn_dynamics.loss.input import checked_input, coloured, fit_channels
 from rnn_dynamics.loss.population import PopulationLoss
 from rnn_dynamics.loss.system import compared, other_units

@@ -19,10 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.loss import doubling
 from rnn_dynamics.loss.base import AbstractLoss
-from rnn_dynamics.loss.doubling import energy
-from rnn_dynamics.loss.energy import columns, rescaled
 from rnn_dynamics.loss.estimate import (
     ANEW,
     DENSE,
@@ -34,7 +31,10 @@ from rnn_dynamics.loss.estimate import (
     relative,
     where_wanted,
 )
-from rnn_dynamics.loss.finite import finite_energy, finite_energy_and_gradient
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.gramian.doubling import energy
+from rnn_dynamics.loss.gramian.energy import columns, rescaled
+from rnn_dynamics.loss.gramian.finite import finite_energy, finite_energy_and_gradient
 from rnn_dynamics.loss.timing import check_timing, check_weighting, steps_are_stable
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.balancing import balancing_units

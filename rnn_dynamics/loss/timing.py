@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.panels import euler_step, gauss_panel, longest_panel
+from rnn_dynamics.loss.gramian.panels import euler_step, gauss_panel, longest_panel
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, real_scalar, require, show
 from rnn_dynamics.model.balancing import balancing_units, in_units

@@ -13,9 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rnn_dynamics.plotting import style
-from rnn_dynamics.plotting.needs import demand, lacks_eigenvalues, lacks_frequency, lacks_responses
-from rnn_dynamics.plotting.selection import (
+from rnn_dynamics.plotting.shared import style
+from rnn_dynamics.plotting.shared.needs import (
+    demand,
+    lacks_eigenvalues,
+    lacks_frequency,
+    lacks_responses,
+)
+from rnn_dynamics.plotting.shared.selection import (
     MOST_PANELS,
     Part,
     expected_size,

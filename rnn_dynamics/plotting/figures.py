@@ -14,7 +14,11 @@ from matplotlib.figure import Figure
 
 from rnn_dynamics.plotting.curves import impulse_responses, loss_curves, outlier_curves
 from rnn_dynamics.plotting.horizons import horizons
-from rnn_dynamics.plotting.needs import (
+from rnn_dynamics.plotting.noise import noise
+from rnn_dynamics.plotting.pairs import pair_paths
+from rnn_dynamics.plotting.phase import phase_plane
+from rnn_dynamics.plotting.regimes import rich_to_lazy
+from rnn_dynamics.plotting.shared.needs import (
     lacks_eigenvalues,
     lacks_horizons,
     lacks_noise,
@@ -25,10 +29,6 @@ from rnn_dynamics.plotting.needs import (
     lacks_staircase,
     lacks_zeros,
 )
-from rnn_dynamics.plotting.noise import noise
-from rnn_dynamics.plotting.pairs import pair_paths
-from rnn_dynamics.plotting.phase import phase_plane
-from rnn_dynamics.plotting.regimes import rich_to_lazy
 from rnn_dynamics.plotting.spectra import save_animation, spectra, spectrum_animation
 from rnn_dynamics.plotting.staircase import poles_and_zeros, staircase
 from rnn_dynamics.sweep.run import Run, require_run

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rnn_dynamics.plotting import style
-from rnn_dynamics.plotting.needs import demand, lacks_horizons
 from rnn_dynamics.plotting.regimes import LEARNED, mean_and_error, time_to_learn
-from rnn_dynamics.plotting.selection import (
+from rnn_dynamics.plotting.shared import style
+from rnn_dynamics.plotting.shared.needs import demand, lacks_horizons
+from rnn_dynamics.plotting.shared.selection import (
     HORIZON,
     Part,
     named_theories,

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rnn_dynamics.plotting import style
-from rnn_dynamics.plotting.needs import demand, lacks_noise
 from rnn_dynamics.plotting.regimes import LEARNED
-from rnn_dynamics.plotting.selection import (
+from rnn_dynamics.plotting.shared import style
+from rnn_dynamics.plotting.shared.needs import demand, lacks_noise
+from rnn_dynamics.plotting.shared.selection import (
     BATCH,
     Part,
     select,

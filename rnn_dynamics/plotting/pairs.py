@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rnn_dynamics.model import track_eigenvalues
-from rnn_dynamics.plotting import style
-from rnn_dynamics.plotting.needs import demand, lacks_pairs
-from rnn_dynamics.plotting.selection import (
+from rnn_dynamics.plotting.shared import style
+from rnn_dynamics.plotting.shared.needs import demand, lacks_pairs
+from rnn_dynamics.plotting.shared.selection import (
     MOST_PANELS,
     Part,
     best_theory,

@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from rnn_dynamics.plotting import style
-from rnn_dynamics.plotting.needs import demand, lacks_regimes
-from rnn_dynamics.plotting.selection import Part, best_theory, select, weight_scales
+from rnn_dynamics.plotting.shared import style
+from rnn_dynamics.plotting.shared.needs import demand, lacks_regimes
+from rnn_dynamics.plotting.shared.selection import Part, best_theory, select, weight_scales
 from rnn_dynamics.sweep.run import Run, require_run
 
 MODELS = ("infinite_width", "word_subspace", "readout_only", "conjugate_pair", "single_outlier")

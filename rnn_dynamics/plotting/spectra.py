@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from rnn_dynamics.plotting import style
-from rnn_dynamics.plotting.needs import demand, lacks_eigenvalues
-from rnn_dynamics.plotting.selection import (
+from rnn_dynamics.plotting.shared import style
+from rnn_dynamics.plotting.shared.needs import demand, lacks_eigenvalues
+from rnn_dynamics.plotting.shared.selection import (
     Part,
     best_theory,
     expected_size,

@@ -7,9 +7,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rnn_dynamics.plotting import style
-from rnn_dynamics.plotting.needs import demand, lacks_staircase, lacks_zeros
-from rnn_dynamics.plotting.selection import Part, select, target_rnn, time_label, weight_scales
+from rnn_dynamics.plotting.shared import style
+from rnn_dynamics.plotting.shared.needs import demand, lacks_staircase, lacks_zeros
+from rnn_dynamics.plotting.shared.selection import (
+    Part,
+    select,
+    target_rnn,
+    time_label,
+    weight_scales,
+)
 from rnn_dynamics.sweep.run import Run, require_run
 from rnn_dynamics.theory import Staircase
 from rnn_dynamics.theory import staircase as find_staircase

@@ -1,20 +1,18 @@
 """Low-dimensional theories of learning, from the simplest to the most general."""
 
-from rnn_dynamics.theory.best_one_mode import OneMode, best_one_mode
-from rnn_dynamics.theory.conjugate_pair import conjugate_pair
 from rnn_dynamics.theory.convergence import Convergence, converged_length
 from rnn_dynamics.theory.curve import TheoryCurve
-from rnn_dynamics.theory.events import EVENTS, event_times
-from rnn_dynamics.theory.gaussian_closure import ClosedRNN, ClosureCurve, gaussian_closure
-from rnn_dynamics.theory.infinite_width import infinite_width, low_rank_infinite_width
 from rnn_dynamics.theory.linearised import (
     largest_learning_rate,
     linearised_rates,
     outlier_rates,
 )
-from rnn_dynamics.theory.minimal_norm import minimal_norm
-from rnn_dynamics.theory.overlaps import OverlapCurve, overlaps
-from rnn_dynamics.theory.pair_start import pair_start
+from rnn_dynamics.theory.pairs.best_one_mode import OneMode, best_one_mode
+from rnn_dynamics.theory.pairs.conjugate_pair import conjugate_pair
+from rnn_dynamics.theory.pairs.events import EVENTS, event_times
+from rnn_dynamics.theory.pairs.pair_start import pair_start
+from rnn_dynamics.theory.plateaus.minimal_norm import minimal_norm
+from rnn_dynamics.theory.plateaus.staircase import Escape, Staircase, escape, staircase
 from rnn_dynamics.theory.readout_only import learnable, readout_only, required_readout_norm
 from rnn_dynamics.theory.sampling_noise import (
     gradient_covariance,
@@ -27,8 +25,10 @@ from rnn_dynamics.theory.spectral_motion import (
     eigenvalue_velocity,
     spectral_motion,
 )
-from rnn_dynamics.theory.staircase import Escape, Staircase, escape, staircase
-from rnn_dynamics.theory.word_subspace import num_words, word_subspace
+from rnn_dynamics.theory.wide.gaussian_closure import ClosedRNN, ClosureCurve, gaussian_closure
+from rnn_dynamics.theory.wide.infinite_width import infinite_width, low_rank_infinite_width
+from rnn_dynamics.theory.wide.overlaps import OverlapCurve, overlaps
+from rnn_dynamics.theory.wide.word_subspace import num_words, word_subspace
 
 __all__ = [
     "EVENTS",

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import positive_int, real_scalar, require, show
-from rnn_dynamics.theory.word_subspace import LONGEST
+from rnn_dynamics.theory.wide.word_subspace import LONGEST
 
 LARGEST_RATIO = (
     0.9  # differences that do not fall are rounding, or the estimate exceeds any sensible tolerance

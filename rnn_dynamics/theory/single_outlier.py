@@ -15,7 +15,7 @@ from rnn_dynamics.model.arguments import is_traced, record_times, require, requi
 from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.theory.arguments import check_rates, initial_numbers, solver_numbers
 from rnn_dynamics.theory.curve import TheoryCurve
-from rnn_dynamics.theory.vectors import unit
+from rnn_dynamics.theory.wide.vectors import unit
 
 
 def single_outlier(

@@ -13,7 +13,7 @@ import pytest
 
 from rnn_dynamics import kernels
 from rnn_dynamics.kernels import build, cache
-from rnn_dynamics.loss import kernel
+from rnn_dynamics.loss.krylov import kernel
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 

@@ -17,7 +17,9 @@ from support import needs_kernel
 import rnn_dynamics as rd
 from rnn_dynamics.kernels import build, compiled
 from rnn_dynamics.kernels.cuda import nvrtc
-from rnn_dynamics.loss import ANEW, SKIP, cuda, dispatch, doubling, kernel
+from rnn_dynamics.loss import ANEW, SKIP
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.krylov import cuda, dispatch, kernel
 
 HERE = Path(__file__).parent
 MOST_ATTEMPTS = 16

@@ -28,7 +28,7 @@ def test_flows_of_several_channels(structured, index):
         network_of(case["target"]),
         case["flow"]["train_time"],
         rtol=1e-10,
-        method=rd.ode.DOP853,
+        method=rd.ode.TSIT5,
     )
     loss = np.asarray(case["flow"]["loss"])
     np.testing.assert_allclose(got.loss, loss, rtol=0, atol=1e-6 * loss[0])

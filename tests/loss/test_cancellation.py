@@ -10,7 +10,9 @@ from networks import in_digits, is_covered
 from support import needs_kernel, parameters, relative
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, dispatch, doubling, kernel
+from rnn_dynamics.loss import ANEW
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.krylov import dispatch, kernel
 
 LOSS = rd.PopulationLoss()
 TARGETS = {"integrator": rd.leaky_integrator(0.1), "oscillator": rd.damped_oscillator(0.1, 1.0)}

@@ -10,8 +10,10 @@ from batches import unchecked
 from support import needs_kernel
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, SKIP, dispatch, doubling, kernel, norm
-from rnn_dynamics.loss.projected import probe, projected_gradient
+from rnn_dynamics.loss import ANEW, SKIP, norm
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.krylov import dispatch, kernel
+from rnn_dynamics.loss.krylov.projected import probe, projected_gradient
 
 LOSS = rd.PopulationLoss()
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import dispatch, doubling
-from rnn_dynamics.loss.inverse import halved_inverse, inverse
-from rnn_dynamics.loss.projected import SHIFT, probe
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.krylov import dispatch
+from rnn_dynamics.loss.krylov.inverse import halved_inverse, inverse
+from rnn_dynamics.loss.krylov.projected import SHIFT, probe
 
 
 def matrix(size: int) -> jax.Array:

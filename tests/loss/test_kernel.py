@@ -9,7 +9,9 @@ import pytest
 from support import needs_kernel
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import ANEW, DENSE, SKIP, dispatch, doubling, kernel
+from rnn_dynamics.loss import ANEW, DENSE, SKIP
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.krylov import dispatch, kernel
 
 LOSS = rd.PopulationLoss()
 

@@ -9,7 +9,7 @@ import scipy.linalg
 from support import NETWORKS, make_rnn, make_target, parameters, relative
 
 import rnn_dynamics as rd
-from rnn_dynamics.loss import kernel
+from rnn_dynamics.loss.krylov import kernel
 
 LOSS = rd.PopulationLoss()
 
@@ -212,7 +212,7 @@ def test_an_unstable_target_is_refused():
 
 def test_a_loss_by_itself_is_compiled_once(monkeypatch):
     """Called outside of jit it used to compile its loop anew at every call, a second each time."""
-    from rnn_dynamics.loss import dispatch
+    from rnn_dynamics.loss.krylov import dispatch
 
     traced, original = [], dispatch.value
     monkeypatch.setattr(dispatch, "value", lambda *x: traced.append(1) or original(*x))

@@ -8,7 +8,7 @@ from made_up import lines
 
 import rnn_dynamics as rd
 from rnn_dynamics.plotting.figures import fitting
-from rnn_dynamics.plotting.selection import HORIZON, select
+from rnn_dynamics.plotting.shared.selection import HORIZON, select
 from rnn_dynamics.sweep.config.loading import make_experiment
 
 TABLES = {

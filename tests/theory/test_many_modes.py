@@ -11,7 +11,7 @@ import pytest
 import scipy.integrate
 
 import rnn_dynamics as rd
-from rnn_dynamics.theory.pair import pair_loss, pair_network
+from rnn_dynamics.theory.pairs.pair import pair_loss, pair_network
 from rnn_dynamics.theory.single_outlier import transfer_function
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnn_dynamics as rd
-from rnn_dynamics.theory.word_subspace import word_basis
+from rnn_dynamics.theory.wide.word_subspace import word_basis
 
 TARGET = rd.leaky_integrator(0.2)
 TIMES = np.linspace(0, 20, 21)

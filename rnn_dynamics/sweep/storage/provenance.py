@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax import monitoring
 
-from rnn_dynamics.loss import kernel
+from rnn_dynamics.loss.krylov import kernel
 
 PACKAGES = ("rnn_dynamics", "jax", "jaxlib", "equinox", "optax", "numpy", "xarray", "zarr")
 SURROUNDINGS = ("versions", "git_commit", "device", "kernel", "matmul_precision", "prng", "flags")

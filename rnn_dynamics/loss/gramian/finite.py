@@ -32,7 +32,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 
 from rnn_dynamics.loss.estimate import all_finite
-from rnn_dynamics.loss.panels import Panel, euler_panel, gauss_panel, longest_panel
+from rnn_dynamics.loss.gramian.panels import Panel, euler_panel, gauss_panel, longest_panel
 from rnn_dynamics.model import LinearRNN
 
 MAX_DOUBLINGS = 20  # a horizon of more than 2²⁰ panels or steps counts as out of range

@@ -12,7 +12,7 @@ import xarray as xr
 from rnn_dynamics.comparison.errors import FLOOR
 from rnn_dynamics.model import LinearRNN, damped_oscillator, edge_margin, parallel
 from rnn_dynamics.ode import Status
-from rnn_dynamics.plotting import style
+from rnn_dynamics.plotting.shared import style
 from rnn_dynamics.sweep.run import Run
 
 SCALE = "network.weight_scale"

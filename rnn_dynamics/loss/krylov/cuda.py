@@ -1,4 +1,4 @@
-"""The attempts of `columns` on GPUs of NVIDIA: a block of threads for each network, from W to the
+"""Krylov bases on GPUs of NVIDIA: a block of threads for each network, from W to the
 gradient.
 
 What is computed is what `kernels/cpu/gradient.c` does, but that 1 + p - W is inverted, and the
@@ -24,7 +24,7 @@ import numpy as np
 from rnn_dynamics.kernels import compiled, library
 from rnn_dynamics.kernels.build import SWITCH, complain
 from rnn_dynamics.kernels.cuda.nvrtc import find_compiler
-from rnn_dynamics.loss.projected import MOST_INVERTED, NUM_DOUBLED
+from rnn_dynamics.loss.krylov.projected import MOST_INVERTED, NUM_DOUBLED
 
 MOST_BYTES_OF_TILE = 512  # half of what a thread's registers hold
 # Of a thread beside its tile, or its parts of two vectors.
@@ -138,7 +138,7 @@ def _load(shape: tuple[int, int, int], constants: Mapping[str, float]) -> Loaded
     if device is None:
         return None
     _, units, target_units = shape
-    most, least = units, target_units + 4  # as in `columns`
+    most, least = units, target_units + 4  # as in `dispatch`
     while most >= least and _bytes(*shape, most) > device.shared_by_block:
         most -= 1
     if most < least:

@@ -19,9 +19,10 @@ import numpy as np
 
 from rnn_dynamics import kernels
 from rnn_dynamics.kernels.build import complain
-from rnn_dynamics.loss import cuda, doubling, energy, panels, projected
-from rnn_dynamics.loss.arnoldi import REPEAT
 from rnn_dynamics.loss.estimate import SKIP, Estimate
+from rnn_dynamics.loss.gramian import doubling, energy, panels
+from rnn_dynamics.loss.krylov import cuda, projected
+from rnn_dynamics.loss.krylov.arnoldi import REPEAT
 from rnn_dynamics.model import LinearRNN, balancing
 
 CHECKED_UNITS = 9  # of the network that a kernel is checked by, unless it is for one shape

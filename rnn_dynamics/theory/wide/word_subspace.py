@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import positive_int
 from rnn_dynamics.model.linear_rnn import require_rnns
-from rnn_dynamics.theory.vectors import unit
+from rnn_dynamics.theory.wide.vectors import unit
 
 LONGEST = 60  # letters: no network has as many units as there are words then
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnn_dynamics.loss import PopulationLoss
-from rnn_dynamics.loss.doubling import energy
+from rnn_dynamics.loss.gramian.doubling import energy
 from rnn_dynamics.model import LinearRNN, match_eigenvalues, track_eigenvalues
 from rnn_dynamics.model.arguments import require, show
 from rnn_dynamics.ode import State
-from rnn_dynamics.theory.best_one_mode import best_mode
+from rnn_dynamics.theory.pairs.best_one_mode import best_mode
 
 EVENTS = ("plateau_start", "plateau_end", "collision", "arrival")
 PLATEAU_MARGIN = 0.05  # the plateau is where the loss is within 5 % of that of the best single mode

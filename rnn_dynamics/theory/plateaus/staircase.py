@@ -11,8 +11,8 @@ import numpy as np
 from rnn_dynamics.loss import PopulationLoss
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import check_real, positive_int, require, require_type
-from rnn_dynamics.theory.minimal_norm import as_rnn, least, require_known
-from rnn_dynamics.theory.small_networks import Arrays, Matching, arrays, pack, unpack
+from rnn_dynamics.theory.plateaus.minimal_norm import as_rnn, least, require_known
+from rnn_dynamics.theory.plateaus.small_networks import Arrays, Matching, arrays, pack, unpack
 
 AMPLITUDE = 1e-3  # of the unit that leaves a plateau
 NUM_STARTS, STEPS_OF_A_START = 4, 200  # from which a lower plateau is looked for

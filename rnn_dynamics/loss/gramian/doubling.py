@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnn_dynamics.loss.energy import NUM_PANELS, Gramians, columns, gramians
 from rnn_dynamics.loss.estimate import Evaluation, norm, relative
-from rnn_dynamics.loss.panels import euler_step
+from rnn_dynamics.loss.gramian.energy import NUM_PANELS, Gramians, columns, gramians
+from rnn_dynamics.loss.gramian.panels import euler_step
 from rnn_dynamics.model import LinearRNN, parallel
 from rnn_dynamics.model.arguments import real_array
 

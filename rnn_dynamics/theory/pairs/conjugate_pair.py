@@ -13,8 +13,8 @@ from rnn_dynamics.model.arguments import is_traced, record_times, require
 from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.theory.arguments import check_rates, initial_numbers, solver_numbers
 from rnn_dynamics.theory.curve import TheoryCurve
-from rnn_dynamics.theory.events import EVENTS, loss_levels, record_and_locate
-from rnn_dynamics.theory.pair import (
+from rnn_dynamics.theory.pairs.events import EVENTS, loss_levels, record_and_locate
+from rnn_dynamics.theory.pairs.pair import (
     SYMMETRIC,
     discriminant,
     pair_eigenvalues,
@@ -22,7 +22,7 @@ from rnn_dynamics.theory.pair import (
     pair_network,
     pair_velocity,
 )
-from rnn_dynamics.theory.pair_start import flow_rates, two_units
+from rnn_dynamics.theory.pairs.pair_start import flow_rates, two_units
 
 
 def conjugate_pair(

@@ -40,7 +40,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from rnn_dynamics.loss.panels import gauss_panels, longest_panel
+from rnn_dynamics.loss.gramian.panels import gauss_panels, longest_panel
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.balancing import balancing_units, in_units, scaled
 

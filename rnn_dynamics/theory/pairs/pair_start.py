@@ -14,9 +14,9 @@ from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import real_scalar
 from rnn_dynamics.model.linear_rnn import require_rnns
 from rnn_dynamics.theory.arguments import check_rates
-from rnn_dynamics.theory.pair import pair_velocity
+from rnn_dynamics.theory.pairs.pair import pair_velocity
 from rnn_dynamics.theory.single_outlier import transfer_function
-from rnn_dynamics.theory.vectors import unit, without
+from rnn_dynamics.theory.wide.vectors import unit, without
 
 
 def pair_start(

@@ -6,7 +6,7 @@ import numpy as np
 from rnn_dynamics.model import LinearRNN
 from rnn_dynamics.model.arguments import is_traced, require
 from rnn_dynamics.model.linear_rnn import require_rnns
-from rnn_dynamics.theory.small_networks import Arrays, arrays
+from rnn_dynamics.theory.plateaus.small_networks import Arrays, arrays
 
 MOST_STEPS = 200
 CONVERGED = 1e-13  # of C, relative to the squared norm

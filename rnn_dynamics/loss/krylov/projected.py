@@ -39,9 +39,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.loss.arnoldi import Bases, both_bases
 from rnn_dynamics.loss.estimate import relative
-from rnn_dynamics.loss.inverse import HalvedInverse, halved_inverse, inverse
+from rnn_dynamics.loss.krylov.arnoldi import Bases, both_bases
+from rnn_dynamics.loss.krylov.inverse import HalvedInverse, halved_inverse, inverse
 from rnn_dynamics.model import LinearRNN
 
 # p, in leak rates: below one half the symmetric part of p + A is positive in random networks up to

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from rnn_dynamics.plotting.selection import (
+from rnn_dynamics.plotting.shared.selection import (
     BATCH,
     HORIZON,
     swept_values,

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnn_dynamics.loss import doubling, kernel
-from rnn_dynamics.loss.doubling import energy
 from rnn_dynamics.loss.estimate import ANEW, DENSE, SKIP, Estimate, only_way, where_wanted
-from rnn_dynamics.loss.kernel import MOST_TARGET_UNITS
-from rnn_dynamics.loss.projected import (
+from rnn_dynamics.loss.gramian import doubling
+from rnn_dynamics.loss.gramian.doubling import energy
+from rnn_dynamics.loss.krylov import kernel
+from rnn_dynamics.loss.krylov.kernel import MOST_TARGET_UNITS
+from rnn_dynamics.loss.krylov.projected import (
     LARGEST_RESIDUAL,
     LARGEST_VALUE_ERROR,
     MOST_INVERTED,

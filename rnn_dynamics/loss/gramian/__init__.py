@@ -1,0 +1,1 @@
+"""Energies of linear systems by their Gramians, in JAX alone."""

@@ -1,0 +1,1 @@
+"""Gradients in Krylov bases: which implementation runs, JAX alone, and the kernels."""

@@ -1,0 +1,1 @@
+"""Theories of two eigenvalues."""

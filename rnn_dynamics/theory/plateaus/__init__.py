@@ -1,0 +1,1 @@
+"""Plateaus of learning from small weights."""
