@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         damped_oscillator,
         edge_margin,
         fir,
+        fit_response,
         is_outlier,
         leaky_integrator,
         match_eigenvalues,
@@ -61,6 +62,7 @@ _HOMES = {
     "model": (
         *("DiagonalRNN", "LowRankRNN", "StackedRNN"),
         *("LinearRNN", "random_rnn", "leaky_integrator", "damped_oscillator", "fir", "parallel"),
+        "fit_response",
         "NonlinearRNN",
         *(
             "bulk_radius",
@@ -117,6 +119,7 @@ __all__ = [
     "edge_margin",
     "filtered_noise",
     "fir",
+    "fit_response",
     "gradient_descent",
     "gradient_flow",
     "is_outlier",

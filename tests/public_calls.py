@@ -114,6 +114,11 @@ CALLS = [
     (rd.leaky_integrator, {"decay": 0.1}, {"decay": UNSIGNED, "amplitude": NO_REAL}),
     (rd.fir, {"values": [1.0]}, {"values": LIST}),
     (
+        rd.fit_response,
+        {"times": [0.0, 1.0, 2.0, 3.0], "values": [1.0, 0.5, 0.3, 0.2], "num_units": 1},
+        {"times": LIST, "values": LIST, "num_units": COUNT},
+    ),
+    (
         rd.damped_oscillator,
         {"decay": 0.1, "frequency": 1.0},
         {"decay": UNSIGNED, "frequency": NO_REAL, "phase": NO_REAL, "amplitude": NO_REAL},

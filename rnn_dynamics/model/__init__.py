@@ -1,5 +1,6 @@
 """Linear recurrent networks: students, targets, random initialisation and spectra."""
 
+from rnn_dynamics.model.fit import fit_response
 from rnn_dynamics.model.initialisation import random_rnn
 from rnn_dynamics.model.linear_rnn import LinearRNN
 from rnn_dynamics.model.nonlinear_rnn import NonlinearRNN
@@ -26,6 +27,7 @@ __all__ = [
     "damped_oscillator",
     "edge_margin",
     "fir",
+    "fit_response",
     "is_outlier",
     "leaky_integrator",
     "match_eigenvalues",
