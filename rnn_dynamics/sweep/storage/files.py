@@ -99,6 +99,14 @@ def obstacle(path: Path, folder: bool = False) -> str | None:
     return "is neither a file nor a folder"
 
 
+def read_or_nothing(path: Path) -> bytes:
+    """The content of a file, nothing if there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     _write(path, lambda file: file.write(content))

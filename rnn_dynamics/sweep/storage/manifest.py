@@ -16,6 +16,7 @@ from rnn_dynamics.sweep.storage.files import (
     is_temporary,
     obstacle,
     read_json,
+    read_or_nothing,
 )
 from rnn_dynamics.sweep.storage.locks import LOCK, LOCK_FILE
 
@@ -209,10 +210,14 @@ def refuse_another(directory: Path, experiment: Experiment) -> None:
         raise _foreign(directory)
     if not (directory / CONFIG).exists() and not (directory / MANIFEST).exists():
         return
-    problems = obstacles(directory)
+    manifest = _manifest(directory)
+    # what stands in the place of a file that the manifest lists is damage, and repaired
+    own = {name.partition("/")[0] for name in manifest.get("files", ())} - {FIGURES}
+    problems = [text for text in obstacles(directory) if text.split("`")[1] not in own]
     if problems:
         raise StoreError(f"{must} {problems[0]}. Move it to another place, then run again.")
-    mine, present, listed = experiment.fingerprint(), _config(directory), _listed_config(directory)
+    mine, present = experiment.fingerprint(), _config(directory)
+    listed = manifest.get("config_sha256")
     different = [] if present is None else experiment.differences(present)
     if different:
         raise StoreError(
@@ -221,7 +226,9 @@ def refuse_another(directory: Path, experiment: Experiment) -> None:
     committed = _committed_config(directory)
     if listed is None:
         # nothing else says that a run has written the config
-        canonical = present is not None and _read(directory / CONFIG) == to_toml(present).encode()
+        canonical = (
+            present is not None and read_or_nothing(directory / CONFIG) == to_toml(present).encode()
+        )
         if not canonical or not _is_marked(directory / MANIFEST):
             raise _foreign(directory)
     if (listed or mine) != mine and (present is None or committed != mine):
@@ -244,12 +251,12 @@ def _config(directory: Path) -> Experiment | None:
         return None
 
 
-def _listed_config(directory: Path) -> str | None:
-    """The sha256 of the config as the manifest says it."""
+def _manifest(directory: Path) -> dict[str, Any]:
+    """The manifest, or nothing if it is damaged."""
     try:
-        return read_manifest(directory)["config_sha256"]
+        return read_manifest(directory)
     except DamagedManifestError:
-        return None
+        return {}
 
 
 def _committed_config(directory: Path) -> str | None:
@@ -265,15 +272,8 @@ def _committed_config(directory: Path) -> str | None:
 
 def _is_marked(path: Path) -> bool:
     """Whether what is left of a manifest is a run's, or nothing is left of it."""
-    content = _read(path)
+    content = read_or_nothing(path)
     return not content or any(mark in content for mark in MARKS)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
 
 
 def _refuse_other_schema(path: Path, manifest: Any) -> None:

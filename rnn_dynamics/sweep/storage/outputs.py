@@ -62,9 +62,9 @@ def put(store: Store, partial: Path, name: str) -> None:
         listed = {k: v for k, v in files if k == name or k.startswith(f"{name}/")}
         present.update(_checksums(store, name))
         problem = obstacle(final, partial.is_dir())
-        if problem or (present and present != new and not listed):
+        if not listed and (problem or (present and present != new)):
             raise in_the_way(final, problem or "the run did not write it")
-        if present not in ({}, listed, new):
+        if problem or present not in ({}, listed, new):
             set_aside(final)
         manifest["files"] = {k: v for k, v in files if k not in listed} | new
 

@@ -258,7 +258,8 @@ class Store:
                     self._claims = None
 
     def _damaged_chunks(self) -> list[int]:
-        """The chunks with a damaged or lost file that a run wrote.
+        """The chunks with a damaged or lost file that a run wrote; a folder or link in the place of
+        one that the manifest lists counts as damage, which is kept under another name.
 
         Raises:
             StoreError: if there is something that no run wrote.
@@ -269,7 +270,7 @@ class Store:
                 self._chunk_path(index),
                 self.manifest["chunks"][index]["state"] == "done",
             )
-            if obstacle(path) or not (listed or is_sealed(path)):
+            if not (listed or (obstacle(path) is None and is_sealed(path))):
                 raise in_the_way(path, problem)
         return list(damages)
 
