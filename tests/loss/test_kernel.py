@@ -64,9 +64,9 @@ def test_the_kernel_does_what_jax_does(units, dtype, target):
             found, exact = jax.tree.map(lambda x, same=same: x[same], (found, exact))
             assert gap(found.gradient, exact.gradient) < 20 * eps
             np.testing.assert_allclose(found.value, exact.value, rtol=20 * eps)
-            # what is estimated of rounding differs: other signs, and both sides of the factors
-            # instead of one
-            most = {"rtol": 1e-4, "atol": 500 * eps} if dtype == "float64" else {"rtol": 1.0}
+            # what is estimated of rounding differs: other signs, both sides of the factors instead
+            # of one, and, by the kernel, that of the target's part as well
+            most = {"rtol": 1e-4, "atol": 500 * eps} if dtype == "float64" else {"rtol": 4.0}
             np.testing.assert_allclose(found.gradient_error, exact.gradient_error, **most)
 
 
