@@ -189,9 +189,7 @@ def import_jax() -> None:
 
 
 def set_up_jax(dtype: str, cache: bool = False) -> None:
-    """Set precision, threads and compile cache before JAX starts: the library itself does not."""
-    # threads of OpenBLAS beside those of XLA make the spectra wait for each other
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    """Set precision and compile cache before JAX starts: the library itself does not."""
     os.environ["JAX_ENABLE_X64"] = str(dtype == "float64")
     # it takes SIGTERM for itself, and keeps it
     os.environ["JAX_ENABLE_PREEMPTION_SERVICE"] = "false"

@@ -258,8 +258,7 @@ class Store:
                     self._claims = None
 
     def _damaged_chunks(self) -> list[int]:
-        """The chunks with a damaged or lost file that a run wrote; a folder or link in the place of
-        one that the manifest lists counts as damage, which is kept under another name.
+        """The chunks with a damaged or lost file that a run wrote, or with something in its place.
 
         Raises:
             StoreError: if there is something that no run wrote.
