@@ -1,6 +1,6 @@
 """The linear recurrent network, student and target alike."""
 
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -20,7 +20,53 @@ from rnn_dynamics.model.balancing import balancing_units, in_units, scaled
 from rnn_dynamics.model.propagator import propagator
 
 
-class LinearRNN(eqx.Module):
+class Weights(eqx.Module):
+    """The weights of a recurrent network of N units, and what they alone say of it.
+
+    Attributes:
+        W: recurrent weights, (N, N).
+        u: input weights, (N,) or (N, m).
+        v: read-out weights, (N,) or (N, p).
+    """
+
+    W: jax.Array
+    u: jax.Array
+    v: jax.Array
+
+    @property
+    def num_units(self) -> int:
+        """The number of units N."""
+        return int(self.W.shape[-1])
+
+    @property
+    def num_inputs(self) -> int:
+        """The number of inputs m, 1 where `u` is a vector."""
+        return int(self.u.shape[-1]) if self.u.ndim == self.W.ndim else 1
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of outputs p, 1 where `v` is a vector."""
+        return int(self.v.shape[-1]) if self.v.ndim == self.W.ndim else 1
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of all parameters."""
+        return self.W.dtype
+
+    def astype(self, dtype: Any) -> Self:
+        """The same network with its parameters in another floating-point dtype."""
+        dtype = float_dtype("dtype", dtype)
+        return jax.tree.map(lambda x: x.astype(dtype), self)
+
+    def eigenvalues(self) -> jax.Array:
+        """The eigenvalues of `W`, (N,) complex, in no particular order.
+
+        Uses LAPACK: take spectra outside of a learning program.
+        """
+        return jnp.linalg.eigvals(self.W)
+
+
+class LinearRNN(Weights):
     """A linear recurrent network with leak 1.
 
         h'(t) = -h + W h + u x(t),    y = v^T h,    impulse response k(t) = v^T exp(-(I - W) t) u
@@ -47,10 +93,6 @@ class LinearRNN(eqx.Module):
     Source: sections 1 and 8.1 of docs/theory.md; arXiv:2503.18754, eq. 1.
     """
 
-    W: jax.Array
-    u: jax.Array
-    v: jax.Array
-
     def __init__(self, W: Any, u: Any, v: Any) -> None:
         W = real_array("W", W, ("N", "N"))
         if W.shape[0] != W.shape[1] or W.shape[0] == 0:
@@ -66,31 +108,6 @@ class LinearRNN(eqx.Module):
                 "Arguments `W`, `u` and `v` must have one dtype, but have "
                 f"{self.W.dtype}, {self.u.dtype} and {self.v.dtype}."
             )
-
-    @property
-    def num_units(self) -> int:
-        """The number of units N."""
-        return int(self.W.shape[-1])
-
-    @property
-    def num_inputs(self) -> int:
-        """The number of inputs m, 1 where `u` is a vector."""
-        return int(self.u.shape[-1]) if self.u.ndim == self.W.ndim else 1
-
-    @property
-    def num_outputs(self) -> int:
-        """The number of outputs p, 1 where `v` is a vector."""
-        return int(self.v.shape[-1]) if self.v.ndim == self.W.ndim else 1
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of all parameters."""
-        return self.W.dtype
-
-    def astype(self, dtype: Any) -> "LinearRNN":
-        """The same network with its parameters in another floating-point dtype."""
-        dtype = float_dtype("dtype", dtype)
-        return jax.tree.map(lambda x: x.astype(dtype), self)
 
     def system(self) -> "LinearRNN":
         """The network itself. Whatever has `.system()` is a network, see `LowRankRNN`."""
@@ -110,13 +127,6 @@ class LinearRNN(eqx.Module):
         if t.ndim != 1:
             raise ValueError(f"Argument `t` must have shape (T,), but has shape {t.shape}.")
         return _impulse_response(self, t)
-
-    def eigenvalues(self) -> jax.Array:
-        """The eigenvalues of `W`, (N,) complex, in no particular order.
-
-        Uses LAPACK: take spectra outside of a learning program.
-        """
-        return jnp.linalg.eigvals(self.W)
 
     def residues(self) -> jax.Array:
         """ρ_i of each of the `eigenvalues()`, in their order: k(t) = Σ_i ρ_i e^{-(1 - λ_i) t}.

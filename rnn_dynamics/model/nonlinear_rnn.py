@@ -12,14 +12,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from rnn_dynamics.model import simulation
-from rnn_dynamics.model.arguments import float_dtype, numbers, real_scalar, require, show
-from rnn_dynamics.model.linear_rnn import LinearRNN
+from rnn_dynamics.model.arguments import numbers, real_scalar, require, show
+from rnn_dynamics.model.linear_rnn import LinearRNN, Weights
 
 # where activations are tried, at last at 0
 TRIAL = np.array([[-1.7, -0.6, -0.1, -0.02], [0.2, 0.8, 2.3, 0.0]])
 
 
-class NonlinearRNN(eqx.Module):
+class NonlinearRNN(Weights):
     """A recurrent network with leak 1 whose units have a nonlinear activation φ.
 
         h'(t) = -h + W φ(h) + u x(t),    y = v · φ(h)
@@ -62,9 +62,6 @@ class NonlinearRNN(eqx.Module):
     Source: section 10 of docs/theory.md.
     """
 
-    W: jax.Array
-    u: jax.Array
-    v: jax.Array
     gain: jax.Array | None
     activation: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
 
@@ -92,35 +89,6 @@ class NonlinearRNN(eqx.Module):
     def weights(self) -> LinearRNN:
         """The linear network with these W, u and v."""
         return LinearRNN(self.W, self.u, self.v)
-
-    @property
-    def num_units(self) -> int:
-        """The number of units N."""
-        return int(self.W.shape[-1])
-
-    @property
-    def num_inputs(self) -> int:
-        """The number of inputs m, 1 where `u` is a vector."""
-        return int(self.u.shape[-1]) if self.u.ndim == self.W.ndim else 1
-
-    @property
-    def num_outputs(self) -> int:
-        """The number of outputs p, 1 where `v` is a vector."""
-        return int(self.v.shape[-1]) if self.v.ndim == self.W.ndim else 1
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of all parameters."""
-        return self.W.dtype
-
-    def astype(self, dtype: Any) -> "NonlinearRNN":
-        """The same network with its parameters in another floating-point dtype."""
-        dtype = float_dtype("dtype", dtype)
-        return jax.tree.map(lambda x: x.astype(dtype), self)
-
-    def eigenvalues(self) -> jax.Array:
-        """The eigenvalues of `W`, (N,) complex, in no particular order, by LAPACK."""
-        return jnp.linalg.eigvals(self.W)
 
     def rates(self, h: jax.Array) -> jax.Array:
         """φ(h), or φ(g h)/g with a gain, of states of any shape."""

@@ -31,7 +31,8 @@
 #endif
 #define ALL_LANES 0xffffffffu
 
-// INVERSE_IN_REGISTERS: whether the threads keep (1 + p - W)^-1 in registers, in whose bases the problem becomes
+// INVERSE_IN_REGISTERS: whether the threads keep (1 + p - W)^-1 in registers, in whose bases the
+// problem becomes
 // small. Otherwise these are of W, which is read
 // from memory for each pair of vectors, and may be larger.
 #if INVERSE_IN_REGISTERS

@@ -91,7 +91,8 @@ DEVICE int find(Space *s, const Plan *plan, const Problem *p, int turn, const Gr
   return turn;
 }
 
-// Members that were not found are NaN after every launch. Without INVERSE_IN_REGISTERS the bases are in `vectors`,
+// Members that were not found are NaN after every launch. Without INVERSE_IN_REGISTERS the bases
+// are in `vectors`,
 // which has as many numbers for each member as those of
 // the largest size are.
 KERNEL rnn_dynamics_gradients(int members, PER_LAUNCH Plan plan, const REAL *W, const REAL *u,
